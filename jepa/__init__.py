@@ -1,0 +1,39 @@
+"""Self-supervised video world models: from pixels to a decision that can be checked.
+
+Names are loaded on first use, so that importing the package costs next to nothing and an engineer who wants one
+encoder never pays for the trainer, the readers or the reports.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "create_model": "jepa.models.zoo",
+    "list_models": "jepa.models.zoo",
+    "load_encoder": "jepa.models.weights",
+    "open_video": "jepa.data.video",
+    "UserError": "jepa.errors",
+    "VideoError": "jepa.errors",
+}
+_ROOMS = ("models", "masking", "data", "pretrain", "probes", "signals", "viz")
+
+__all__ = [*_HOME, *_ROOMS]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        value = getattr(importlib.import_module(_HOME[name]), name)
+    elif name in _ROOMS:
+        value = importlib.import_module(f"jepa.{name}")
+    else:
+        raise AttributeError(f"module 'jepa' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])
