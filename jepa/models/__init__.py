@@ -1,0 +1,22 @@
+"""What a network is: encoders, predictors, poolers, and the weights they load."""
+
+from jepa.models.encoder import EncoderConfig, VideoEncoder
+from jepa.models.predictor import Predictor, PredictorConfig
+from jepa.models.preprocessing import Preprocessing
+from jepa.models.rope import TokenGrid
+from jepa.models.weights import load_encoder, save_encoder
+from jepa.models.zoo import create_model, create_predictor, list_models
+
+__all__ = [
+    "EncoderConfig",
+    "Predictor",
+    "PredictorConfig",
+    "Preprocessing",
+    "TokenGrid",
+    "VideoEncoder",
+    "create_model",
+    "create_predictor",
+    "list_models",
+    "load_encoder",
+    "save_encoder",
+]
