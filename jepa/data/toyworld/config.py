@@ -1,0 +1,114 @@
+"""What a toy world is made of: every knob, its unit and its limits."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from fractions import Fraction
+
+from jepa.errors import UserError
+
+VERSION = 1
+"""Raised whenever the same knobs would give other bytes: a folder is never continued by other code."""
+
+FAMILIES = ("motion",)
+MIXES = {"events": FAMILIES}
+PARTS = ("standard",)
+BACKGROUNDS = ("plain", "varied")
+CAMERAS = ("still", "varied", "moving")
+
+
+@dataclass
+class ToyWorldConfig:
+    """One world. Video `i` is a function of these knobs and `i`, never of how many videos are asked for."""
+
+    out: str
+    """folder to write; a stopped run is continued by the same call"""
+    videos: int = 400
+    """how many videos; a finished world can be extended by asking for more"""
+    seed: int = 0
+    """the world's number: another seed, another world of the same kind"""
+    family: str = "motion"
+    """one event family, or the mix "events" of all of them"""
+    part: str = "standard"
+    """which part of the benchmark"""
+    duration_s: float = 2.0
+    """length of a video, 2 to 60 s"""
+    fps: float = 16.0
+    """frames per second, 12 to 30"""
+    width_px: int = 128
+    """frame width, even, at least the height"""
+    height_px: int = 128
+    """frame height, even, at least 64"""
+    background: str = "plain"
+    """"plain": the same in every video; "varied": constant within a video and different between videos"""
+    flicker: float = 0.0
+    """strength, 0 to 1, of what changes in every frame and cannot be predicted: blotches and grain"""
+    camera: str = "still"
+    """"still"; "varied": another position and zoom in each video; "moving": pans and zooms"""
+    distractors: int = 1
+    """grey things that move or rest and that no label is about"""
+    crf: int = 18
+    """H.264 quality, 0 (lossless) to 51 (worst)"""
+    workers: int = 0
+    """processes that render; 0 renders in this one"""
+
+    def check(self) -> None:
+        """Refuses values outside their limits.
+
+        Raises:
+            UserError: names the knob, its value and its limits.
+        """
+        choices = {
+            "family": (self.family, (*FAMILIES, *MIXES)),
+            "part": (self.part, PARTS),
+            "background": (self.background, BACKGROUNDS),
+            "camera": (self.camera, CAMERAS),
+        }
+        for name, (value, allowed) in choices.items():
+            if value not in allowed:
+                raise UserError(f"{name}={value!r} is not known; choose one of {', '.join(allowed)}.")
+        limits = {
+            "videos": (self.videos, 1, 10**9),
+            "seed": (self.seed, 0, 2**63 - 1),
+            "duration_s": (self.duration_s, 0.5, 60),
+            "fps": (self.fps, 8, 30),
+            "height_px": (self.height_px, 64, 1024),
+            "width_px": (self.width_px, self.height_px, 2048),
+            "flicker": (self.flicker, 0, 1),
+            "distractors": (self.distractors, 0, 8),
+            "crf": (self.crf, 0, 51),
+            "workers": (self.workers, 0, 1024),
+        }
+        for name, (number, low, high) in limits.items():
+            if not low <= number <= high:
+                raise UserError(f"{name}={number} is outside its limits, {low} to {high}.")
+        if self.width_px % 2 or self.height_px % 2:
+            raise UserError(
+                f"a frame of {self.width_px}x{self.height_px} px is refused: H.264 halves colour "
+                "planes; choose an even width_px and height_px."
+            )
+
+    @property
+    def rate(self) -> Fraction:
+        """Frames per second as the exact fraction that the file states."""
+        return Fraction(self.fps).limit_denominator(1001)
+
+    @property
+    def frames(self) -> int:
+        """Frames in a video."""
+        return max(1, round(self.duration_s * self.rate))
+
+    def identity(self) -> dict[str, object]:
+        """The knobs that decide what a video looks like, with the version of the code that reads them."""
+        knobs = dataclasses.asdict(self)
+        for name in ("out", "videos", "workers"):
+            del knobs[name]
+        return {"version": VERSION, **knobs}
+
+    def fingerprint(self) -> str:
+        """A short hash of `identity`: two folders with the same one hold videos of the same world."""
+        text = json.dumps(self.identity(), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
