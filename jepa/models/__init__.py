@@ -1,14 +1,18 @@
 """What a network is: encoders, predictors, poolers, and the weights they load."""
 
 from jepa.models.encoder import EncoderConfig, VideoEncoder
+from jepa.models.pooler import AttentiveClassifier, AttentivePooler, PoolerConfig
 from jepa.models.predictor import Predictor, PredictorConfig
 from jepa.models.preprocessing import Preprocessing
 from jepa.models.rope import TokenGrid
-from jepa.models.weights import load_encoder, save_encoder
+from jepa.models.weights import load_classifiers, load_encoder, load_predictor, save_encoder, save_hf
 from jepa.models.zoo import create_model, create_predictor, list_models
 
 __all__ = [
+    "AttentiveClassifier",
+    "AttentivePooler",
     "EncoderConfig",
+    "PoolerConfig",
     "Predictor",
     "PredictorConfig",
     "Preprocessing",
@@ -17,6 +21,9 @@ __all__ = [
     "create_model",
     "create_predictor",
     "list_models",
+    "load_classifiers",
     "load_encoder",
+    "load_predictor",
     "save_encoder",
+    "save_hf",
 ]

@@ -90,8 +90,8 @@ def check_heads(owner: str, dim: int, num_heads: int) -> None:
     """
     if num_heads < 1 or dim % num_heads or (dim // num_heads) % 2:
         raise UserError(
-            f"{owner}: {dim} channels cannot be split into {num_heads} heads of an even number of channels each; "
-            f"change the width or num_heads."
+            f"{owner}: {dim} channels cannot be split into {num_heads} heads with an even number of "
+            f"channels each; change the width or num_heads."
         )
 
 

@@ -184,8 +184,8 @@ class VideoEncoder(nn.Module):
         config = self.config
         if video.ndim not in (4, 5) or video.shape[1] != config.in_channels:
             raise UserError(
-                f"expected a video [B, {config.in_channels}, T, H, W] or images [B, {config.in_channels}, H, W], "
-                f"got {list(video.shape)}."
+                f"expected a video [B, {config.in_channels}, T, H, W] or images "
+                f"[B, {config.in_channels}, H, W], got {list(video.shape)}."
             )
         frames = video.shape[2] if video.ndim == 5 else 1
         height, width = video.shape[-2:]
@@ -193,13 +193,13 @@ class VideoEncoder(nn.Module):
         slots = 1 if frames == 1 else frames // config.tubelet_frames
         if (frames != 1 and frames % config.tubelet_frames) or slots < 1:
             raise UserError(
-                f"{frames} frames cannot be cut into tubelets of {config.tubelet_frames}; give one frame or a "
-                f"multiple of {config.tubelet_frames}."
+                f"{frames} frames cannot be cut into tubelets of {config.tubelet_frames}; give one frame "
+                f"or a multiple of {config.tubelet_frames}."
             )
         if height < 1 or width < 1 or height % config.patch_px or width % config.patch_px:
             raise UserError(
-                f"{height} x {width} pixels cannot be cut into patches of {config.patch_px}; resize or crop to "
-                f"multiples of {config.patch_px}."
+                f"{height} x {width} pixels cannot be cut into patches of {config.patch_px}; resize or crop "
+                f"to multiples of {config.patch_px}."
             )
         return TokenGrid(slots, height // config.patch_px, width // config.patch_px)
 
@@ -294,7 +294,8 @@ class VideoEncoder(nn.Module):
             or layers[0] < 0
         ):
             raise UserError(
-                f"layers={list(layers)} must be increasing block numbers between 0 and {len(self.blocks) - 1}."
+                f"layers={list(layers)} must be increasing block numbers between 0 and "
+                f"{len(self.blocks) - 1}."
             )
         if keep is not None:
             check_ids("keep", keep, len(video))

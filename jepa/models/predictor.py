@@ -149,10 +149,12 @@ class Predictor(nn.Module):
         config, num_context = self.config, context.shape[-1]
         check_ids("context", context, len(context_tokens))
         check_ids("target", target, len(context_tokens))
-        if context_tokens.shape[1:] != (num_context, config.levels * config.encoder_dim):
+        channels = config.levels * config.encoder_dim
+        if context_tokens.shape[1:] != (num_context, channels):
             raise UserError(
-                f"context_tokens must be [B, {num_context}, {config.levels * config.encoder_dim}] to match `context` "
-                f"and the predictor's config, but it is {list(context_tokens.shape)}."
+                f"context_tokens must be [B, {num_context}, {channels}] to match `context` and the "
+                f"predictor's "
+                f"config, but it is {list(context_tokens.shape)}."
             )
         if with_context and not config.context_head:
             raise UserError("with_context=True needs a predictor with context_head=True.")

@@ -74,10 +74,7 @@ def rope_table(
     Returns:
         (cos, sin), float32, each [N, d] without `ids` and [B, 1, K, d] with them.
     """
-    if ids is None:
-        ids = torch.arange(grid.size, device=device)
-    else:
-        ids = ids.unsqueeze(1)
+    ids = torch.arange(grid.size, device=device) if ids is None else ids.unsqueeze(1)
     time = ids // (grid.h * grid.w)
     row = ids // grid.w % grid.h
     column = ids % grid.w

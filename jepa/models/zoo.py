@@ -42,7 +42,7 @@ _V21 = "V-JEPA 2.1, arXiv 2603.14482"
 _FILES = "https://dl.fbaipublicfiles.com/"
 
 # name: (embed_dim, depth, num_heads, mlp_dim)
-_SIZES = {
+SIZES = {
     "nano": (128, 4, 4, 512),
     "micro": (192, 6, 3, 768),
     "tiny": (192, 12, 3, 768),
@@ -56,11 +56,11 @@ _SIZES = {
 # Ablation encoders get a predictor of about half their width, as the published ones do: (dim, depth,
 # num_heads).
 _NARROW = {"nano": (64, 2, 2), "micro": (96, 3, 3), "tiny": (96, 6, 3), "small": (192, 6, 6)}
-_LEVELS = {12: (2, 5, 8, 11), 24: (5, 11, 17, 23), 40: (9, 19, 29, 39), 48: (11, 23, 37, 47)}
+LEVELS = {12: (2, 5, 8, 11), 24: (5, 11, 17, 23), 40: (9, 19, 29, 39), 48: (11, 23, 37, 47)}
 
 
 def _encoder(size: str, **fields: Any) -> EncoderConfig:
-    embed_dim, depth, num_heads, mlp_dim = _SIZES[size]
+    embed_dim, depth, num_heads, mlp_dim = SIZES[size]
     return EncoderConfig(embed_dim, depth, num_heads, mlp_dim, **fields)
 
 
@@ -103,7 +103,7 @@ def _vjepa21(size: str, file: str, distilled: bool) -> Entry:
         rope_reference_grid=16,
         image_tokenizer=True,
         modality_embedding=True,
-        level_layers=_LEVELS[_SIZES[size][1]],
+        level_layers=LEVELS[SIZES[size][1]],
     )
     # Distilled encoders predict the last level of the 1664-channel teacher, the others all four of their own.
     levels, out_dim, depth = (1, 1664, 12) if distilled else (4, 4 * encoder.embed_dim, 24)
@@ -122,7 +122,7 @@ def _vjepa21(size: str, file: str, distilled: bool) -> Entry:
 
 
 ENTRIES: dict[str, Entry] = {
-    **{f"vit_{size}": _ablation(size) for size in _SIZES},
+    **{f"vit_{size}": _ablation(size) for size in SIZES},
     "vjepa_vit_large_224": _vjepa1("large", 224, "vitl16/vitl16"),
     "vjepa_vit_huge_224": _vjepa1("huge", 224, "vith16/vith16"),
     "vjepa_vit_huge_384": _vjepa1("huge", 384, "vith16-384/vith16-384"),
@@ -158,8 +158,8 @@ def create_model(name: str, weights: str | os.PathLike[str] | None = None, **ove
 
     Args:
         name: a name from `list_models()`.
-        weights: None for random weights, or anything that `load_encoder` reads; it must hold this
-            architecture.
+        weights: None for random weights, "published" for those of the paper, or anything that `load_encoder`
+            reads; it must hold this architecture.
         **overrides: fields of EncoderConfig to change, such as `patch_px=8`.
 
     Raises:
@@ -170,11 +170,19 @@ def create_model(name: str, weights: str | os.PathLike[str] | None = None, **ove
     if weights is not None:
         from jepa.models.weights import load_encoder
 
-        return load_encoder(weights, config=config, preprocessing=entry.preprocessing)
+        encoder = load_encoder(_published(entry, name) if weights == "published" else weights, config=config)
+        encoder.preprocessing = encoder.preprocessing or entry.preprocessing
+        return encoder
     encoder = VideoEncoder(config)
     encoder.preprocessing = entry.preprocessing
     encoder.about = {"model": name, "weights": "random"}
     return encoder
+
+
+def _published(entry: Entry, name: str) -> str:
+    if not entry.url:
+        raise UserError(f"{name} is an architecture for experiments; nobody has published weights for it.")
+    return entry.hub_id or entry.url
 
 
 def create_predictor(name: str, encoder_dim: int | None = None, **overrides: Any) -> Predictor:
