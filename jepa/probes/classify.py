@@ -1,0 +1,245 @@
+"""`jepa probe task=classify`: which class a clip belongs to, always with its baselines beside it."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from jepa.errors import UserError
+from jepa.files import write_json
+from jepa.probes.evaluate import FeatureSet, choose, evaluate_head, fit_heads, make_grid, windows_of
+from jepa.probes.extractors import EncoderTokens, coarsen
+from jepa.probes.heads import AttentiveBank, Bank, LinearBank, bank_logits, pool_stats, take_head
+from jepa.probes.metrics import calibration_error
+from jepa.probes.results import compare, majority, print_results, result_row
+from jepa.probes.samples import Sample, class_names, fingerprint, read_samples
+from jepa.probes.settings import ProbeConfig
+from jepa.probes.sources import ENCODER, encode_samples, load_frozen_encoder, make_extractors
+from jepa.probes.splits import Fold, check_no_leak, holdout, make_folds, missing_classes
+from jepa.probes.store import Window, data_card, save_probe, today
+
+ClassifyConfig = ProbeConfig
+
+
+class ClassPrediction(NamedTuple):
+    """Scores of a batch of windows."""
+
+    probability: Tensor
+    """[B, classes], calibrated, rows sum to 1"""
+
+
+class ClassifyProbe:
+    """A saved classification head: reads encoder tokens, returns calibrated class probabilities."""
+
+    task = "classify"
+    needs_future = False
+
+    def __init__(self, card: dict[str, Any], weights: dict[str, Tensor], sha256: str) -> None:
+        self.about, self.weights_sha256 = card, sha256
+        self.classes = tuple(card["classes"])
+        self.window = Window(**card["window"])
+        self.temperature = float(card["calibration"]["temperature"])
+        self.bank = bank_from_state(weights)
+
+    @torch.inference_mode()
+    def predict(self, tokens: Tensor, future: Tensor | None = None) -> ClassPrediction:
+        """Class probabilities of windows.
+
+        Args:
+            tokens: [B, N, D], the encoder's output for windows like `window`.
+            future: not used by this task.
+
+        Raises:
+            UserError: tokens of another window size.
+        """
+        inputs = head_inputs(self.about, tokens)
+        return ClassPrediction((bank_logits(self.bank, inputs)[0, 0] / self.temperature).softmax(-1))
+
+
+def head_inputs(card: dict[str, Any], tokens: Tensor) -> Tensor:
+    """Brings encoder tokens [B, N, D] into the form that a saved head was trained on.
+
+    Raises:
+        UserError: the number of tokens is not that of the head's window.
+    """
+    from jepa.models import TokenGrid
+
+    grid = TokenGrid(*card["grid"])
+    if tokens.ndim != 3 or tokens.shape[1] != grid.size:
+        raise UserError(
+            f"The probe reads windows of {grid.size} tokens (grid {tuple(grid)}), and was given "
+            f"{list(tokens.shape)}. Encode {card['window']['num_frames']} frames at {card['window']['fps']} "
+            "fps with encoder.preprocess."
+        )
+    # Features were stored in half precision; the same rounding here keeps live and cached scores equal.
+    coarse = coarsen(tokens.float().cpu(), grid, card["max_tokens"]).half()
+    return pool_stats(coarse, grid.t) if card["head"] == "linear" else coarse
+
+
+def bank_from_state(weights: dict[str, Tensor]) -> Bank:
+    """Rebuilds the single head that `save_probe` stored."""
+    if "query" in weights:
+        queries, channels = weights["query"].shape[2:]
+        bank: Bank = AttentiveBank(1, 1, channels, weights["output.bias"].shape[-1], queries)
+    else:
+        bank = LinearBank(1, 1, *weights["weight"].shape[2:])
+    bank.load_state_dict(weights)
+    return bank.eval().requires_grad_(False)
+
+
+def run(config: ProbeConfig) -> dict[str, Any]:
+    """Trains and tests the heads, prints the table, writes OUT/results.json and OUT/probe.
+
+    Returns:
+        The content of results.json.
+
+    Raises:
+        UserError: the data, the split or the config cannot be used.
+    """
+    from rich.console import Console
+
+    config.check()
+    started = time.perf_counter()
+    encoder = load_frozen_encoder(config.encoder)
+    data = config.data
+    listed = read_samples(data.root, data.label_column, data.group_column, data.path_column)
+    classes = class_names(listed, data.classes or None)
+    extractors = make_extractors(config, encoder)
+    samples, sets, report = encode_samples(config, listed, extractors)
+    encoded = time.perf_counter()
+    labels, groups = [s.label for s in samples], [s.group for s in samples]
+    folds = make_folds(
+        labels, groups, [s.split for s in samples], data.folds, data.val_share, config.split_seed
+    )
+    contents = [f"{fingerprint(s.path)} {s.start_s} {s.end_s}" for s in samples]
+    for fold in folds:
+        _check_copies(fold, contents, samples)
+    targets = torch.tensor([classes.index(label) for label in labels])
+    runs = [majority(targets, len(classes), folds)]
+    for features in sets[::-1]:
+        kinds = config.heads.kinds if features.time_slots else ["ridge"]
+        runs += [
+            evaluate_head(kind, features, targets, len(classes), folds, config.heads, config.seeds)
+            for kind in kinds
+        ]
+    rows = [result_row(run, targets, groups, folds) for run in runs]
+    results = {
+        "schema": "jepa.probe.results/1",
+        "task": "classify",
+        "created": today(),
+        "config": dataclasses.asdict(config),
+        "classes": classes,
+        "data": data_card(Path(data.root).name, samples),
+        "encoder": _encoder_card(extractors[0], encoder.about),
+        "excluded": [dataclasses.asdict(bad) for bad in report.bad],
+        "folds": [
+            {"name": f.name, "train": len(f.train), "val": len(f.val), "test": len(f.test),
+             "missing_classes": missing_classes(f, labels)} for f in folds
+        ],
+        "rows": rows,
+        "comparison": compare(runs, rows, targets, groups, folds),
+        "decoded_videos": report.decoded,
+        "seconds": {"features": encoded - started, "heads": time.perf_counter() - encoded},
+    }  # fmt: skip
+    write_json(Path(config.out) / "results.json", results)
+    _save_best(config, samples, sets[0], targets, classes, folds, results, extractors[0])
+    print_results(Console(), results, report)
+    return results
+
+
+def _check_copies(fold: Fold, contents: Sequence[str], samples: Sequence[Sample]) -> None:
+    """The same pixels under two names in two parts leak as surely as a shared group."""
+    names = {content: sample.name for content, sample in zip(contents, samples, strict=True)}
+    check_no_leak(fold, [names[content] for content in contents], "copied video")
+
+
+def _encoder_card(extractor: Any, about: dict[str, Any]) -> dict[str, Any]:
+    return {"sha256": extractor.sha256, "name": str(about.get("name") or about.get("model") or "encoder")}
+
+
+def _save_best(
+    config: ProbeConfig,
+    samples: Sequence[Sample],
+    features: FeatureSet,
+    targets: Tensor,
+    classes: list[str],
+    folds: Sequence[Fold],
+    results: dict[str, Any],
+    extractor: Any,
+) -> None:
+    """Fits and saves the head that signals use: trained on one part, chosen and calibrated on another."""
+    assert isinstance(extractor, EncoderTokens)
+    trained = [
+        row
+        for row in results["rows"]
+        if row["features"] == ENCODER and row["head"] in ("linear", "attentive")
+    ]
+    if not trained:
+        return
+    row = max(trained, key=lambda r: (r["val_accuracy"], r["head"] == "linear"))
+    kind, clips = row["head"], features.clips
+    if len(folds) == 1:
+        train, val = folds[0].train, folds[0].val
+    else:
+        labels, groups = [s.label for s in samples], [s.group for s in samples]
+        train, val = holdout(labels, groups, config.data.val_share, config.split_seed)
+    inputs = features.vectors().half() if kind == "linear" else features.tokens()
+    wanted = targets.repeat_interleave(clips)
+    grid = make_grid(config.heads)
+    bank = fit_heads(
+        kind, inputs, wanted, len(classes), config.heads, config.seeds[:1], [(train, s) for s in grid], clips
+    )
+    logits = bank_logits(bank, inputs)[0]
+    best, accuracy, temperature = choose(logits, targets, wanted, val, clips)
+    windows = windows_of(val, clips)
+    held = logits[best, windows]
+    right = (held.argmax(-1) == wanted[windows]).numpy()
+
+    def ece(t: float) -> float:
+        return calibration_error((held / t).softmax(-1).amax(-1).numpy(), right)
+
+    window = extractor.window
+    video = torch.empty(1, 3, window.num_frames, window.crop_px, window.crop_px, device="meta")
+    card = {
+        "task": "classify",
+        "classes": classes,
+        "head": kind,
+        "window": {"num_frames": window.num_frames, "fps": window.fps},
+        "grid": list(extractor.encoder.grid_of(video)),
+        "max_tokens": config.features.max_tokens,
+        "encoder": results["encoder"],
+        "data": results["data"],
+        "trained_on": data_card("train", [samples[i] for i in train]),
+        "calibration": {
+            "method": "temperature",
+            "temperature": temperature,
+            **{
+                k: v
+                for k, v in data_card("val", [samples[i] for i in val]).items()
+                if k in ("videos", "groups")
+            },
+            "set_sha256": data_card("val", [samples[i] for i in val])["sha256"],
+            "fitted": today(),
+            "ece_before": ece(1.0),
+            "ece_after": ece(temperature),
+            "accuracy": accuracy,
+        },
+        "results": {
+            "metric": "accuracy",
+            "test": row["accuracy"],
+            "interval": row["interval"],
+            "spread_seeds": row["spread_seeds"],
+            "spread_folds": row["spread_folds"],
+            "baselines": {
+                name: entry["accuracy"] for name, entry in results["comparison"]["against"].items()
+            },
+        },
+    }
+    single = take_head(bank, 0, best)
+    save_probe(Path(config.out) / "probe", card, dict(single.state_dict()))

@@ -1,0 +1,205 @@
+"""What a probe reads from a clip: encoder tokens, and the plain baselines that stand beside them.
+
+The two pixel baselines are those of the data's own notes: a 32x32 grey middle frame, and 4x4 block means of
+the differences between 16 frames. A probe on an encoder says nothing before it beats both.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from jepa.data.clips import centre_place, clip_times
+from jepa.errors import UserError
+from jepa.probes.features import extractor_key
+
+if TYPE_CHECKING:
+    from jepa.models import Preprocessing, TokenGrid, VideoEncoder
+
+GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601 luma
+
+
+def encoder_hash(encoder: VideoEncoder) -> str:
+    """SHA-256 of an encoder's configuration, preprocessing and every weight."""
+    digest = hashlib.sha256(json.dumps(_facts(encoder), sort_keys=True).encode())
+    for name, value in sorted(encoder.state_dict().items()):
+        digest.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
+        digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _facts(encoder: VideoEncoder) -> dict[str, Any]:
+    return {"config": asdict(encoder.config), "preprocessing": asdict(preprocessing_of(encoder))}
+
+
+def preprocessing_of(encoder: VideoEncoder) -> Preprocessing:
+    """What the encoder expects of its input.
+
+    Raises:
+        UserError: the encoder does not say.
+    """
+    if encoder.preprocessing is None:
+        raise UserError(
+            "This encoder carries no preprocessing facts, so its features cannot be made the same way twice. "
+            "Load it with jepa.load_encoder(DIR), or set encoder.preprocessing."
+        )
+    return encoder.preprocessing
+
+
+def untrained_copy(encoder: VideoEncoder, seed: int) -> VideoEncoder:
+    """The same architecture with fresh random weights: what the architecture alone can do.
+
+    Args:
+        encoder: the trained encoder; its configuration and preprocessing are taken over.
+        seed: decides the weights.
+    """
+    # Built without storage and filled from a generator of its own, the copy leaves torch's random state
+    # alone.
+    with torch.device("meta"):
+        fresh = type(encoder)(encoder.config)
+    fresh.to_empty(device="cpu")
+    fresh.init_weights(torch.Generator().manual_seed(seed))
+    fresh.preprocessing = encoder.preprocessing
+    return fresh.eval().requires_grad_(False)
+
+
+def coarse_grid(grid: TokenGrid, max_tokens: int) -> tuple[int, int, int]:
+    """The finest grid of at most `max_tokens` tokens that keeps all time slots, by whole spatial factors.
+
+    Raises:
+        UserError: even one token per time slot is too many.
+    """
+    if grid.t > max_tokens:
+        raise UserError(
+            f"max_tokens={max_tokens} is less than the {grid.t} time slots of a window. Raise it to {grid.t} "
+            "or more."
+        )
+    factor = 1
+    while grid.t * -(-grid.h // factor) * -(-grid.w // factor) > max_tokens:
+        factor += 1
+    return grid.t, -(-grid.h // factor), -(-grid.w // factor)
+
+
+def coarsen(tokens: torch.Tensor, grid: TokenGrid, max_tokens: int) -> torch.Tensor:
+    """Averages neighbouring tokens in space until at most `max_tokens` are left.
+
+    Args:
+        tokens: [B, N, D] in the order of time, height, width.
+        grid: their grid, N = t h w.
+        max_tokens: upper bound of tokens kept.
+
+    Returns:
+        [B, M, D] with M <= max_tokens.
+    """
+    target = coarse_grid(grid, max_tokens)
+    if target == tuple(grid):
+        return tokens
+    volume = tokens.unflatten(1, tuple(grid)).movedim(-1, 1)
+    return F.adaptive_avg_pool3d(volume, target).flatten(2).transpose(1, 2)
+
+
+class EncoderTokens:
+    """Tokens of a frozen video encoder, coarsened to at most `max_tokens` per clip."""
+
+    def __init__(
+        self,
+        name: str,
+        encoder: VideoEncoder,
+        clips: int = 1,
+        max_tokens: int = 256,
+        layers: Sequence[int] | None = None,
+        device: str = "cpu",
+    ) -> None:
+        self.name, self.clips, self.max_tokens = name, clips, max_tokens
+        self.layers = None if layers is None else list(layers)
+        self.encoder = encoder.eval().to(device)
+        self.device = device
+        self.window = preprocessing_of(encoder)
+        self.sha256 = encoder_hash(encoder)
+        self.key = extractor_key(
+            encoder=self.sha256, clips=clips, max_tokens=max_tokens, layers=self.layers, form=1
+        )
+
+    def times(self, start_s: float, end_s: float) -> np.ndarray:
+        """Windows at the encoder's own frame rate, spread over the part."""
+        places = [centre_place(clip, self.clips) for clip in range(self.clips)]
+        return np.array(
+            [clip_times(start_s, end_s, self.window.num_frames, self.window.fps, place) for place in places]
+        )
+
+    def prepare(self, frames: torch.Tensor) -> torch.Tensor:
+        """Resize, crop and normalise as in pretraining: [C, T, H, W]."""
+        return self.encoder.preprocess(frames)
+
+    def grid(self) -> tuple[int, int, int]:
+        """The coarse grid that `features` returns, per layer."""
+        window = self.window
+        grid = self.encoder.grid_of(
+            torch.empty(1, 3, window.num_frames, window.crop_px, window.crop_px, device="meta")
+        )
+        return coarse_grid(grid, self.max_tokens)
+
+    @torch.inference_mode()
+    def features(self, batch: torch.Tensor) -> torch.Tensor:
+        """Tokens [B, M, D]; with several layers their tokens follow one another on the token axis (V-JEPA
+        2)."""
+        video = batch.to(self.device)
+        grid = self.encoder.grid_of(video)
+        if self.layers is None:
+            return coarsen(self.encoder(video), grid, self.max_tokens)
+        levels = self.encoder.features(video, layers=self.layers)
+        return torch.cat([coarsen(level, grid, self.max_tokens) for level in levels], dim=1)
+
+
+class OneFrame:
+    """The middle frame as 32x32 grey values."""
+
+    name = "one frame"
+
+    def __init__(self) -> None:
+        self.key = extractor_key(baseline="one frame", size=32, form=1)
+
+    def times(self, start_s: float, end_s: float) -> np.ndarray:
+        """The middle of the part."""
+        return np.array([[(start_s + end_s) / 2]])
+
+    def prepare(self, frames: torch.Tensor) -> torch.Tensor:
+        """Grey frames [T, 32, 32] in 0..1."""
+        return _grey(frames, 32)
+
+    def features(self, batch: torch.Tensor) -> torch.Tensor:
+        """Pixels [B, 1024]."""
+        return batch.flatten(1)
+
+
+class Motion:
+    """Means over 4x4 blocks of the absolute differences between 16 frames spread over the part."""
+
+    name = "motion"
+
+    def __init__(self) -> None:
+        self.key = extractor_key(baseline="motion", frames=16, size=32, block=4, form=1)
+
+    def times(self, start_s: float, end_s: float) -> np.ndarray:
+        """Sixteen moments, from the first to the last."""
+        return np.linspace(start_s, max(start_s, end_s - 2e-3), 16)[None]
+
+    def prepare(self, frames: torch.Tensor) -> torch.Tensor:
+        """Grey frames [T, 32, 32] in 0..1."""
+        return _grey(frames, 32)
+
+    def features(self, batch: torch.Tensor) -> torch.Tensor:
+        """Block means [B, 15 * 8 * 8]."""
+        return F.avg_pool2d(batch.diff(dim=1).abs(), 4).flatten(1)
+
+
+def _grey(frames: torch.Tensor, size: int) -> torch.Tensor:
+    grey = (frames.float() * torch.tensor(GREY).view(1, 3, 1, 1)).sum(1, keepdim=True) / 255
+    return F.interpolate(grey, size=(size, size), mode="area").squeeze(1)

@@ -1,0 +1,102 @@
+"""Figures of merit. What scikit-learn has is taken from there; here are the group bootstrap and the
+bookkeeping.
+
+Intervals resample whole groups, because samples of one group are not independent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+
+def classification_report(
+    probability: np.ndarray, targets: np.ndarray, groups: Sequence[str]
+) -> dict[str, Any]:
+    """The figures of one head on tested samples.
+
+    Args:
+        probability: [n, C], rows sum to 1.
+        targets: class numbers [n].
+        groups: group of each sample.
+
+    Returns:
+        accuracy, class_mean (mean recall over the classes present), top3, macro_f1, macro_auc, macro_map (the
+        last two None where a class is absent or covers everything), and the confusion matrix [true,
+        predicted].
+    """
+    from sklearn.metrics import average_precision_score, confusion_matrix, f1_score, roc_auc_score
+
+    count = probability.shape[1]
+    guess = probability.argmax(1)
+    confusion = confusion_matrix(targets, guess, labels=range(count))
+    present = confusion.sum(1) > 0
+    top = np.argsort(-probability, axis=1)[:, :3]
+    report: dict[str, Any] = {
+        "accuracy": float((guess == targets).mean()),
+        "class_mean": float((np.diag(confusion)[present] / confusion.sum(1)[present]).mean()),
+        "top3": float((top == targets[:, None]).any(1).mean()),
+        "macro_f1": float(
+            f1_score(targets, guess, labels=np.flatnonzero(present), average="macro", zero_division=0)
+        ),
+        "macro_auc": None,
+        "macro_map": None,
+        "confusion": confusion.tolist(),
+    }
+    onehot = np.eye(count)[targets]
+    if present.all():
+        report["macro_auc"] = float(roc_auc_score(onehot, probability, average="macro"))
+        report["macro_map"] = float(average_precision_score(onehot, probability, average="macro"))
+    names = np.asarray(groups)
+    report["per_group"] = {str(g): float((guess == targets)[names == g].mean()) for g in np.unique(names)}
+    return report
+
+
+def group_bootstrap(
+    values: np.ndarray, groups: Sequence[str], draws: int = 1000, seed: int = 0, level: float = 0.95
+) -> tuple[float, float]:
+    """Percentile interval of a mean when whole groups are drawn with replacement (Efron, 1979; cluster form).
+
+    Args:
+        values: one value per sample [n], for example 1 where a guess was right.
+        groups: group of each sample.
+        draws: resamples.
+        seed: of the draws.
+        level: share of resamples inside.
+
+    Returns:
+        Lower and upper end.
+    """
+    _, place = np.unique(np.asarray(groups), return_inverse=True)
+    sums, counts = np.bincount(place, values), np.bincount(place)
+    rng = np.random.Generator(np.random.Philox(key=[seed, 0xB007]))
+    drawn = rng.integers(0, len(sums), (draws, len(sums)))
+    means = sums[drawn].sum(1) / counts[drawn].sum(1)
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def calibration_error(probability: np.ndarray, happened: np.ndarray, bins: int = 15) -> float:
+    """Expected calibration error with bins of equal mass (Nixon et al., 2019; Roelofs et al., 2022).
+
+    Args:
+        probability: forecasts [n].
+        happened: 0 or 1 for each [n].
+        bins: at most this many; each holds the same number of forecasts, give or take one.
+    """
+    order = np.argsort(probability, kind="stable")
+    parts = np.array_split(order, min(bins, len(order)))
+    gaps = [len(part) * abs(probability[part].mean() - happened[part].mean()) for part in parts]
+    return float(sum(gaps) / len(order))
+
+
+def brier(probability: np.ndarray, happened: np.ndarray) -> float:
+    """Mean squared distance of forecasts [n] from what happened, 0 or 1 (Brier, 1950)."""
+    return float(np.mean((probability - happened) ** 2))
+
+
+def mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and sample standard deviation; the deviation of a single value is 0."""
+    return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0

