@@ -31,7 +31,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         yield partial
         with open(partial, "rb+") as handle:
             os.fsync(handle.fileno())
-        os.replace(partial, final)
+        partial.replace(final)
         sync_folder(final.parent)
     except BaseException:
         partial.unlink(missing_ok=True)

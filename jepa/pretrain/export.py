@@ -1,0 +1,67 @@
+"""From a run folder to an encoder that others can load."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from omegaconf import OmegaConf
+
+import jepa
+from jepa.errors import UserError
+from jepa.models import Preprocessing, save_encoder
+from jepa.pretrain.checkpoint import newest_checkpoint
+from jepa.pretrain.settings import PretrainConfig
+from jepa.pretrain.trainer import build_learner
+
+
+@dataclass
+class ExportConfig:
+    """Which weights of a run, in which format."""
+
+    run: str = "???"
+    """folder of a pretraining run"""
+    out: str = "???"
+    """folder to write; receives config.json and encoder.safetensors"""
+    format: str = "native"
+    """native: what jepa.load_encoder reads"""
+    weights: str = "target"
+    """target: the averaged encoder, the usual choice; context: the one that was trained"""
+
+
+def run(config: ExportConfig) -> Path:
+    """Writes the newest checkpoint's encoder, with the facts about preprocessing and training beside it.
+
+    Raises:
+        UserError: no run, no readable checkpoint, or an unknown option.
+    """
+    if config.format != "native":
+        raise UserError(f"format={config.format!r} is unknown; choose native.")
+    if config.weights not in ("target", "context"):
+        raise UserError(f"weights={config.weights!r} is unknown; choose target or context.")
+    state, _ = newest_checkpoint(Path(config.run))
+    if state is None:
+        raise UserError(
+            f"There is no checkpoint in {config.run}, so there is nothing to export. Give run= the folder that was "
+            "out= of `jepa pretrain`, after its first save."
+        )
+    settings = OmegaConf.merge(OmegaConf.structured(PretrainConfig), state["config"])
+    trained: PretrainConfig = OmegaConf.to_object(settings)  # type: ignore[assignment]
+    learner = build_learner(trained)
+    learner.load_state_dict(state["learner"])
+    if config.weights == "target":
+        learner.encoder.load_state_dict(state["target"])
+    data = trained.data
+    about = {
+        "model": trained.model.name,
+        "weights": config.weights,
+        "objective": trained.objective.predict,
+        "steps": state["step"],
+        "batch_size": trained.train.batch_size,
+        "seed": trained.train.seed,
+        "data_sha256": state["data"],
+        "tool": f"jepa {jepa.__version__}",
+    }
+    preprocessing = Preprocessing(data.num_frames, data.fps, data.crop_px, data.crop_px, data.mean, data.std)
+    save_encoder(config.out, learner.encoder, preprocessing, about)
+    return Path(config.out)

@@ -1,0 +1,145 @@
+"""Every number of a run, in three places: a progress bar, `metrics.jsonl`, and Weights & Biases when configured."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from jepa.files import write_text
+
+
+@dataclass
+class WandbConfig:
+    """Weights & Biases; off unless a project is named."""
+
+    project: str | None = None
+    """project to log to; null sends nothing anywhere"""
+    entity: str | None = None
+    """team or user; null for the account's default"""
+    name: str | None = None
+    """name of the run; null for the folder's name"""
+    mode: str = "online"
+    """online, or offline to keep the run on disk and send it later with `wandb sync`"""
+
+
+class Journal:
+    """Writes a row per logged step and shows progress; a context manager, so that everything is closed on any exit.
+
+    Args:
+        run: the run folder.
+        steps: length of the run.
+        start: finished steps of an earlier start; later rows of `metrics.jsonl` are dropped: they come again.
+        wandb: where else to log.
+        settings: the resolved configuration, for Weights & Biases.
+    """
+
+    def __init__(
+        self, run: Path, steps: int, start: int, wandb: WandbConfig, settings: dict[str, Any]
+    ) -> None:
+        self.path = run / "metrics.jsonl"
+        self._forget_rows_after(start)
+        self.console = Console(stderr=True)
+        self._progress = Progress(
+            TextColumn("step"),
+            MofNCompleteColumn(),
+            BarColumn(bar_width=24),
+            TextColumn("loss {task.fields[loss]:.4f}  {task.fields[speed]:.0f} clips/s"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=self.console,
+            disable=not self.console.is_terminal,
+        )
+        self._task = self._progress.add_task(
+            "train", total=steps, completed=start, loss=float("nan"), speed=0.0
+        )
+        self._steps, self._since = steps, (start, time.monotonic())
+        self._wandb = self._start_wandb(run, wandb, settings) if wandb.project else None
+
+    def __enter__(self) -> Journal:
+        self._file = open(self.path, "a", encoding="utf-8")
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+        self._file.close()
+        if self._wandb is not None:
+            self._wandb.finish(exit_code=0 if kind is None else 1)
+
+    def say(self, sentence: str) -> None:
+        """Prints one line above the progress bar."""
+        self.console.print(sentence, markup=False, highlight=False, soft_wrap=True)
+
+    def log(self, step: int, row: dict[str, float], clips_per_step: int) -> None:
+        """Records the numbers after `step` finished steps; adds clips per second since the last row."""
+        before, then = self._since
+        self._since = (step, time.monotonic())
+        speed = (step - before) * clips_per_step / max(1e-9, self._since[1] - then)
+        row = {"step": step, **row, "clips_per_s": round(speed, 2)}
+        # NaN is not JSON, and a row about a failed step is the one that somebody will read.
+        clean = {
+            key: value if value == value and abs(value) != float("inf") else None
+            for key, value in row.items()
+        }
+        self._file.write(json.dumps(clean) + "\n")
+        self._file.flush()
+        self._progress.update(self._task, completed=step, loss=row["loss"], speed=speed)
+        if not self.console.is_terminal:
+            left = (self._steps - step) * clips_per_step / max(1e-9, speed)
+            self.say(
+                f"step {step}/{self._steps}  loss {row['loss']:.4f}  {speed:.0f} clips/s  {left:.0f} s left"
+            )
+        if self._wandb is not None:
+            self._wandb.log(clean, step=step)
+
+    def _forget_rows_after(self, start: int) -> None:
+        if self.path.exists():
+            rows = self.path.read_text(encoding="utf-8").splitlines()
+            write_text(self.path, "".join(f"{row}\n" for row in rows if _step_of(row) <= start))
+
+    @staticmethod
+    def _start_wandb(run: Path, config: WandbConfig, settings: dict[str, Any]) -> Any:
+        import wandb
+
+        # The id is the folder's, so that a continued run continues there too.
+        identity = run / "wandb_id.txt"
+        if not identity.exists():
+            write_text(identity, secrets.token_hex(4))
+        return wandb.init(
+            project=config.project,
+            entity=config.entity,
+            name=config.name or run.name,
+            id=identity.read_text(encoding="utf-8"),
+            resume="allow",
+            mode=config.mode,  # type: ignore[arg-type]
+            dir=str(run),
+            config=settings,
+            settings=wandb.Settings(silent=True) if not sys.stderr.isatty() else None,
+        )
+
+
+def _step_of(row: str) -> float:
+    """The step of a row; a line cut short by a kill counts as the future."""
+    try:
+        return json.loads(row)["step"]
+    except (json.JSONDecodeError, KeyError, TypeError):
+        return float("inf")

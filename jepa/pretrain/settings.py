@@ -1,0 +1,100 @@
+"""Everything that decides a pretraining run, with the meaning of each key under it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from jepa.data import ClipConfig
+from jepa.masking import MaskConfig
+from jepa.pretrain.journal import WandbConfig
+from jepa.pretrain.objective import ObjectiveConfig
+
+
+@dataclass
+class DataConfig(ClipConfig):
+    """Which videos, and how a clip is cut from one."""
+
+    root: str = "???"
+    """folder of videos, or a list of them (CSV with a `path` column, or `path label` lines)"""
+    workers: int = 2
+    """processes that decode; 0 decodes in the training process. The result is the same for any number"""
+    max_bad_share: float = 0.1
+    """the run stops when more than this share of the clips came from unreadable videos"""
+
+
+@dataclass
+class ModelConfig:
+    """Which encoder, and the predictor that goes with it."""
+
+    name: str = "vit_tiny"
+    """an architecture by name; `jepa.list_models()` lists them"""
+    patch_px: int = 16
+    """side of a patch in pixels"""
+    tubelet_frames: int = 2
+    """frames in one token"""
+    predictor_dim: int = 192
+    """width of the predictor"""
+    predictor_depth: int = 4
+    """blocks of the predictor"""
+    predictor_heads: int = 6
+    """attention heads of the predictor"""
+
+
+@dataclass
+class OptimConfig:
+    """AdamW and its schedules."""
+
+    lr: float = 5e-4
+    """highest learning rate, reached after the warm-up"""
+    final_lr: float = 1e-6
+    """learning rate of the last step; half a cosine leads there"""
+    warmup_steps: int = 100
+    """steps of linear rise"""
+    weight_decay: float = 0.04
+    """decoupled decay of matrices; biases and norms have none"""
+    betas: tuple[float, float] = (0.9, 0.999)
+    """AdamW's averages of gradient and square"""
+    clip_grad: float = 1.0
+    """gradient norm above which the gradient is scaled down"""
+    ema: tuple[float, float] = (0.99, 0.999)
+    """momentum of the target encoder at the first and the last step; it rises linearly"""
+
+
+@dataclass
+class TrainConfig:
+    """The loop."""
+
+    steps: int = 2000
+    """optimizer steps"""
+    batch_size: int = 16
+    """clips per step, over all processes"""
+    seed: int = 0
+    """the only source of randomness"""
+    save_every: int = 500
+    """steps between checkpoints; the last step is always saved"""
+    keep: int = 2
+    """newest checkpoints that stay on disk"""
+    log_every: int = 50
+    """steps between rows of metrics.jsonl"""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N"""
+    precision: str = "auto"
+    """auto, bf16 or fp32; auto is bf16 on GPUs that compute in it, else fp32"""
+    max_skipped: int = 10
+    """steps in a row with a non-finite loss or gradient after which the run stops; none of them touches a weight"""
+
+
+@dataclass
+class PretrainConfig:
+    """Everything that decides a run."""
+
+    out: str = "???"
+    """run folder; started again on the same folder, a run goes on where it stopped"""
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    masks: list[MaskConfig] = field(default_factory=lambda: [MaskConfig("blocks", 0.6)])
+    """masks of each clip; every one costs an encoder and a predictor pass"""
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    wandb: WandbConfig = field(default_factory=WandbConfig)

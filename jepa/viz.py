@@ -1,0 +1,128 @@
+"""Pictures: what a mask hides, what the features of a clip look like, how a loss fell.
+
+Every function draws from plain tensors and numbers, saves one PNG and returns its path.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from matplotlib.figure import Figure
+
+from jepa.files import atomic_path
+from jepa.masking import Mask
+from jepa.models import TokenGrid
+
+_INK, _MUTED = "#1f2430", "#8a8f9c"
+_COLOURS = ("#3b6fd4", "#d9822b", "#3f9c6b", "#a84fb0")
+
+
+def draw_masks(
+    frames: torch.Tensor, masks: dict[str, Mask], grid: TokenGrid, path: str | Path, title: str = ""
+) -> Path:
+    """One row of frames, then one row per mask with what the encoder does not see greyed out.
+
+    Args:
+        frames: uint8 [T, C, H, W], the clip; one frame per moment is shown.
+        masks: a name -> the pair of index tensors of one clip, [1, K] and [1, M].
+        grid: the token grid of the clip.
+        path: PNG to write.
+        title: line above the picture.
+    """
+    moments = frames[:: max(1, len(frames) // grid.t)][: grid.t].permute(0, 2, 3, 1).numpy()
+    rows = [("the clip", moments)]
+    height, width = frames.shape[-2:]
+    for name, mask in masks.items():
+        seen = torch.zeros(grid.size)
+        seen[mask.context[0]] = 1
+        seen = F.interpolate(seen.view(1, grid.t, grid.h, grid.w), (height, width))[0].unsqueeze(-1).numpy()
+        rows.append((name, (moments * seen + 205 * (1 - seen)).astype(np.uint8)))
+    return _image_rows(rows, path, title)
+
+
+def draw_features(
+    frames: torch.Tensor,
+    features: dict[str, torch.Tensor],
+    grid: TokenGrid,
+    path: str | Path,
+    title: str = "",
+) -> Path:
+    """One row of frames, then one row per encoder: the three main directions of its tokens as red, green and blue.
+
+    Args:
+        frames: uint8 [T, C, H, W], the clip.
+        features: a name -> tokens [N, D] of that clip.
+        grid: the token grid.
+        path: PNG to write.
+        title: line above the picture.
+    """
+    moments = frames[:: max(1, len(frames) // grid.t)][: grid.t].permute(0, 2, 3, 1).numpy()
+    rows = [("the clip", moments)]
+    for name, tokens in features.items():
+        colours = principal_colours(tokens).view(grid.t, grid.h, grid.w, 3)
+        scale = frames.shape[-2] // grid.h
+        large = colours.repeat_interleave(scale, 1).repeat_interleave(scale, 2)
+        rows.append((name, large.numpy()))
+    return _image_rows(rows, path, title)
+
+
+def principal_colours(tokens: torch.Tensor) -> torch.Tensor:
+    """Tokens [N, D] -> colours [N, 3] in 0..1: the three leading principal components, each by its own range."""
+    centred = tokens.float() - tokens.float().mean(0)
+    _, _, directions = torch.linalg.svd(centred, full_matrices=False)
+    # The sign of a singular vector is arbitrary; the same features shall get the same colours.
+    leading = directions[:3]
+    leading = leading * leading.gather(1, leading.abs().argmax(1, keepdim=True)).sign()
+    projected = centred @ leading.T
+    low, high = projected.quantile(0.01, 0), projected.quantile(0.99, 0)
+    return ((projected - low) / (high - low).clamp_min(1e-6)).clamp(0, 1)
+
+
+def draw_losses(runs: dict[str, Path], path: str | Path, title: str = "") -> Path:
+    """The loss of each run over its steps; each run has its own axis, since losses of different targets do not compare.
+
+    Args:
+        runs: a name -> run folder with `metrics.jsonl`.
+        path: PNG to write.
+        title: line above the picture.
+    """
+    figure = Figure(figsize=(4.2 * len(runs), 3.0), layout="constrained")
+    for at, (name, folder) in enumerate(runs.items()):
+        rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        axis = figure.add_subplot(1, len(runs), at + 1)
+        axis.plot([r["step"] for r in rows], [r["loss"] for r in rows], color=_COLOURS[at], linewidth=1.6)
+        axis.set_title(name, fontsize=10, color=_INK)
+        axis.set_xlabel("step", color=_INK)
+        axis.set_ylabel("loss", color=_INK)
+        axis.set_yscale("log")
+        axis.grid(alpha=0.25)
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.suptitle(title, fontsize=11, color=_INK)
+    return _save(figure, path)
+
+
+def _image_rows(rows: Sequence[tuple[str, np.ndarray]], path: str | Path, title: str) -> Path:
+    count = max(len(images) for _, images in rows)
+    figure = Figure(figsize=(1.35 * count + 1.2, 1.42 * len(rows) + 0.4), layout="constrained")
+    axes = figure.subplots(len(rows), count, squeeze=False)
+    for (name, images), line in zip(rows, axes, strict=True):
+        for axis in line:
+            axis.set_axis_off()
+        for image, axis in zip(images, line, strict=False):
+            axis.imshow(image, interpolation="nearest")
+        line[0].text(
+            -0.08, 0.5, name, transform=line[0].transAxes, ha="right", va="center", color=_INK, fontsize=9
+        )
+    figure.suptitle(title, fontsize=11, color=_INK)
+    return _save(figure, path)
+
+
+def _save(figure: Figure, path: str | Path) -> Path:
+    with atomic_path(path) as partial:
+        figure.savefig(partial, dpi=130, format="png")
+    return Path(path)

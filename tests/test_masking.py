@@ -1,0 +1,89 @@
+import numpy as np
+import pytest
+import torch
+
+from jepa.errors import UserError
+from jepa.masking import MaskConfig, sample_masks
+
+GRID = (8, 14, 10)
+KINDS = [
+    MaskConfig("blocks", 0.6),
+    MaskConfig("blocks", 0.8, block_scale=0.7),
+    MaskConfig("slots", 0.5),
+    MaskConfig("tokens", 0.9),
+    MaskConfig("future", 0.25),
+]
+
+
+def hidden_volume(mask, grid=GRID):
+    volume = torch.zeros(len(mask.target), int(np.prod(grid)))
+    volume.scatter_(1, mask.target, 1.0)
+    return volume.view(-1, *grid)
+
+
+@pytest.mark.parametrize("config", KINDS, ids=lambda c: f"{c.kind}-{c.hidden}")
+def test_context_and_target_split_all_tokens(config):
+    mask = sample_masks(config, GRID, seed=3, indices=range(50))
+    both = torch.cat(mask, dim=1).sort(dim=1).values
+    assert torch.equal(both, torch.arange(8 * 14 * 10).expand(50, -1))
+    for part in mask:
+        assert (part.diff(dim=1) > 0).all()
+    assert mask.target.shape[1] / both.shape[1] == pytest.approx(config.hidden, abs=0.01)
+
+
+def test_a_mask_depends_on_seed_stream_and_index_only():
+    config = MaskConfig("blocks")
+    alone = sample_masks(config, GRID, seed=3, indices=[41]).target[0]
+    among_others = sample_masks(config, GRID, seed=3, indices=[7, 41, 2**40]).target[1]
+    assert torch.equal(alone, among_others)
+    for other in (
+        dict(seed=4, indices=[41]),
+        dict(seed=3, indices=[42]),
+        dict(seed=3, indices=[41], stream=1),
+    ):
+        assert not torch.equal(alone, sample_masks(config, GRID, **other).target[0])
+
+
+def test_blocks_hide_the_same_places_at_all_times():
+    volume = hidden_volume(sample_masks(MaskConfig("blocks"), GRID, 0, range(20)))
+    assert torch.equal(volume, volume[:, :1].expand_as(volume))
+
+
+def test_slots_hide_whole_moments_and_future_the_last_ones():
+    slots = hidden_volume(sample_masks(MaskConfig("slots", 0.5), GRID, 0, range(20))).flatten(2)
+    assert ((slots == 0).all(-1) | (slots == 1).all(-1)).all()
+    assert (slots[..., 0].sum(1) == 4).all()
+    future = hidden_volume(sample_masks(MaskConfig("future", 0.25), GRID, 0, range(3)))
+    assert (future[:, :6] == 0).all()
+    assert (future[:, 6:] == 1).all()
+
+
+@pytest.mark.parametrize("config", KINDS[:4], ids=lambda c: f"{c.kind}-{c.hidden}")
+def test_no_moment_and_no_side_of_the_frame_is_favoured(config):
+    share = hidden_volume(sample_masks(config, GRID, seed=1, indices=range(3000))).mean(0)
+    assert share.mean((1, 2)).numpy() == pytest.approx(config.hidden, rel=0.05)  # per moment
+    # Rectangles reach the middle more often than the edge, but opposite edges must agree.
+    for axis in (1, 2):
+        profile = share.mean(dim=[d for d in range(3) if d != axis])
+        assert profile.numpy() == pytest.approx(profile.flip(0).numpy(), abs=0.03)
+
+
+def test_blocks_are_compact():
+    """A hidden place of a block mask has far more hidden neighbours than one of a random mask."""
+
+    def neighbours(volume):
+        same = (volume[:, 0, :, 1:] * volume[:, 0, :, :-1]).sum() / volume[:, 0].sum()
+        return same.item()
+
+    blocks = neighbours(hidden_volume(sample_masks(MaskConfig("blocks", 0.5), GRID, 0, range(200))))
+    tokens = neighbours(hidden_volume(sample_masks(MaskConfig("tokens", 0.5), GRID, 0, range(200))))
+    assert blocks > 0.75 > 0.5 > tokens
+
+
+def test_mistakes_are_named():
+    with pytest.raises(UserError, match="kind='tubes'"):
+        MaskConfig("tubes")
+    with pytest.raises(UserError, match=r"hidden=1\.5"):
+        MaskConfig(hidden=1.5)
+    with pytest.raises(UserError, match="nothing to guess"):
+        sample_masks(MaskConfig("slots", 0.2), (2, 4, 4), 0, [0])
