@@ -1,0 +1,35 @@
+"""How a file becomes a clip: readers, clip times, manifests, datasets, transforms and the built-in toy world.
+
+Names are loaded on first use: a decoding child process needs PyAV and NumPy, not torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+_HOME = {
+    "BadVideo": "jepa.data.dataset",
+    "BadVideoLog": "jepa.data.dataset",
+    "ClipConfig": "jepa.data.dataset",
+    "ClipDataset": "jepa.data.dataset",
+    "collate": "jepa.data.dataset",
+    "StreamSampler": "jepa.data.dataset",
+    "Frames": "jepa.data.video",
+    "VideoReader": "jepa.data.video",
+    "open_video": "jepa.data.video",
+    "LimitsConfig": "jepa.data.limits",
+    "Item": "jepa.data.manifest",
+    "read_items": "jepa.data.manifest",
+    "normalise": "jepa.data.transforms",
+}
+
+__all__ = [*_HOME]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'jepa.data' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value

@@ -1,0 +1,114 @@
+"""Which video and which moments: pure functions of (seed, sample index).
+
+Nothing here keeps state. Sample 123456 of a run is the same clip after a resume, on another rank and in any worker,
+and no permutation of the data set is ever stored: position to item goes through a small cipher.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from jepa.errors import UserError
+
+# What a draw is for. Each has its own counter range, so adding a draw to one never shifts another.
+ORDER, WINDOW, CROP, FLIP, REPLACE, MIX, JITTER = range(1, 8)
+
+SHORT_POLICIES = ("hold", "loop", "stretch")
+_MASK = (1 << 64) - 1
+
+
+def uniforms(seed: int, index: int, purpose: int, count: int) -> list[float]:
+    """`count` numbers in [0, 1), from Philox with the key (seed, index) and the purpose in its counter.
+
+    Only raw bits are used, which NumPy keeps stable between versions, unlike its distributions.
+    """
+    bits = np.random.Philox(key=[seed & _MASK, index & _MASK], counter=[0, 0, 0, purpose])
+    return [int(word >> 11) * 2.0**-53 for word in bits.random_raw(count).tolist()]
+
+
+def shuffled(position: int, size: int, seed: int, epoch: int, purpose: int = ORDER) -> int:
+    """Where `position` of 0..size-1 goes in the permutation of (seed, epoch), in constant time and memory.
+
+    A Feistel network over the smallest even number of bits that holds `size`, applied again while the result lies
+    outside (cycle walking; Black and Rogaway, "Ciphers with arbitrary finite domains", 2002).
+    """
+    if not 0 <= position < size:
+        raise UserError(f"position {position} lies outside 0..{size - 1}.")
+    half = max(1, ((size - 1).bit_length() + 1) // 2)
+    mask = (1 << half) - 1
+    keys = [_mix(_mix(_mix(seed) ^ epoch) ^ (purpose << 8 | r)) for r in range(6)]
+    value = position
+    while True:
+        left, right = value >> half, value & mask
+        for key in keys:
+            left, right = right, left ^ (_mix(key ^ right) & mask)
+        value = left << half | right
+        if value < size:
+            return value
+
+
+def _mix(value: int) -> int:
+    """The finaliser of SplitMix64 (Steele, Lea and Flood, 2014): every input bit reaches every output bit."""
+    value = (value + 0x9E3779B97F4A7C15) & _MASK
+    value = ((value ^ value >> 30) * 0xBF58476D1CE4E5B9) & _MASK
+    value = ((value ^ value >> 27) * 0x94D049BB133111EB) & _MASK
+    return value ^ value >> 31
+
+
+def clip_times(
+    start_s: float,
+    end_s: float,
+    num_frames: int,
+    fps: float,
+    place: float,
+    short: str = "hold",
+    jitter: Sequence[float] | None = None,
+) -> list[float]:
+    """Times of a clip's frames within [start_s, end_s).
+
+    Args:
+        start_s: where the usable part begins, in seconds.
+        end_s: where it ends.
+        num_frames: frames in the clip.
+        fps: their rate; above the source's rate frames repeat.
+        place: position of the window in 0..1; 0 touches the start, 1 the end, 0.5 is centred.
+        short: for parts shorter than num_frames / fps. "hold" repeats the last frame, "loop" begins again, "stretch"
+            spreads the frames over what there is.
+        jitter: one shift per frame, in steps of 1 / fps, or None.
+
+    Raises:
+        UserError: an unknown policy.
+    """
+    if short not in SHORT_POLICIES:
+        raise UserError(f"short={short!r} is not one of {', '.join(SHORT_POLICIES)}.")
+    step, span = 1.0 / fps, max(0.0, end_s - start_s)
+    room = span - num_frames * step
+    if room < 0 and short == "stretch":
+        step, room = span / num_frames, 0.0
+    first = start_s + max(0.0, room) * place
+    shifts = [0.0] * num_frames if jitter is None else jitter
+    times = [first + (i + shift) * step for i, shift in enumerate(shifts)]
+    if room < 0 and short == "loop" and span > 0:
+        return [start_s + (t - start_s) % span for t in times]
+    # The last moment of the part is its end, less a hair: the end itself belongs to the next part.
+    last = max(start_s, end_s - 2e-3)
+    return [min(max(t, start_s), last) for t in times]
+
+
+def window_place(seed: int, index: int, clip: int = 0, clips: int = 1) -> float:
+    """A random place in 0..1 for `clip` of `clips` in the same video, each in a share of its own."""
+    return (clip + uniforms(seed, index, WINDOW, 1)[0]) / clips
+
+
+def centre_place(clip: int, clips: int) -> float:
+    """The fixed place of evaluation clip `clip` of `clips`: the middle for one, first to last evenly for more."""
+    return 0.5 if clips == 1 else clip / (clips - 1)
+
+
+def frame_jitter(seed: int, index: int, num_frames: int, amount: float) -> list[float] | None:
+    """One shift per frame in +-amount / 2 steps, or None for no jitter."""
+    if amount == 0:
+        return None
+    return [(u - 0.5) * amount for u in uniforms(seed, index, JITTER, num_frames)]

@@ -1,0 +1,46 @@
+"""Which way is up, and how large a frame is once its pixels are square."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from av.sidedata.sidedata import Type as SideDataType
+
+Orientation = tuple[bool, bool, bool]
+"""(transpose, flip horizontally, flip vertically) that makes a coded frame upright, applied in this order."""
+
+AS_CODED: Orientation = (False, False, False)
+
+
+def read_orientation(frame: Any) -> Orientation:
+    """Reads the display matrix as FFmpeg's own player does (fftools/ffmpeg_filter.c, autorotate)."""
+    side = frame.side_data.get(SideDataType.DISPLAYMATRIX)
+    if side is None:
+        return AS_CODED
+    a, b, _, c, d = np.frombuffer(bytes(side), dtype="<i4")[:5].tolist()
+    if abs(b) > abs(a) and abs(c) > abs(d):
+        # Displayed x comes from coded y: transpose, then mirror where the matrix has a minus.
+        return (True, c < 0, b < 0)
+    return (False, a < 0, d < 0)
+
+
+def upright(frame: np.ndarray, orientation: Orientation) -> np.ndarray:
+    """Applies (transpose, flip horizontally, flip vertically) to [H, W, 3]."""
+    transpose, horizontal, vertical = orientation
+    if transpose:
+        frame = frame.transpose(1, 0, 2)
+    if horizontal:
+        frame = frame[:, ::-1]
+    if vertical:
+        frame = frame[::-1]
+    return np.ascontiguousarray(frame) if any(orientation) else frame
+
+
+def display_size(width: int, height: int, aspect: float, orientation: Orientation) -> tuple[int, int]:
+    """(width, height) with square pixels and upright; the shorter way of a pixel grows, nothing shrinks."""
+    if aspect > 1:
+        width = round(width * aspect)
+    elif 0 < aspect < 1:
+        height = round(height / aspect)
+    return (height, width) if orientation[0] else (width, height)
