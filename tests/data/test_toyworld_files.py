@@ -81,7 +81,7 @@ def test_lists_name_every_video_and_agree_with_the_truth(tmp_path):
     for i, row in enumerate(rows):
         truth = json.loads((folder / f"truth/{i:06d}.json").read_text())
         assert (row["label"], row["split"], row["group"]) == (
-            truth["outcome"],
+            truth["label"],
             truth["split"],
             truth["group"],
         )

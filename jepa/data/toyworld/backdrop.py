@@ -135,15 +135,15 @@ def flicker(config: ToyWorldConfig, index: int, frame: int) -> np.ndarray | None
     return np.float32(config.flicker) * noise
 
 
-def camera_path(config: ToyWorldConfig, index: int) -> list[Camera]:
-    """Where the camera is in every frame."""
+def camera_path(config: ToyWorldConfig, index: int, frames: int) -> list[Camera]:
+    """Where the camera is in every frame of a shot."""
     if config.camera == "still":
-        return [Camera()] * config.frames
+        return [Camera()] * frames
     rng = chance(config.seed, index, "camera")
     first, last = (_aim(rng) for _ in range(2))
     if config.camera == "varied":
-        return [first] * config.frames
-    ease = np.linspace(0, 1, config.frames)
+        return [first] * frames
+    ease = np.linspace(0, 1, frames)
     ease = ease * ease * (3 - 2 * ease)
     return [Camera(*(a + (b - a) * float(t) for a, b in zip(first, last, strict=True))) for t in ease]
 

@@ -15,6 +15,8 @@ PURPOSES = (
     "balance",
     "split",
     "film",
+    "rare",
+    "occluder",
 )
 """What numbers are drawn for. A purpose has a stream of its own, so that drawing more for one moves no other.
 Only append: the place in this list is the stream's number."""

@@ -13,9 +13,6 @@ from jepa.errors import UserError
 VERSION = 1
 """Raised whenever the same knobs would give other bytes: a folder is never continued by other code."""
 
-FAMILIES = ("motion",)
-MIXES = {"events": FAMILIES}
-PARTS = ("standard",)
 BACKGROUNDS = ("plain", "varied")
 CAMERAS = ("still", "varied", "moving")
 
@@ -31,9 +28,9 @@ class ToyWorldConfig:
     seed: int = 0
     """the world's number: another seed, another world of the same kind"""
     family: str = "motion"
-    """one event family, or the mix "events" of all of them"""
+    """an event family, the mix "events" of all of them, or "film": several shots with cuts, fades and dissolves"""
     part: str = "standard"
-    """which part of the benchmark"""
+    """"standard" (train, val and test), "combinations", "physics", "rare", "surprise", or "all" but the rare"""
     duration_s: float = 2.0
     """length of a video, 2 to 60 s"""
     fps: float = 16.0
@@ -49,7 +46,13 @@ class ToyWorldConfig:
     camera: str = "still"
     """"still"; "varied": another position and zoom in each video; "moving": pans and zooms"""
     distractors: int = 1
-    """grey things that move or rest and that no label is about"""
+    """grey things that move and that no label is about"""
+    occluders: int = 0
+    """posts in front of the scene"""
+    omen_s: float = 1.5
+    """how early the future shows: seconds before an event at which its signs begin, at the most"""
+    clarity: float = 0.6
+    """how clearly it shows, 0 to 1: at 0 an event and its decoy look alike until the moment"""
     crf: int = 18
     """H.264 quality, 0 (lossless) to 51 (worst)"""
     workers: int = 0
@@ -62,8 +65,6 @@ class ToyWorldConfig:
             UserError: names the knob, its value and its limits.
         """
         choices = {
-            "family": (self.family, (*FAMILIES, *MIXES)),
-            "part": (self.part, PARTS),
             "background": (self.background, BACKGROUNDS),
             "camera": (self.camera, CAMERAS),
         }
@@ -79,6 +80,9 @@ class ToyWorldConfig:
             "width_px": (self.width_px, self.height_px, 2048),
             "flicker": (self.flicker, 0, 1),
             "distractors": (self.distractors, 0, 8),
+            "occluders": (self.occluders, 0, 4),
+            "omen_s": (self.omen_s, 0.2, 10),
+            "clarity": (self.clarity, 0, 1),
             "crf": (self.crf, 0, 51),
             "workers": (self.workers, 0, 1024),
         }

@@ -1,8 +1,9 @@
-"""What an event family returns: what is drawn in every frame, and what is true about it."""
+"""What an event family is given, and what it returns: what is drawn in every frame, and what is true about it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from fractions import Fraction
 
 import numpy as np
 
@@ -20,14 +21,14 @@ COLOURS: dict[str, Colour] = {
     "pink": (0.91, 0.45, 0.64),
 }
 GREYS: tuple[Colour, ...] = ((0.36, 0.36, 0.38), (0.48, 0.46, 0.44), (0.58, 0.58, 0.60), (0.43, 0.40, 0.37))
+WOOD: Colour = (0.62, 0.44, 0.28)
+SKIN: Colour = (0.91, 0.72, 0.58)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a video will hold, known without simulating or rendering it."""
+    """What a video, or a shot of one, will hold: known without simulating or rendering it."""
 
-    index: int
-    """the video's number"""
     family: str
     """event family"""
     outcome: str
@@ -40,13 +41,17 @@ class Plan:
     """colour of the thing that the label is about"""
     shape: str
     """its shape"""
+    gravity: float
+    """m/s2"""
+    friction: float
+    """Coulomb's coefficient"""
     tasks: dict[str, str]
     """label columns: task name to answer"""
 
 
 @dataclass(frozen=True)
 class Actor:
-    """Something that is named: its id is its place in `Scene.actors`."""
+    """Something that is named; its id is its place in `Scene.actors`, which is also `Part.actor`."""
 
     name: str
     """a phrase such as "red ball" """
@@ -67,12 +72,28 @@ class Segment:
     verb: str
     """what is done"""
     noun: str
-    """to or by what"""
+    """to or with what"""
+    captions: tuple[str, ...] = ()
+    """the same in sentences"""
+
+
+@dataclass(frozen=True)
+class Hazard:
+    """Something that a careful viewer would want to know beforehand."""
+
+    onset_s: float
+    """first moment at which it happens, to the frame"""
+    category: str
+    """fall, fire or aggression"""
+    severity: int
+    """1 low, 2 medium, 3 high"""
+    iab: str
+    """id in the IAB Content Taxonomy 3.1"""
 
 
 @dataclass
 class Scene:
-    """One continuous stretch of world, `frames` long."""
+    """One continuous stretch of world."""
 
     side: bool
     """seen from the side, standing on a floor; else from above"""
@@ -80,26 +101,81 @@ class Scene:
     """what is painted in each frame, the lowest first"""
     actors: list[Actor]
     """what is named"""
-    caption: str
-    """one sentence about the whole"""
+    captions: tuple[str, ...]
+    """sentences about the whole that say the same"""
+    tags: tuple[str, ...]
+    """words for search"""
+    moment_s: float
+    """when the event starts; for a decoy, when it would have"""
+    event_end_s: float
+    """when it is over"""
+    omen_s: float
+    """from when on it can be foreseen"""
+    decoy: bool = False
+    """the signs of an event that does not come"""
     segments: list[Segment] = field(default_factory=list)
     """what is done when, in order"""
+    hazards: list[Hazard] = field(default_factory=list)
+    """what goes wrong"""
+    counterfactual: str = ""
+    """what would have happened otherwise, and why it did not"""
+    actions: np.ndarray | None = None
+    """[frames, 2]: what an agent does, acceleration in m/s2"""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What a family may draw on: the knobs, the plan, and generators of its own."""
+    """What a family may draw on: the knobs, the plan, and a generator of its own."""
 
     config: ToyWorldConfig
     """the world's knobs"""
     plan: Plan
     """what must happen"""
+    num_frames: int
+    """how long"""
     rng: np.random.Generator
     """for the scene"""
-    distractor_rng: np.random.Generator
-    """for what no label is about, so that more distractors leave the rest as it was"""
+
+    @property
+    def rate(self) -> Fraction:
+        """Frames per second."""
+        return self.config.rate
+
+    @property
+    def duration_s(self) -> float:
+        """Length in seconds."""
+        return self.num_frames / float(self.rate)
 
     @property
     def times(self) -> np.ndarray:
         """The time in seconds of every frame."""
-        return np.arange(self.config.frames) / float(self.config.rate)
+        return np.arange(self.num_frames) / float(self.rate)
+
+    def to_frame(self, time: float) -> float:
+        """The time of the first frame that is not before `time`, or the end."""
+        return min(float(np.ceil(time * float(self.rate) - 1e-9)) / float(self.rate), self.duration_s)
+
+    def moment(self) -> float:
+        """When the event comes: uniform over the middle half of the scene, whatever the outcome, on a frame."""
+        return self.to_frame(self.rng.uniform(0.25, 0.75) * self.duration_s)
+
+    def lead(self) -> float:
+        """How long before its moment an event shows, in seconds."""
+        return float(self.config.omen_s * self.rng.uniform(0.6, 1.0))
+
+    def omen(self, moment: float, lead: float, decoy: bool) -> np.ndarray:
+        """How plainly the event shows in each frame before its moment: from 0 at the lead to about 1 at the
+        moment.
+
+        A decoy's sign grows less by `clarity`. Either wavers from video to video, so that it is a hint, no
+        proof.
+        """
+        height = 1 - 0.75 * self.config.clarity * decoy + 0.12 * self.rng.standard_normal()
+        ramp = np.clip((self.times - (moment - lead)) / max(lead, 1e-6), 0, 1)
+        return np.clip(height, 0.05, 1.3) * ramp
+
+
+def ease(times: np.ndarray, start: float, end: float) -> np.ndarray:
+    """0 before `start`, 1 after `end`, smooth between (Hermite 3t^2 - 2t^3)."""
+    t = np.clip((times - start) / max(end - start, 1e-6), 0, 1)
+    return t * t * (3 - 2 * t)

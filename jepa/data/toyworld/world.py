@@ -1,4 +1,4 @@
-"""Random access to a world: plan, scene and frames of video `i`, without touching any other video."""
+"""Random access to a world: plan, truth and frames of video `i`, without touching any other video."""
 
 from __future__ import annotations
 
@@ -7,13 +7,17 @@ from collections.abc import Iterator
 import numpy as np
 
 from jepa.data.toyworld.backdrop import Backdrop, camera_path, flicker
-from jepa.data.toyworld.chance import balanced, chance
+from jepa.data.toyworld.chance import chance
 from jepa.data.toyworld.config import ToyWorldConfig
-from jepa.data.toyworld.families import MODULES
+from jepa.data.toyworld.extras import distractors, occluders
+from jepa.data.toyworld.families import EVENTS, FAMILIES, SURPRISES, UNDER_GRAVITY
+from jepa.data.toyworld.plan import STRIPES, Shot, VideoPlan, plan_video
 from jepa.data.toyworld.render import Canvas
-from jepa.data.toyworld.scene import COLOURS, Plan, Scene, Setting
+from jepa.data.toyworld.scene import Setting
+from jepa.data.toyworld.truth import Take, truth_of
+from jepa.errors import UserError
 
-_STRIPE = ("train",) * 7 + ("val",) + ("test",) * 2
+_ATTEMPTS = 60  # draws until physics gives the planned outcome; two are usual
 
 
 class World:
@@ -23,49 +27,117 @@ class World:
         config: the knobs; checked.
 
     Raises:
-        UserError: if a knob is outside its limits.
+        UserError: if a knob is outside its limits, or two knobs do not go together.
     """
 
     def __init__(self, config: ToyWorldConfig) -> None:
         config.check()
+        _check_family(config)
         self.config = config
 
-    def plan(self, index: int) -> Plan:
-        """What video `index` will hold, in microseconds: nothing is simulated."""
-        config = self.config
-        place = index % len(_STRIPE)
-        split = _STRIPE[place]
-        position = index // len(_STRIPE) * _STRIPE.count(split) + place - _STRIPE.index(split)
-        module = MODULES[config.family]
-        outcome = module.OUTCOMES[balanced(config.seed, _STRIPE.index(split), position, len(module.OUTCOMES))]
-        rng = chance(config.seed, index, "plan")
-        return Plan(
-            index=index,
-            family=config.family,
-            outcome=outcome,
-            split=split,
-            group=f"{index:06d}",
-            colour=list(COLOURS)[rng.integers(len(COLOURS))],
-            shape=module.SHAPES[rng.integers(len(module.SHAPES))],
-            tasks=module.tasks(outcome),
-        )
+    def plan(self, index: int) -> VideoPlan:
+        """What video `index` will hold, labels included; nothing is simulated.
 
-    def scene(self, index: int) -> Scene:
-        """What happens in video `index`, simulated but not rendered."""
-        plan = self.plan(index)
-        seed = self.config.seed
-        setting = Setting(self.config, plan, chance(seed, index, "scene"), chance(seed, index, "distractor"))
-        scene: Scene = MODULES[plan.family].build(setting)
-        return scene
+        Raises:
+            UserError: if `index` is negative.
+        """
+        if index < 0:
+            raise UserError(f"video {index} does not exist; videos are numbered from 0.")
+        return plan_video(self.config, index)
+
+    def takes(self, index: int) -> list[Take]:
+        """The shots of video `index`, simulated but not rendered."""
+        return [self._take(shot) for shot in self.plan(index).shots]
+
+    def truth(self, index: int) -> dict[str, object]:
+        """What is true about video `index`, as its JSON file says it; nothing is rendered."""
+        return truth_of(self.config, self.plan(index), self.takes(index))
 
     def frames(self, index: int) -> Iterator[np.ndarray]:
         """The rendered frames of video `index`, uint8 [H, W, 3], before compression."""
-        config, scene = self.config, self.scene(index)
-        backdrop = Backdrop(config, index, scene.side)
-        canvas = Canvas(config.width_px, config.height_px, backdrop.light)
-        for number, (parts, camera) in enumerate(zip(scene.frames, camera_path(config, index), strict=True)):
-            canvas.image[:] = backdrop.seen_by(camera)
-            canvas.paint(parts, camera)
-            noise = flicker(config, index, number)
-            image = canvas.image if noise is None else canvas.image + noise
+        return self.render(index, self.takes(index))
+
+    def render(self, index: int, takes: list[Take]) -> Iterator[np.ndarray]:
+        """The same from takes at hand."""
+        painters = [_Painter(self.config, take) for take in takes]
+        for number in range(self.config.frames):
+            image = _mix(painters, number)
+            noise = flicker(self.config, index, number)
+            image = image if noise is None else image + noise
             yield (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8)
+
+    def _take(self, shot: Shot) -> Take:
+        config = self.config
+        for attempt in range(_ATTEMPTS):
+            rng = chance(config.seed, shot.key, "scene", attempt)
+            scene = FAMILIES[shot.plan.family].build(Setting(config, shot.plan, shot.num_frames, rng))
+            if scene is not None:
+                times = np.arange(shot.num_frames) / float(config.rate)
+                behind, before = distractors(config, shot.key, scene.side, times), occluders(config, shot.key)
+                frames = [[*low, *parts, *before] for low, parts in zip(behind, scene.frames, strict=True)]
+                return Take(shot, scene, frames, camera_path(config, shot.key, shot.num_frames))
+        raise UserError(
+            f"no {shot.plan.family} with outcome {shot.plan.outcome!r} came about in {_ATTEMPTS} attempts within "
+            f"{shot.num_frames / float(config.rate):.1f} s; choose a longer duration_s, or clarity and omen_s nearer "
+            "their defaults."
+        )
+
+
+def _check_family(config: ToyWorldConfig) -> None:
+    names = (*EVENTS, "motion")
+    if config.family not in (*names, "events", "film"):
+        raise UserError(
+            f"family={config.family!r} is not known; choose events, film or one of {', '.join(names)}."
+        )
+    if config.part not in STRIPES:
+        raise UserError(f"part={config.part!r} is not known; choose one of {', '.join(STRIPES)}.")
+    if config.part in ("rare", "surprise", "all") and config.family not in ("events", "film"):
+        raise UserError(f"part={config.part!r} mixes event families; choose family=events or film with it.")
+    if config.part == "physics" and config.family not in ("events", "film", *UNDER_GRAVITY):
+        raise UserError(
+            f"family={config.family!r} has no gravity or friction to change; with part=physics choose events, film or "
+            f"one of {', '.join(UNDER_GRAVITY)}."
+        )
+    used = {"events": (*EVENTS, *SURPRISES), "film": (*EVENTS, *SURPRISES)}.get(
+        config.family, (config.family,)
+    )
+    least = max(FAMILIES[name].least_s for name in used)
+    if config.duration_s < least:
+        raise UserError(
+            f"duration_s={config.duration_s} is too short for family={config.family!r}, whose events take {least} s; "
+            "choose a longer one."
+        )
+
+
+class _Painter:
+    """Paints one shot."""
+
+    def __init__(self, config: ToyWorldConfig, take: Take) -> None:
+        self.take = take
+        self.backdrop = Backdrop(config, take.shot.place, take.scene.side)
+        self.canvas = Canvas(config.width_px, config.height_px, self.backdrop.light)
+
+    def frame(self, number: int) -> np.ndarray:
+        """Frame `number` of the video, which must lie in this shot."""
+        camera, parts = (
+            self.take.cameras[number - self.take.shot.start],
+            self.take.frames[number - self.take.shot.start],
+        )
+        self.canvas.image[:] = self.backdrop.seen_by(camera)
+        self.canvas.paint(parts, camera)
+        return self.canvas.image
+
+
+def _mix(painters: list[_Painter], number: int) -> np.ndarray:
+    """A frame of the video: of one shot, of two that dissolve, or darkened around a fade."""
+    on = [p for p in painters if p.take.shot.start <= number < p.take.shot.start + p.take.shot.num_frames]
+    image = on[-1].frame(number)
+    if len(on) == 2:
+        share = (number - on[1].take.shot.start + 1) / (on[1].take.shot.entry_frames + 1)
+        image = on[0].frame(number) * np.float32(1 - share) + image * np.float32(share)
+    for painter in painters:
+        shot = painter.take.shot
+        if shot.entry == "fade":
+            half = shot.entry_frames / 2
+            image = image * np.float32(min(1.0, abs(number + 0.5 - shot.start) / max(half, 1)))
+    return image

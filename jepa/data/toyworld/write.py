@@ -5,14 +5,14 @@ from __future__ import annotations
 import csv
 import json
 import multiprocessing
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
 
 from jepa.data.toyworld.config import ToyWorldConfig
 from jepa.data.toyworld.mp4 import write_mp4
-from jepa.data.toyworld.truth import truth_of
+from jepa.data.toyworld.truth import truth_of, truth_text
 from jepa.data.toyworld.world import World
 from jepa.errors import UserError
 from jepa.files import atomic_path, write_json, write_text
@@ -84,34 +84,42 @@ def _claim(config: ToyWorldConfig, out: Path) -> None:
 def _write_video(config: ToyWorldConfig, index: int) -> None:
     """Truth first: a folder that is cut short never shows a video whose truth is missing."""
     world, out = World(config), Path(config.out)
-    scene = world.scene(index)
-    write_text(_truth(out, index), truth_of(config, world.plan(index), scene))
+    takes = world.takes(index)
+    write_text(_truth(out, index), truth_text(truth_of(config, world.plan(index), takes)))
     with atomic_path(_video(out, index)) as beside:
-        write_mp4(beside, world.frames(index), config.rate, config.crf)
+        write_mp4(beside, world.render(index, takes), config.rate, config.crf)
 
 
 def _write_lists(world: World, out: Path) -> None:
+    """`labels.csv`, one row a video, with an empty answer where a video has no part in a task; `segments.csv`."""
     plans = [world.plan(i) for i in range(world.config.videos)]
     columns = sorted({name for plan in plans for name in plan.tasks})
-    labels = (
-        [f"videos/{p.index:06d}.mp4", p.outcome, p.group, p.split, p.family, p.colour, p.shape]
-        + [p.tasks.get(name, "") for name in columns]
-        for p in plans
-    )
-    head = ["path", "label", "group", "split", "family", "colour", "shape", *columns]
+    head = [
+        "path",
+        "label",
+        "group",
+        "split",
+        "family",
+        "outcome",
+        "colour",
+        "shape",
+        "decoy",
+        "moment_s",
+        *columns,
+    ]
+    labels, segments = [], []
+    for plan in plans:
+        path, first = f"videos/{plan.index:06d}.mp4", plan.shots[0].plan
+        truth = json.loads(_truth(out, plan.index).read_text(encoding="utf-8"))
+        about = [plan.label, plan.group, plan.split, first.family, first.outcome, first.colour, first.shape]
+        decoy = "yes" if truth["decoy"] else "no"
+        answers = [plan.tasks.get(name, "") for name in columns]
+        labels.append([path, *about, decoy, truth["moment_s"], *answers])
+        for segment in truth["segments"]:
+            label = f"{segment['verb']} {segment['noun']}"
+            segments.append([path, segment["start_s"], segment["end_s"], label, plan.group, plan.split])
     _write_csv(out / "labels.csv", head, labels)
-    _write_csv(
-        out / "segments.csv", ["path", "start_s", "end_s", "label", "group", "split"], _segments(world, out)
-    )
-
-
-def _segments(world: World, out: Path) -> Iterator[list[object]]:
-    for index in range(world.config.videos):
-        plan = world.plan(index)
-        truth = json.loads(_truth(out, index).read_text(encoding="utf-8"))
-        for part in truth["segments"]:
-            label = f"{part['verb']} {part['noun']}"
-            yield [f"videos/{index:06d}.mp4", part["start_s"], part["end_s"], label, plan.group, plan.split]
+    _write_csv(out / "segments.csv", ["path", "start_s", "end_s", "label", "group", "split"], segments)
 
 
 def _write_csv(path: Path, head: list[str], rows: Iterable[Sequence[object]]) -> None:

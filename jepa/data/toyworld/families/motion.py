@@ -1,7 +1,7 @@
-"""A coloured shape glides over a table in one of eight directions, among grey ones that go their own ways.
+"""A coloured shape glides over a table in one of eight directions.
 
-Nothing in a single frame says where the shape goes: its place is uniform in every frame, because it leaves
-on one side and comes back on the other, and its turn and shape are drawn apart from its direction.
+Nothing in a single frame says where the shape goes: its place is uniform in every frame, because the table
+wraps round, and its turn and looks are drawn apart from its direction.
 """
 
 from __future__ import annotations
@@ -9,15 +9,15 @@ from __future__ import annotations
 import itertools
 import math
 
-import numpy as np
-
 from jepa.data.toyworld.render import VIEW_M, Colour, Part
-from jepa.data.toyworld.scene import COLOURS, GREYS, Actor, Scene, Segment, Setting
+from jepa.data.toyworld.scene import COLOURS, Actor, Scene, Segment, Setting
 
 _BEYOND_M = 0.8  # a camera that moves sees this much beyond the table
 
 OUTCOMES = ("right", "up_right", "up", "up_left", "left", "down_left", "down", "down_right")
+DECK = OUTCOMES
 SHAPES = ("square", "triangle", "star", "cross", "ring", "disc")
+LEAST_S = 0.0
 
 
 def tasks(outcome: str) -> dict[str, str]:
@@ -26,55 +26,52 @@ def tasks(outcome: str) -> dict[str, str]:
 
 
 def build(setting: Setting) -> Scene:
-    """Draws the target's path from the scene's generator and each grey shape's from the distractors'."""
-    plan = setting.plan
+    """Draws the path and looks of the shape; what it does is the plan's."""
+    plan, rng = setting.plan, setting.rng
     angle = OUTCOMES.index(plan.outcome) * math.pi / 4
-    target = _Glider(setting.rng, plan.shape, COLOURS[plan.colour], angle, actor=0)
-    greys = []
-    for _ in range(setting.config.distractors):
-        rng = setting.distractor_rng
-        shape, grey = SHAPES[rng.integers(len(SHAPES))], GREYS[rng.integers(len(GREYS))]
-        greys.append(_Glider(rng, shape, grey, rng.uniform(0, 2 * math.pi), actor=-1))
+    radius, start, speed = rng.uniform(0.36, 0.56), rng.uniform(0, 1, 2), rng.uniform(0.7, 1.3)
+    turn, turning = rng.uniform(0, 2 * math.pi), rng.uniform(-0.8, 0.8)
     wide = VIEW_M * setting.config.width_px / setting.config.height_px
-    frames = [
-        [part for glider in (*greys, target) for part in glider.at(float(t), wide)] for t in setting.times
-    ]
+    frames = []
+    for t in setting.times:
+        x = (start[0] * wide + speed * math.cos(angle) * t) % wide + (VIEW_M - wide) / 2
+        y = (start[1] * VIEW_M + speed * math.sin(angle) * t) % VIEW_M
+        frames.append(
+            tiled(plan.shape, x, y, radius, COLOURS[plan.colour], turn + turning * float(t), wide, 0)
+        )
     words = plan.outcome.replace("_", " and to the ") if "_" in plan.outcome else plan.outcome
+    if words in ("left", "right"):
+        words = f"to the {words}"
     name = f"{plan.colour} {plan.shape}"
+    says = (
+        f"A {name} glides {words}.",
+        f"A {name} moves {words} over the table.",
+        f"Gliding {words}: a {name}.",
+    )
     return Scene(
         side=False,
         frames=frames,
         actors=[Actor(name, plan.shape, plan.colour)],
-        caption=f"A {name} glides {words}.",
-        segments=[Segment(0.0, setting.config.duration_s, "glide", plan.outcome)],
+        captions=says,
+        tags=("motion", plan.colour, plan.shape, plan.outcome),
+        moment_s=0.0,
+        event_end_s=0.0,
+        omen_s=0.0,
+        segments=[Segment(0.0, setting.duration_s, "glide", plan.outcome, says[:2])],
     )
 
 
-class _Glider:
-    """One shape with a straight path over a table that wraps round."""
-
-    def __init__(
-        self, rng: np.random.Generator, shape: str, colour: Colour, angle: float, actor: int
-    ) -> None:
-        self.shape, self.colour, self.actor = shape, colour, actor
-        self.radius = rng.uniform(0.36, 0.56)
-        self.turn, self.turning = rng.uniform(0, 2 * math.pi), rng.uniform(-0.8, 0.8)
-        self.start = rng.uniform(0, 1, 2)
-        speed = rng.uniform(0.7, 1.3)
-        self.velocity = speed * math.cos(angle), speed * math.sin(angle)
-
-    def at(self, time: float, wide: float) -> list[Part]:
-        """The shape's parts, once for each place where it can be seen: the plane is tiled with the table."""
-        x = (self.start[0] * wide + self.velocity[0] * time) % wide + (VIEW_M - wide) / 2
-        y = (self.start[1] * VIEW_M + self.velocity[1] * time) % VIEW_M
-        turn = self.turn + self.turning * time
-        reach = _BEYOND_M + 1.2 * self.radius
-        parts = []
-        for column, row in itertools.product((-1, 0, 1), repeat=2):
-            cx, cy = x + column * wide, y + row * VIEW_M
-            if abs(cx - VIEW_M / 2) < wide / 2 + reach and abs(cy - VIEW_M / 2) < VIEW_M / 2 + reach:
-                parts += outline(self.shape, cx, cy, self.radius, self.colour, turn, self.actor)
-        return parts
+def tiled(
+    shape: str, x: float, y: float, radius: float, colour: Colour, angle: float, wide: float, actor: int
+) -> list[Part]:
+    """A shape on a plane tiled with the table, once for each place where it can be seen."""
+    reach = _BEYOND_M + 1.2 * radius
+    parts = []
+    for column, row in itertools.product((-1, 0, 1), repeat=2):
+        cx, cy = x + column * wide, y + row * VIEW_M
+        if abs(cx - VIEW_M / 2) < wide / 2 + reach and abs(cy - VIEW_M / 2) < VIEW_M / 2 + reach:
+            parts += outline(shape, cx, cy, radius, colour, angle, actor)
+    return parts
 
 
 def outline(

@@ -1,0 +1,180 @@
+"""A ball rolls along a shelf: over its edge and down, against a block that stops it, or to a halt before the edge."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from jepa.data.toyworld.backdrop import FLOOR_Y
+from jepa.data.toyworld.physics import Motion, Simulation
+from jepa.data.toyworld.render import VIEW_M, Part
+from jepa.data.toyworld.scene import COLOURS, WOOD, Actor, Scene, Segment, Setting
+
+OUTCOMES = ("falls_off", "stopped", "stops_short", "rolls_below")
+DECK = (
+    "falls_off",
+    "falls_off",
+    "stopped",
+    "rolls_below",
+    "falls_off",
+    "falls_off",
+    "stops_short",
+    "rolls_below",
+)
+SHAPES = ("striped", "plain")
+LEAST_S = 2.0
+_THICK = 0.09
+
+
+def tasks(outcome: str) -> dict[str, str]:
+    """`ball_falls` holds for every video; `ball_will_fall` for those in which the ball starts on the shelf."""
+    answer = "yes" if outcome == "falls_off" else "no"
+    return {"ball_falls": answer} | ({} if outcome == "rolls_below" else {"ball_will_fall": answer})
+
+
+def build(setting: Setting) -> Scene | None:
+    """Sets the speed so that the ball is at the edge at the moment; None if physics says otherwise."""
+    plan, rng = setting.plan, setting.rng
+    outcome = plan.outcome
+    moment = setting.moment()
+    radius, toward = rng.uniform(0.2, 0.28), int(rng.choice([-1, 1]))
+    top = FLOOR_Y + rng.uniform(1.1, 1.6)
+    edge = VIEW_M / 2 + toward * rng.uniform(-0.1, 0.7)
+    speed = toward * rng.uniform(0.45, 0.85)
+    slow = rng.uniform(0.55, 0.9)
+    block_at = edge - toward * 0.13 if outcome == "stopped" else edge - toward * rng.choice([-0.5, 2.6])
+    block_on = top if outcome == "stopped" else (FLOOR_Y if block_at * toward > edge * toward else top)
+    start = edge - speed * moment
+    if outcome == "stops_short":
+        start = edge - speed * moment * slow - toward * rng.uniform(0.15, 0.4)
+    if outcome == "rolls_below":
+        top_of_ball, start = FLOOR_Y, VIEW_M / 2 - speed * rng.uniform(0.2, 0.8) * setting.duration_s
+    else:
+        top_of_ball = top
+
+    def simulate(with_block: bool) -> Motion:
+        simulation = Simulation(plan.gravity, plan.friction)
+        simulation.disc(start, top_of_ball + radius + 0.01, radius, (speed, 0.0), bounce=0.55)
+        simulation.wall(-9, FLOOR_Y - 0.01, 13, FLOOR_Y - 0.01)
+        simulation.wall(edge - toward * 9, top - 0.01, edge, top - 0.01)
+        if with_block:
+            simulation.wall(block_at, block_on, block_at, block_on + 0.4, bounce=0.2)
+        brake = speed / max(moment, 1e-6) if outcome == "stops_short" else 0.0
+
+        def slow_down(clock: float) -> None:
+            ball = simulation.bodies[0]
+            left = max(0.0, 1 - clock / moment) if brake else 1.0
+            ball.velocity = speed * left, ball.velocity.y
+            ball.angular_velocity = -speed * left / radius
+
+        return simulation.run(setting.num_frames, setting.rate, slow_down if brake else None)
+
+    motion = simulate(with_block=outcome == "stopped")
+    low = motion.poses[:, 0, 1] < top - 0.05
+    fell = bool(low.any()) and outcome != "rolls_below"
+    if fell != (outcome == "falls_off"):
+        return None
+    counterfactual = ""
+    if outcome == "stopped":
+        if not bool((simulate(with_block=False).poses[:, 0, 1] < top - 0.05).any()):
+            return None
+        touched = [time for pair, time in motion.contacts.items() if pair == (-1, 0)]
+        reach = np.argmax(np.abs(motion.poses[:, 0, 0] - block_at) < radius + 0.04)
+        moment = float(setting.times[reach]) if touched else moment
+        counterfactual = "The ball would have fallen off the shelf had the block not stopped it."
+    elif fell:
+        moment = float(setting.times[int(np.argmax(motion.poses[:, 0, 0] * toward > edge * toward))])
+        counterfactual = "The ball would have stayed on the shelf had a block stood at its edge."
+    elif outcome == "stops_short":
+        counterfactual = "The ball would have fallen off the shelf had it rolled on at its first speed."
+    return _tell(setting, motion, radius, (edge, top, toward, block_at, block_on), moment, counterfactual)
+
+
+def _tell(
+    setting: Setting,
+    motion: Motion,
+    radius: float,
+    place: tuple[float, float, int, float, float],
+    moment: float,
+    counterfactual: str,
+) -> Scene:
+    plan, outcome = setting.plan, setting.plan.outcome
+    edge, top, toward, block_at, block_on = place
+    far = edge - toward * 9
+    middle, half = (edge + far) / 2, abs(edge - far) / 2
+    pale = (0.96, 0.95, 0.9) if plan.shape == "striped" else None
+    still = [
+        Part("box", middle, top - _THICK, (half, _THICK, 0.03), WOOD, actor=1),
+        Part(
+            "box",
+            edge - toward * 0.3,
+            (top + FLOOR_Y) / 2 - 0.09,
+            (0.05, (top - FLOOR_Y) / 2 - 0.09, 0.01),
+            WOOD,
+            actor=1,
+        ),
+        Part("box", block_at + toward * 0.09, block_on + 0.2, (0.09, 0.2, 0.02), (0.45, 0.47, 0.52), actor=2),
+    ]
+    frames = []
+    for x, y, angle in motion.poses[:, 0]:
+        above = y - radius - (top if (edge - x) * toward > 0 and y > top else FLOOR_Y)
+        ground = y - radius - above
+        shade = Part(
+            "shade", x, ground, (radius * 1.1, 0.06), (0.08, 0.08, 0.08), alpha=0.45 / (1 + 3 * max(above, 0))
+        )
+        ball = Part("disc", x, y, (radius,), COLOURS[plan.colour], angle, actor=0, accent=pale)
+        frames.append([*still, shade, ball])
+    name = f"{plan.colour} {plan.shape} ball"
+    says = {
+        "falls_off": (
+            f"A {name} rolls along a shelf, falls off its edge and bounces on the floor.",
+            f"A {name} drops from a shelf.",
+            f"The {plan.colour} ball rolls over the edge and falls.",
+        ),
+        "stopped": (
+            f"A {name} rolls along a shelf and a block at the edge stops it.",
+            f"A block keeps a {name} from falling off a shelf.",
+            f"The {plan.colour} ball hits a block and stays on the shelf.",
+        ),
+        "stops_short": (
+            f"A {name} rolls along a shelf and comes to rest before its edge.",
+            f"A {name} slows down and stops on a shelf.",
+            f"The {plan.colour} ball stays on the shelf.",
+        ),
+        "rolls_below": (
+            f"A {name} rolls along the floor, below a shelf.",
+            f"A {name} rolls by under a shelf.",
+            f"The {plan.colour} ball crosses the floor.",
+        ),
+    }[outcome]
+    end = min(moment + math.sqrt(2 * (top - FLOOR_Y) / plan.gravity) + 0.3, setting.duration_s)
+    first = Segment(0.0, moment, "roll", "ball", (f"A {name} rolls along.",))
+    verb, noun = {
+        "falls_off": ("fall", "ball"),
+        "stopped": ("hit", "block"),
+        "stops_short": ("stop", "ball"),
+        "rolls_below": ("roll", "floor"),
+    }[outcome]
+    segments = [
+        first,
+        Segment(moment, end, verb, noun, says[2:]),
+        Segment(end, setting.duration_s, "rest", "ball"),
+    ]
+    return Scene(
+        side=True,
+        frames=frames,
+        actors=[
+            Actor(name, "ball", plan.colour),
+            Actor("wooden shelf", "shelf", "brown"),
+            Actor("grey block", "block", "grey"),
+        ],
+        captions=says,
+        tags=("ball", "shelf", plan.colour, outcome.replace("_", " ")),
+        moment_s=moment,
+        event_end_s=end,
+        omen_s=max(0.0, moment - setting.config.omen_s),
+        decoy=outcome in ("stopped", "stops_short"),
+        segments=segments,
+        counterfactual=counterfactual,
+    )

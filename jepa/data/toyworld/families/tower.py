@@ -1,0 +1,197 @@
+"""A tower of blocks on a tilting board: it falls, sways and stands again, is built by a hook, or lies there already."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from jepa.data.toyworld.backdrop import FLOOR_Y
+from jepa.data.toyworld.physics import Motion, Simulation
+from jepa.data.toyworld.render import VIEW_M, Colour, Part
+from jepa.data.toyworld.scene import COLOURS, WOOD, Actor, Scene, Segment, Setting, ease
+
+OUTCOMES = ("falls", "sways", "built", "heap")
+DECK = ("falls", "sways", "falls", "built", "falls", "heap")
+SHAPES = ("blocks", "slabs")
+LEAST_S = 2.5
+_BOARD = 0.8, 0.05
+_WARM_S = 3.5  # a heap has fallen this long before the first frame
+
+
+def tasks(outcome: str) -> dict[str, str]:
+    """`tower_falls` holds for every video, `tower_will_fall` for those that start with a tilting tower."""
+    answer = "yes" if outcome == "falls" else "no"
+    return {"tower_falls": answer} | ({"tower_will_fall": answer} if outcome in ("falls", "sways") else {})
+
+
+def build(setting: Setting) -> Scene | None:
+    """Tilts the board as the outcome needs; None if physics decides otherwise."""
+    plan, rng = setting.plan, setting.rng
+    count = int(rng.integers(4, 6))
+    half = (
+        (rng.uniform(0.2, 0.25), rng.uniform(0.13, 0.16))
+        if plan.shape == "blocks"
+        else (rng.uniform(0.24, 0.29), 0.1)
+    )
+    if plan.shape == "slabs":
+        count += 2
+    middle, board_y = VIEW_M / 2 + rng.uniform(-0.4, 0.4), FLOOR_Y + 0.5
+    moment, lead, side = setting.moment(), setting.lead(), float(rng.choice([-1, 1]))
+    names = list(COLOURS)
+    first = names.index(plan.colour)
+    colours = [
+        COLOURS[names[(first + 3 * i) % len(names)]] if i else COLOURS[plan.colour] for i in range(count)
+    ]
+    bottoms = [board_y + _BOARD[1] + (2 * i + 1) * half[1] for i in range(count)]
+    if plan.outcome == "built":
+        return _tell(setting, _build_up(setting, middle, bottoms, half), half, colours, moment, lead)
+    critical = math.atan(half[0] / (count * half[1]))
+    goes = plan.outcome in ("falls", "heap")
+    when = moment if plan.outcome != "heap" else rng.uniform(0.2, 0.8)
+    peak = critical * (1.45 if goes else rng.uniform(0.35, 0.55) * (1.5 - setting.config.clarity))
+    warm = _WARM_S if plan.outcome == "heap" else 0.0
+    sway = 0.1 * critical * rng.uniform(0.5, 1.5)
+
+    def tilt(clock: float) -> float:
+        rise = float(ease(np.array(clock), when - lead, when))
+        if not goes:
+            rise *= 1 - float(ease(np.array(clock), when, when + 0.8))
+        return side * (peak * rise + sway * rise * math.sin(9 * clock))
+
+    simulation = Simulation(plan.gravity, max(plan.friction, 0.45))
+    simulation.wall(-9, FLOOR_Y - 0.01, 13, FLOOR_Y - 0.01, bounce=0.2)
+    simulation.plank(middle, board_y, *_BOARD)
+    for bottom in bottoms:
+        simulation.box(middle, bottom, *half)
+
+    def steer(clock: float) -> None:
+        board = simulation.bodies[0]
+        board.angular_velocity = (tilt(clock + 1 / 240) - board.angle) * 240
+
+    skip = round(warm * float(setting.rate))
+    motion = simulation.run(setting.num_frames + skip, setting.rate, steer)
+    motion.poses = motion.poses[skip:]
+    low = motion.poses[:, -1, 1] < bottoms[-1] - 2 * half[1]
+    if bool(low.any()) != goes or (plan.outcome == "falls" and low[: setting.num_frames // 5].any()):
+        return None
+    if plan.outcome == "falls":
+        across = np.cos(motion.poses[:, 0, 2]) * (motion.poses[:, -1, 0] - motion.poses[:, 1, 0])
+        away = np.abs(across - (bottoms[-1] - bottoms[0]) * -np.sin(motion.poses[:, 0, 2])) > 0.12
+        tipped = np.abs(motion.poses[:, -1, 2] - motion.poses[:, 0, 2]) > 0.12
+        moment = float(setting.times[int(np.argmax(away | tipped | low))])
+    return _tell(setting, motion, half, colours, moment, lead)
+
+
+def _build_up(setting: Setting, middle: float, bottoms: list[float], half: tuple[float, float]) -> Motion:
+    """A hook lifts the blocks one after the other from the floor beside the board; it is the last body."""
+    count = len(bottoms)
+    poses = np.zeros((setting.num_frames, count + 2, 3))
+    poses[:, 0] = middle, bottoms[0] - half[1] - _BOARD[1], 0.0
+    span, high = setting.duration_s * 0.95 / count, bottoms[-1] + 0.35
+    hook = np.tile(np.array([middle, high]), (setting.num_frames, 1))
+    for i, bottom in enumerate(bottoms):
+        side = 1 if i % 2 else -1
+        home = middle + side * (1.2 + 0.03 * i), FLOOR_Y + half[1] * (1 + 2 * ((count - 1 - i) // 2))
+        come, up, over, down = (
+            ease(setting.times, span * (i + start), span * (i + end))
+            for start, end in ((0.0, 0.28), (0.28, 0.55), (0.5, 0.78), (0.73, 0.98))
+        )
+        block = poses[:, i + 1]
+        block[:, 0] = home[0] + (middle - home[0]) * over
+        block[:, 1] = home[1] + (high - home[1]) * up + (bottom - high) * down
+        here = setting.times >= span * i
+        hook[here] += (block[:, :2] - hook)[here] * come[here, None]
+    poses[:, -1, :2] = hook
+    return Motion(poses)
+
+
+def _tell(
+    setting: Setting,
+    motion: Motion,
+    half: tuple[float, float],
+    colours: list[Colour],
+    moment: float,
+    lead: float,
+) -> Scene:
+    plan = setting.plan
+    frames = []
+    for poses in motion.poses:
+        x, y, angle = poses[0]
+        parts = [
+            Part("shade", x, FLOOR_Y - 0.02, (0.9, 0.08), (0.1, 0.1, 0.1), alpha=0.35),
+            Part(
+                "polygon", x, FLOOR_Y, (-0.28, 0.0, 0.28, 0.0, 0.0, y - FLOOR_Y), (0.42, 0.44, 0.48), actor=1
+            ),
+            Part("box", x, y, (*_BOARD, 0.03), WOOD, angle, actor=1),
+        ]
+        for pose, colour in zip(poses[1 : len(colours) + 1], colours, strict=True):
+            parts.append(Part("box", pose[0], pose[1], (*half, 0.035), colour, pose[2], actor=0))
+        if plan.outcome == "built":
+            parts += _hook(poses[-1], half)
+        frames.append(parts)
+    name = f"tower of {len(colours)} {plan.shape}"
+    says = {
+        "falls": (
+            f"A {name} on a tilting board topples over.",
+            f"The board tilts and the {name} falls.",
+            "A tower collapses.",
+        ),
+        "sways": (
+            f"A {name} sways on a tilting board and stays up.",
+            f"The board tilts, but the {name} stands.",
+            "A tower wobbles without falling.",
+        ),
+        "built": (
+            f"A hook builds a {name}.",
+            f"A {name} is stacked piece by piece.",
+            "A tower grows block by block.",
+        ),
+        "heap": (
+            f"A fallen {name} lies beside a board.",
+            f"The {plan.shape} of a tower lie in a heap.",
+            "A heap of blocks at rest.",
+        ),
+    }[plan.outcome]
+    verbs = {
+        "falls": ("lean", "fall"),
+        "sways": ("lean", "stand"),
+        "built": ("build", "build"),
+        "heap": ("lie", "lie"),
+    }
+    before, after = verbs[plan.outcome]
+    omen = max(0.0, moment - lead)
+    end = min(moment + 0.9, setting.duration_s)
+    segments = [
+        Segment(omen, moment, before, "tower", says[1:2]),
+        Segment(moment, end, after, "tower", says[:1]),
+    ]
+    if plan.outcome in ("falls", "sways"):
+        segments.insert(0, Segment(0.0, omen, "stand", "tower", (f"A {name} stands on a board.",)))
+    else:
+        segments = [Segment(0.0, setting.duration_s, before, "tower", says[:1])]
+    otherwise = {
+        "falls": "The tower would have stood had the board stayed level.",
+        "sways": "The tower would have fallen had the board tilted further.",
+    }
+    return Scene(
+        side=True,
+        frames=frames,
+        actors=[Actor(name, "tower", plan.colour), Actor("tilting board", "board", "brown")],
+        captions=says,
+        tags=("tower", plan.shape, plan.outcome),
+        moment_s=moment,
+        event_end_s=end,
+        omen_s=omen,
+        decoy=plan.outcome == "sways",
+        segments=segments,
+        counterfactual=otherwise.get(plan.outcome, ""),
+    )
+
+
+def _hook(pose: np.ndarray, half: tuple[float, float]) -> list[Part]:
+    """A line from above down to a block."""
+    x, y = float(pose[0]), float(pose[1]) + half[1]
+    line: Colour = (0.25, 0.25, 0.28)
+    tackle = Part("box", x, y + 0.06, (0.1, 0.06, 0.02), line)
+    return [Part("capsule", x, y + 0.12, (0.0, 6.0, 0.018), line, flat=True), tackle]
