@@ -91,10 +91,9 @@ class Folder:
                     f"{path} states {field}={self.config.get(field)!r}; only {wanted!r} can be read."
                 )
         index = path / "model.safetensors.index.json"
+        files = ["model.safetensors"]
         if index.is_file():
             files = sorted(set(_read_json(index)["weight_map"].values()))
-        else:
-            files = ["model.safetensors"]
         absent = [name for name in files if not (path / name).is_file()]
         if absent:
             raise UserError(f"{path} lacks {', '.join(absent)}; download the whole folder.")

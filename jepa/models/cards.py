@@ -1,0 +1,96 @@
+"""A card for every entry of the zoo; `python -m jepa.models.cards` prints them as the table of docs/models.md."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from jepa.models.encoder import VideoEncoder
+from jepa.models.predictor import Predictor
+from jepa.models.preprocessing import Preprocessing
+from jepa.models.zoo import ENTRIES, entry_of
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """What there is to know before choosing an encoder."""
+
+    name: str
+    """Name in the zoo."""
+    parameters: int
+    """Parameters of the encoder."""
+    predictor_parameters: int
+    """Parameters of the predictor that goes with it."""
+    embed_dim: int
+    """Channels of a token."""
+    tokens: int
+    """Tokens of one clip of the size that the encoder was trained on."""
+    preprocessing: Preprocessing
+    """What the encoder expects of its input."""
+    positions: str
+    """Kind of positions, and whether they are stretched onto the trained grid."""
+    images: str
+    """How a single frame is encoded."""
+    licence: str
+    """Licence of the published weights; empty if there are none."""
+    weights: str
+    """Where the published weights are; empty if there are none."""
+    paper: str
+    """Where the architecture is described."""
+
+
+def model_card(name: str) -> ModelCard:
+    """The card of a model; parameters are counted on the architecture itself.
+
+    Raises:
+        UserError: there is no such model.
+    """
+    entry = entry_of(name)
+    with torch.device("meta"):
+        modules = VideoEncoder(entry.encoder), Predictor(entry.predictor)
+    parameters, predictor_parameters = (sum(p.numel() for p in module.parameters()) for module in modules)
+    config, stated = entry.encoder, entry.preprocessing
+    side = stated.crop_px // config.patch_px
+    return ModelCard(
+        name=name,
+        parameters=parameters,
+        predictor_parameters=predictor_parameters,
+        embed_dim=config.embed_dim,
+        tokens=stated.num_frames // config.tubelet_frames * side * side,
+        preprocessing=stated,
+        positions=config.position + (", stretched" if config.rope_reference_grid else ""),
+        images="own tokenizer" if config.image_tokenizer else "frame repeated",
+        licence=entry.licence,
+        weights=entry.hub_id or entry.url,
+        paper=entry.paper,
+    )
+
+
+def cards_table() -> str:
+    """All cards as a Markdown table."""
+    heads = ["name", "parameters", "predictor", "width", "tokens", "input", "positions", "images"]
+    heads += ["licence of weights", "weights", "paper"]
+    rows = [heads, ["---"] * len(heads)]
+    for card in map(model_card, ENTRIES):
+        stated = card.preprocessing
+        rows.append(
+            [
+                f"`{card.name}`",
+                f"{card.parameters / 1e6:.2f} M",
+                f"{card.predictor_parameters / 1e6:.2f} M",
+                str(card.embed_dim),
+                str(card.tokens),
+                f"{stated.num_frames} frames, {stated.fps:g} fps, {stated.resize_px} > {stated.crop_px} px",
+                card.positions,
+                card.images,
+                card.licence or "none published",
+                f"`{card.weights}`" if card.weights else "",
+                card.paper,
+            ]
+        )
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+if __name__ == "__main__":
+    print(cards_table(), end="")
