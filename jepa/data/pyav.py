@@ -13,7 +13,6 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, BinaryIO, TypeAlias
 
 import av
@@ -22,9 +21,9 @@ import numpy as np
 from av.stream import Disposition
 from av.video.reformatter import VideoReformatter
 
+from jepa.data.info import AS_CODED, Orientation, VideoInfo, display_size, read_orientation, upright
 from jepa.data.limits import CONTAINERS, LimitsConfig, check_opening, check_path
 from jepa.data.plan import HIDDEN, plan
-from jepa.data.upright import AS_CODED, Orientation, display_size, read_orientation, upright
 from jepa.errors import UserError, VideoError
 
 Source: TypeAlias = "str | bytes | BinaryIO"
@@ -37,22 +36,6 @@ _SKIPPABLE = {"h264", "hevc"}  # decoders that let skip_frame change from packet
 _SEEK_GAP_S = 2.0  # below this distance reading on costs less than a seek
 _CHUNK, _CHUNK_S = 64, 30.0  # wanted frames looked ahead at once, which bounds the packets held
 _END_SLACK_S = 1.0  # frames missing at the end of a file before it counts as cut off
-
-
-@dataclass(frozen=True)
-class VideoInfo:
-    """What is known of a video. Times in seconds, sizes in pixels as displayed."""
-
-    path: str
-    container: str
-    codec: str
-    width: int
-    height: int
-    sample_aspect: float
-    fps: float
-    start_s: float
-    duration_s: float
-    orientation: Orientation
 
 
 class PyAvFile:
@@ -323,27 +306,32 @@ class PyAvFile:
                 yield (frame.dts or 0) if frame.pts is None else frame.pts, frame
 
     def every(self, start_s: float | None = None) -> Iterator[tuple[float, np.ndarray]]:
-        """(seconds, frame) of all frames from `start_s` on, each decoded once, one in memory at a time.
+        """(seconds, frame) of all frames from the one on screen at `start_s` on, each decoded once, one in memory.
 
         Raises:
             VideoError: stage "decode"; when lenient, what cannot be decoded is passed over.
+            UserError: something else was asked of this file in between.
         """
         request = self._begin()
-        if start_s is None:
+        if start_s is None or start_s - self.start_s < _SEEK_GAP_S:
             self._rewind()
-            first = None
         else:
-            first = self._unit_of(start_s)
             self._seek(start_s - _SEEK_GAP_S)
-        count = 0
-        for pts, frame in self._decoded(self._packets()):
-            if first is None or pts >= first:
-                count += 1
-                if not count % 256:
-                    self._check_frames(count)
-                yield pts * self._unit, self._rgb(frame)
+        first = None if start_s is None else self._unit_of(start_s)
+        before: list[tuple[int, Any]] = []
+        for count, (pts, frame) in enumerate(self._decoded(self._packets())):
+            if not count % 256:
+                self._check_frames(count)
+            if first is not None and pts <= first:
+                before = [(pts, frame)]
+                continue
+            for moment, picture in [*before, (pts, frame)]:
+                yield moment * self._unit, self._rgb(picture)
                 self._check_turn(request)
                 self._deadline = time.monotonic() + self.limits.max_decode_s  # a limit for each frame
+            before, first = [], None
+        for moment, picture in before:
+            yield moment * self._unit, self._rgb(picture)
 
     def at(self, seconds: Sequence[float]) -> Iterator[tuple[float, np.ndarray]]:
         """(time, frame) on screen at each of the ascending `seconds`.
@@ -470,6 +458,6 @@ def _with_end(packets: Iterable[Any]) -> Iterator[Any]:
 
 def _reason(error: Exception) -> str:
     if isinstance(error, av.error.FFmpegError):
-        log = error.log[-1].strip() if error.log else ""
+        log = str(error.log[-1]).strip() if error.log else ""
         return (error.strerror or str(error)) + (f" ({log})" if log else "")
     return str(error) or type(error).__name__

@@ -18,8 +18,9 @@ from typing import Any, BinaryIO, NamedTuple, Protocol
 import numpy as np
 import torch
 
+from jepa.data.info import VideoInfo
 from jepa.data.limits import LimitsConfig
-from jepa.data.pyav import TOLERANCE_S, PyAvFile, VideoInfo
+from jepa.data.pyav import TOLERANCE_S, PyAvFile
 from jepa.data.transforms import resize
 from jepa.errors import UserError
 

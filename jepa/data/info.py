@@ -1,7 +1,8 @@
-"""Which way is up, and how large a frame is once its pixels are square."""
+"""What is known of a video: its facts, which way is up, and how large it is once its pixels are square."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,22 @@ Orientation = tuple[bool, bool, bool]
 """(transpose, flip horizontally, flip vertically) that makes a coded frame upright, applied in this order."""
 
 AS_CODED: Orientation = (False, False, False)
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What is known of a video. Times in seconds, sizes in pixels as displayed."""
+
+    path: str
+    container: str
+    codec: str
+    width: int
+    height: int
+    sample_aspect: float
+    fps: float
+    start_s: float
+    duration_s: float
+    orientation: Orientation
 
 
 def read_orientation(frame: Any) -> Orientation:

@@ -1,0 +1,151 @@
+"""torchcodec and decord behind the same few methods as `pyav.PyAvFile`.
+
+Both open whatever their FFmpeg opens, playlists included, and neither tells all that has to be known. So PyAV opens
+the file first: it applies the limits, refuses what has to be refused and knows pixel aspect, orientation and the exact
+time of every frame. The other reader then only supplies pixels, by frame number.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from jepa.data.info import VideoInfo
+from jepa.data.limits import LimitsConfig
+from jepa.data.pyav import TOLERANCE_S, PyAvFile, Source
+from jepa.errors import UserError, VideoError
+
+_BLOCK = 16  # frames fetched together when every frame is wanted
+
+
+class _GuardedFile:
+    """The parts that both share. Subclasses supply `_fetch`."""
+
+    package: str
+
+    def __init__(self, source: Source, name: str, limits: LimitsConfig, threads: int) -> None:
+        self.name = name
+        self._guard = PyAvFile(source, name, limits, threads=threads)
+        self.start_s, self.duration_s = self._guard.start_s, self._guard.duration_s
+        self._moments = self._guard.times()
+        if not len(self._moments):
+            raise VideoError(name, "probe", "not one frame in the video")
+
+    @property
+    def info(self) -> VideoInfo:
+        """See PyAvFile."""
+        return self._guard.info
+
+    @property
+    def display(self) -> tuple[int, int]:
+        """See PyAvFile."""
+        return self.info.width, self.info.height
+
+    def times(self) -> np.ndarray:
+        """See PyAvFile."""
+        return self._moments
+
+    def at(self, seconds: Sequence[float]) -> Iterator[tuple[float, np.ndarray]]:
+        """See PyAvFile."""
+        places = np.searchsorted(self._moments, np.asarray(seconds) + TOLERANCE_S, side="right") - 1
+        places = np.maximum(places, 0)
+        unique = np.unique(places)
+        frames = dict(zip(unique.tolist(), self._fetch(unique.tolist()), strict=True))
+        for place in places.tolist():
+            yield float(self._moments[place]), frames[place]
+
+    def every(self, start_s: float | None = None) -> Iterator[tuple[float, np.ndarray]]:
+        """See PyAvFile."""
+        first = 0
+        if start_s is not None:
+            first = max(0, int(np.searchsorted(self._moments, start_s + TOLERANCE_S, side="right")) - 1)
+        for block in range(first, len(self._moments), _BLOCK):
+            places = list(range(block, min(block + _BLOCK, len(self._moments))))
+            for place, frame in zip(places, self._fetch(places), strict=True):
+                yield float(self._moments[place]), frame
+
+    def _fetch(self, places: list[int]) -> Iterator[np.ndarray]:
+        raise NotImplementedError
+
+    def _check_count(self, count: int) -> None:
+        # Numbers mean the same frame in both only if both see the same frames.
+        if count != len(self._moments):
+            reason = f"{self.package} finds {count} frames where the file shows {len(self._moments)}; use backend=pyav"
+            raise VideoError(self.name, "probe", reason)
+
+    def close(self) -> None:
+        """See PyAvFile."""
+        self._guard.close()
+
+
+class TorchcodecFile(_GuardedFile):
+    """Pixels from torchcodec, which uses the system's FFmpeg; raises UserError where it is missing."""
+
+    package = "torchcodec"
+
+    def __init__(self, source: Source, name: str, limits: LimitsConfig, threads: int) -> None:
+        try:
+            from torchcodec.decoders import VideoDecoder
+        except (ImportError, RuntimeError, OSError) as error:
+            raise UserError(
+                f"backend=torchcodec does not load here ({str(error).strip().splitlines()[0]}). Install it with "
+                "`pip install torchcodec` and FFmpeg with your system's package manager, or use backend=pyav."
+            ) from None
+        super().__init__(source, name, limits, threads)
+        if not isinstance(source, (str, bytes)):
+            source.seek(0)
+            source = source.read()
+        try:
+            self._decoder = VideoDecoder(
+                source, seek_mode="exact", num_ffmpeg_threads=threads, dimension_order="NHWC"
+            )
+        except (RuntimeError, ValueError) as error:
+            raise VideoError(name, "open", _first_line(error)) from None
+        self._check_count(len(self._decoder))
+
+    def _fetch(self, places: list[int]) -> Iterator[np.ndarray]:
+        try:
+            yield from self._decoder.get_frames_at(places).data.numpy()
+        except (RuntimeError, IndexError, ValueError) as error:
+            raise VideoError(self.name, "decode", _first_line(error)) from None
+
+
+class DecordFile(_GuardedFile):
+    """Pixels from decord, whose FFmpeg dates from 2021; raises UserError where it is missing."""
+
+    package = "decord"
+
+    def __init__(self, source: Source, name: str, limits: LimitsConfig, threads: int) -> None:
+        try:
+            import decord
+        except (ImportError, OSError) as error:
+            raise UserError(
+                f"backend=decord does not load here ({str(error).strip()}). It has packages for x86-64 Linux and "
+                "Windows only: `pip install decord`, or use backend=pyav."
+            ) from None
+        super().__init__(source, name, limits, threads)
+        target: Any = source
+        if not isinstance(source, str):
+            if isinstance(source, bytes):
+                target = io.BytesIO(source)
+            else:
+                source.seek(0)
+        try:
+            self._reader = decord.VideoReader(target, num_threads=threads)
+        except (decord.DECORDError, RuntimeError, UnicodeError) as error:
+            raise VideoError(name, "open", _first_line(error)) from None
+        self._errors = (decord.DECORDError, RuntimeError, IndexError)
+        self._check_count(len(self._reader))
+
+    def _fetch(self, places: list[int]) -> Iterator[np.ndarray]:
+        try:
+            yield from self._reader.get_batch(places).asnumpy()
+        except self._errors as error:
+            raise VideoError(self.name, "decode", _first_line(error)) from None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
