@@ -25,6 +25,7 @@ from jepa.probes.splits import Fold, check_no_leak, holdout, make_folds, missing
 from jepa.probes.store import Window, data_card, save_probe, today
 
 ClassifyConfig = ProbeConfig
+COPY_REMEDY = "Remove one of the copies, or give both the same group."
 
 
 class ClassPrediction(NamedTuple):
@@ -156,7 +157,7 @@ def run(config: ProbeConfig) -> dict[str, Any]:
 def _check_copies(fold: Fold, contents: Sequence[str], samples: Sequence[Sample]) -> None:
     """The same pixels under two names in two parts leak as surely as a shared group."""
     names = {content: sample.name for content, sample in zip(contents, samples, strict=True)}
-    check_no_leak(fold, [names[content] for content in contents], "copied video")
+    check_no_leak(fold, [names[content] for content in contents], "copied video", COPY_REMEDY)
 
 
 def _encoder_card(extractor: Any, about: dict[str, Any]) -> dict[str, Any]:

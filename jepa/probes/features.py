@@ -134,8 +134,8 @@ def encode(
         batch_size: clips per forward pass.
         workers: threads that decode ahead.
         bad_limit: largest tolerated share of unreadable samples.
-        rank: this process's number when several encode one data set; it encodes every `world`-th missing
-            sample.
+        rank: this process's number when several encode one data set; it encodes every `world`-th
+            video.
         world: number of such processes. With `world > 1` only the readable samples cached so far are
             returned.
 
@@ -151,7 +151,9 @@ def encode(
     report = EncodeReport(damaged=sum(store.damaged for store in stores))
     needed = [i for i, key in enumerate(keys) if any(key not in store.where for store in stores)]
     report.cached = len(samples) - len(needed)
-    pending = _by_video(samples, keys, needed)[rank::world]
+    # Shared out by position in the whole list, so that processes agree without talking to each other.
+    mine = set(list(content)[rank::world])
+    pending = _by_video(samples, keys, [i for i in needed if samples[i].path in mine])
     try:
         with _progress(sum(len(group) for group in pending)) as advance:
             queues = [_Queue(e, s, batch_size) for e, s in zip(extractors, stores, strict=True)]

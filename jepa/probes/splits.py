@@ -104,7 +104,10 @@ def holdout(
     return np.flatnonzero(~small), np.flatnonzero(small)
 
 
-def check_no_leak(fold: Fold, keys: Sequence[str], what: str = "group") -> None:
+GROUP_REMEDY = "Move each to one part, or leave the split column out and give folds=K."
+
+
+def check_no_leak(fold: Fold, keys: Sequence[str], what: str = "group", remedy: str = GROUP_REMEDY) -> None:
     """Refuses a fold in which one group (or file content) is in two parts.
 
     Raises:
@@ -117,8 +120,7 @@ def check_no_leak(fold: Fold, keys: Sequence[str], what: str = "group") -> None:
             raise UserError(
                 f"The split leaks: {len(shared)} {what}(s) are in the {first} part and in the {second} part "
                 f"of fold {fold.name!r}, for example {', '.join(map(repr, shared[:3]))}. A probe could "
-                "recognise them instead of the class. Move each to one part, or leave the split column out "
-                "and give folds=K."
+                f"recognise them instead of the class. {remedy}"
             )
 
 

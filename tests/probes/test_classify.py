@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import csv
+import json
+import random
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import jepa.data
+from jepa.errors import UserError
+from jepa.models import load_encoder
+from jepa.probes import ProbeConfig, load_probe, run
+from jepa.probes.settings import FeatureSettings, HeadSettings, ProbeData
+
+from .conftest import tiny_encoder
+
+
+def config(squares: Path, export: Path, out: Path, **data: Any) -> ProbeConfig:
+    return ProbeConfig(
+        encoder=str(export),
+        out=str(out),
+        data=ProbeData(root=str(squares), **{"group_column": "scene", "folds": 3, **data}),
+        features=FeatureSettings(cache=str(export / "cache")),
+        heads=HeadSettings(steps=60, lrs=[0.03], weight_decays=[0.01, 1.0]),
+    )
+
+
+@pytest.fixture(scope="module")
+def done(
+    squares: Path, export: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, Any]]:
+    out = tmp_path_factory.mktemp("probe")
+    return out, run(config(squares, export, out))
+
+
+def row(results: dict[str, Any], features: str, head: str) -> dict[str, Any]:
+    return next(r for r in results["rows"] if (r["features"], r["head"]) == (features, head))
+
+
+def test_table_has_every_baseline_and_motion_solves_a_motion_task(done: tuple[Path, dict[str, Any]]) -> None:
+    _, results = done
+    assert {r["features"] for r in results["rows"]} == {
+        "majority", "one frame", "motion", "untrained", "encoder",
+    }  # fmt: skip
+    assert {r["head"] for r in results["rows"] if r["features"] == "encoder"} == {
+        "linear", "attentive", "ridge", "knn",
+    }  # fmt: skip
+    assert row(results, "majority", "-")["accuracy"] <= 0.4
+    assert row(results, "motion", "ridge")["accuracy"] > 0.7
+    assert row(results, "one frame", "ridge")["accuracy"] < row(results, "motion", "ridge")["accuracy"]
+    for r in results["rows"]:
+        low, high = r["interval"]
+        assert low <= r["accuracy"] <= high
+        assert sum(map(sum, r["confusion"])) == 36
+
+
+def test_results_file_is_the_returned_value(done: tuple[Path, dict[str, Any]]) -> None:
+    out, results = done
+    assert json.loads((out / "results.json").read_text()) == json.loads(json.dumps(results))
+
+
+def test_same_config_same_figures(
+    done: tuple[Path, dict[str, Any]], squares: Path, export: Path, tmp_path: Path
+) -> None:
+    again = run(config(squares, export, tmp_path))
+    assert again["decoded_videos"] == 0
+    assert [r["accuracy"] for r in again["rows"]] == [r["accuracy"] for r in done[1]["rows"]]
+
+
+def test_saved_probe_gives_calibrated_scores_for_live_video(
+    done: tuple[Path, dict[str, Any]], squares: Path, export: Path
+) -> None:
+    encoder = load_encoder(export)
+    probe = load_probe(done[0] / "probe", encoder)
+    assert probe.task == "classify" and probe.classes == ("left", "rest", "right")
+    assert probe.about["encoder"]["name"] == "tiny" and probe.about["data"]["videos"] == 36
+    assert probe.about["calibration"]["videos"] > 0 and len(probe.weights_sha256) == 64
+    right = 0
+    for number in range(36):
+        with jepa.data.open_video(squares / f"clips/{number:02d}.mp4") as reader:
+            times = [i / probe.window.fps for i in range(probe.window.num_frames)]
+            video = encoder.preprocess(reader.frames_at(times).data)[None]
+        p = probe.predict(encoder(video)).probability
+        torch.testing.assert_close(p.sum(-1), torch.ones(1))
+        right += probe.classes[int(p.argmax())] == ("left", "right", "rest")[number % 3]
+    assert right > 20  # trained on most of these: live tokens reach the head the way cached ones did
+
+
+def test_another_encoder_or_window_is_refused(done: tuple[Path, dict[str, Any]]) -> None:
+    folder = done[0] / "probe"
+    with pytest.raises(UserError, match="trained on the encoder 'tiny'"):
+        load_probe(folder, tiny_encoder(seed=1))
+    with pytest.raises(UserError, match="windows of 64 tokens"):
+        load_probe(folder).predict(torch.zeros(1, 32, 24))
+
+
+def test_absent_or_damaged_probe(done: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="holds no probe"):
+        load_probe(tmp_path)
+    shutil.copytree(done[0] / "probe", tmp_path / "p")
+    weights = tmp_path / "p" / "probe.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-50])
+    with pytest.raises(UserError, match="damaged"):
+        load_probe(tmp_path / "p")
+
+
+def with_labels(squares: Path, folder: Path, rows: list[tuple[str, ...]]) -> Path:
+    shutil.copytree(squares / "clips", folder / "clips")
+    with open(folder / "labels.csv", "w", newline="") as handle:
+        csv.writer(handle).writerows(rows)
+    return folder
+
+
+def test_shuffled_labels_give_chance(squares: Path, export: Path, tmp_path: Path) -> None:
+    with open(squares / "labels.csv") as handle:
+        head, *rows = [tuple(r) for r in csv.reader(handle)]
+    accuracies = []
+    for seed in range(3):
+        labels = [r[1] for r in rows]
+        random.Random(seed).shuffle(labels)
+        shuffled = [(r[0], label, r[2]) for r, label in zip(rows, labels, strict=True)]
+        root = with_labels(squares, tmp_path / str(seed), [head, *shuffled])
+        settings = config(root, export, tmp_path / f"out{seed}")
+        settings.heads.kinds = ["linear", "ridge"]
+        accuracies += [r["accuracy"] for r in run(settings)["rows"]]
+    assert sum(accuracies) / len(accuracies) < 0.45
+
+
+def test_a_class_that_a_fold_cannot_learn_is_named(
+    squares: Path, export: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with open(squares / "labels.csv") as handle:
+        head, *rows = [tuple(r) for r in csv.reader(handle)]
+    rows = [(n, "spin" if g == "g0" and label == "rest" else label, g) for n, label, g in rows]
+    root = with_labels(squares, tmp_path / "d", [head, *rows])
+    settings = config(root, export, tmp_path / "out", folds=0)
+    settings.heads.kinds = ["linear"]
+    results = run(settings)
+    assert [f["missing_classes"] for f in results["folds"] if f["missing_classes"]] == [["spin"]]
+    assert "no training sample of spin" in capsys.readouterr().out
+    confusion = row(results, "encoder", "linear")["confusion"]
+    assert confusion[results["classes"].index("spin")][results["classes"].index("spin")] == 0
+
+
+def test_the_same_video_under_two_names_is_a_leak(squares: Path, export: Path, tmp_path: Path) -> None:
+    with open(squares / "labels.csv") as handle:
+        head, *rows = [tuple(r) for r in csv.reader(handle)]
+    root = with_labels(squares, tmp_path / "d", [head, *rows])
+    shutil.copy(root / "clips/00.mp4", root / "clips/30.mp4")
+    with pytest.raises(UserError, match="copied video"):
+        run(config(root, export, tmp_path / "out", folds=0))
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"task": "clasify"}, "clasify"),
+        ({"baselines": ["motions"]}, "motions"),
+        ({"encoder": "/nowhere"}, "/nowhere"),
+        ({"seeds": []}, "seeds"),
+    ],
+)
+def test_mistakes_in_the_config(
+    squares: Path, export: Path, tmp_path: Path, change: dict[str, Any], says: str
+) -> None:
+    settings = config(squares, export, tmp_path)
+    for key, value in change.items():
+        setattr(settings, key, value)
+    with pytest.raises(UserError, match=says):
+        run(settings)

@@ -1,0 +1,213 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import jepa.data
+from jepa.errors import UserError
+from jepa.models import TokenGrid
+from jepa.probes.extractors import (
+    EncoderTokens,
+    Motion,
+    OneFrame,
+    coarsen,
+    encoder_hash,
+    untrained_copy,
+)
+from jepa.probes.features import encode
+from jepa.probes.samples import Sample, read_samples
+
+from .conftest import tiny_encoder
+
+
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the videos that were opened."""
+    names: list[str] = []
+    real = jepa.data.open_video
+
+    def counting(path: Any, *args: Any, **kwargs: Any) -> Any:
+        names.append(Path(path).name)
+        return real(path, *args, **kwargs)
+
+    monkeypatch.setattr(jepa.data, "open_video", counting)
+    return names
+
+
+def few(squares: Path, count: int = 5) -> list[Sample]:
+    return read_samples(squares)[:count]
+
+
+def test_rows_are_what_the_encoder_says(squares: Path, tmp_path: Path) -> None:
+    encoder = tiny_encoder()
+    extractor = EncoderTokens("e", encoder, clips=2)
+    samples, (features,), _ = encode(few(squares), [extractor], tmp_path, batch_size=3)
+    assert features.shape == (5, 2, 64, 24)
+    with jepa.data.open_video(samples[3].path) as reader:
+        frames = reader.frames_at([i / 8 for i in range(8)]).data
+    with torch.inference_mode():
+        wanted = encoder(encoder.preprocess(frames)[None])[0]
+    torch.testing.assert_close(features.rows([3])[0, 0].float(), wanted, rtol=2e-3, atol=2e-3)
+    assert torch.equal(features.rows([4, 0, 4])[1], features.rows()[0])
+
+
+def test_second_run_opens_no_video_and_gives_the_same(
+    squares: Path, tmp_path: Path, opened: list[str]
+) -> None:
+    extractors = [EncoderTokens("e", tiny_encoder()), OneFrame(), Motion()]
+    _, first, report = encode(few(squares), extractors, tmp_path)
+    assert report.decoded == 5 and len(opened) == 5  # one decode for all three
+    opened.clear()
+    _, second, report = encode(few(squares), extractors, tmp_path)
+    assert opened == [] and report.cached == 5
+    for a, b in zip(first, second, strict=True):
+        assert torch.equal(a.rows(), b.rows())
+    _, _, report = encode(few(squares, 7), extractors, tmp_path)
+    assert len(opened) == 2  # only what was added
+
+
+def test_another_encoder_crop_or_file_is_never_read_from_old_rows(
+    squares: Path, tmp_path: Path, opened: list[str]
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(squares, data)
+    encode(few(data), [EncoderTokens("e", tiny_encoder())], tmp_path / "c")
+    other = tiny_encoder()
+    with torch.no_grad():
+        other.norm.bias[0] += 1e-3
+    opened.clear()
+    encode(few(data), [EncoderTokens("e", other)], tmp_path / "c")
+    assert len(opened) == 5
+    opened.clear()
+    shutil.copy(data / "clips/20.mp4", data / "clips/01.mp4")
+    encode(few(data), [EncoderTokens("e", tiny_encoder())], tmp_path / "c")
+    assert opened == ["01.mp4"]
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut"])
+def test_a_damaged_row_is_found_and_made_again(squares: Path, tmp_path: Path, damage: str) -> None:
+    extractor = OneFrame()
+    _, (before,), _ = encode(few(squares), [extractor], tmp_path)
+    wanted = before.rows().clone()
+    (shard,) = (tmp_path / extractor.key).glob("*.npy")
+    content = bytearray(shard.read_bytes())
+    if damage == "flip":
+        content[-5] ^= 0xFF
+    else:
+        content = content[:-100]
+    shard.unlink()
+    shard.write_bytes(content)
+    _, (after,), report = encode(few(squares), [extractor], tmp_path)
+    assert report.damaged >= 1 and report.decoded >= 1
+    assert torch.equal(after.rows(), wanted)
+
+
+def test_a_shard_without_its_index_does_not_exist(squares: Path, tmp_path: Path, opened: list[str]) -> None:
+    extractor = OneFrame()
+    encode(few(squares), [extractor], tmp_path)
+    (index,) = (tmp_path / extractor.key).glob("*.json")
+    index.unlink()  # as after a kill between the two writes
+    opened.clear()
+    encode(few(squares), [extractor], tmp_path)
+    assert len(opened) == 5
+
+
+def test_interrupted_pass_keeps_its_finished_rows(
+    squares: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opened: list[str]
+) -> None:
+    class Stops(OneFrame):
+        calls = 0
+
+        def features(self, batch: torch.Tensor) -> torch.Tensor:
+            self.calls += 1
+            if self.calls > 2:
+                raise KeyboardInterrupt
+            return super().features(batch)
+
+    with pytest.raises(KeyboardInterrupt):
+        encode(few(squares), [Stops()], tmp_path, batch_size=1)
+    opened.clear()
+    encode(few(squares), [OneFrame()], tmp_path)
+    assert len(opened) == 3
+
+
+def test_unreadable_video_is_counted_and_left_out(squares: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(squares, data)
+    (data / "clips/02.mp4").write_bytes(b"this is text")
+    samples, (features,), report = encode(read_samples(data), [OneFrame()], tmp_path / "c")
+    assert [bad.name for bad in report.bad] == ["clips/02.mp4"]
+    assert len(samples) == len(features) == 35 and "clips/02.mp4" not in [s.name for s in samples]
+    with pytest.raises(UserError, match=r"1 of 36 videos.*clips/02\.mp4"):
+        encode(read_samples(data), [OneFrame()], tmp_path / "d", bad_limit=0.01)
+
+
+def test_several_processes_share_the_work(squares: Path, tmp_path: Path, opened: list[str]) -> None:
+    for rank in range(2):
+        encode(few(squares, 6), [OneFrame()], tmp_path, rank=rank, world=2)
+    assert len(opened) == 6
+    _, (features,), report = encode(few(squares, 6), [OneFrame()], tmp_path)
+    assert report.decoded == 0 and len(features) == 6
+
+
+def test_segments_of_one_file_share_a_decode(squares: Path, tmp_path: Path, opened: list[str]) -> None:
+    whole = few(squares, 1)[0]
+    parts = [Sample(whole.path, whole.name, "x", "g", None, start, start + 0.5) for start in (0.0, 0.25, 0.5)]
+    _, (features,), _ = encode(parts, [OneFrame()], tmp_path)
+    assert len(opened) == 1 and features.shape[0] == 3
+    assert not torch.equal(features.rows()[0], features.rows()[2])
+
+
+def test_index_is_plain_json_with_a_checksum_per_row(squares: Path, tmp_path: Path) -> None:
+    extractor = OneFrame()
+    encode(few(squares), [extractor], tmp_path)
+    (index,) = (tmp_path / extractor.key).glob("*.json")
+    facts = json.loads(index.read_text())
+    assert len(facts["keys"]) == len(facts["crc32"]) == 5
+
+
+def test_hash_covers_weights_config_and_preprocessing() -> None:
+    base = encoder_hash(tiny_encoder())
+    assert base == encoder_hash(tiny_encoder()) != encoder_hash(tiny_encoder(1))
+    faster = tiny_encoder()
+    faster.preprocessing = type(faster.preprocessing)(num_frames=8, fps=4, resize_px=32, crop_px=32)  # type: ignore[misc]
+    assert encoder_hash(faster) != base
+
+
+def test_untrained_copy_differs_repeats_and_leaves_global_randomness_alone() -> None:
+    encoder = tiny_encoder()
+    torch.manual_seed(11)
+    wanted = torch.rand(3)
+    torch.manual_seed(11)
+    fresh = untrained_copy(encoder, 5)
+    assert torch.equal(torch.rand(3), wanted)
+    assert encoder_hash(fresh) == encoder_hash(untrained_copy(encoder, 5)) != encoder_hash(encoder)
+    assert all(torch.isfinite(p).all() for p in fresh.parameters())
+
+
+def test_coarsen_averages_blocks_in_space_and_keeps_time() -> None:
+    grid = TokenGrid(2, 4, 4)
+    tokens = torch.arange(32.0).view(1, 32, 1)
+    out = coarsen(tokens, grid, 8)
+    assert out.shape == (1, 8, 1)
+    assert out[0, 0, 0] == np.mean([0, 1, 4, 5]) and out[0, 4, 0] == np.mean([16, 17, 20, 21])
+    assert coarsen(tokens, grid, 32) is tokens
+    with pytest.raises(UserError, match="time slots"):
+        coarsen(tokens, grid, 1)
+
+
+def test_pixel_baselines_on_known_frames() -> None:
+    frames = torch.zeros(16, 3, 64, 64, dtype=torch.uint8)
+    frames[8:, :, :32] = 255  # upper half lights up between frame 7 and 8
+    motion = Motion()
+    out = motion.features(motion.prepare(frames)[None])[0].view(15, 8, 8)
+    assert out[7, :4].min() > 0.99 and out[7, 4:].max() == 0 and out[torch.arange(15) != 7].max() == 0
+    one = OneFrame()
+    assert one.times(1.0, 3.0).tolist() == [[2.0]]
+    assert one.features(one.prepare(frames[8:9])[None]).view(32, 32)[:16].min() > 0.99
