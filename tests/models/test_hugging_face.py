@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import warnings
 
 import pytest
 import torch
@@ -92,7 +91,9 @@ def test_model_of_transformers_gives_the_same_here(tmp_path, shards):
 
 @torch.no_grad()
 def test_video_classifier_of_transformers_gives_the_same_here(tmp_path):
-    config = their_config(id2label={0: "pour", 1: "push", 2: "fold"}, label2id={"pour": 0, "push": 1, "fold": 2})
+    config = their_config(
+        id2label={0: "pour", 1: "push", 2: "fold"}, label2id={"pour": 0, "push": 1, "fold": 2}
+    )
     theirs = shake(transformers.VJEPA2ForVideoClassification(config), seed=2)
     theirs.save_pretrained(tmp_path)
     encoder, (classifier,) = load_encoder(tmp_path), load_classifiers(tmp_path)
@@ -178,8 +179,11 @@ def test_default_processor_agrees_with_the_zoo():
     ],
 )
 def test_what_transformers_cannot_compute_is_refused(tmp_path, changes, named):
-    encoder = VideoEncoder(EncoderConfig(**{"embed_dim": 64, "depth": 3, "num_heads": 2, "mlp_dim": 256,
-                                            "position": "tiled", **changes}))
+    encoder = VideoEncoder(
+        EncoderConfig(
+            **{"embed_dim": 64, "depth": 3, "num_heads": 2, "mlp_dim": 256, "position": "tiled", **changes}
+        )
+    )
     with pytest.raises(UserError, match=named):
         save_hf(tmp_path, encoder, INPUT)
     assert not list(tmp_path.iterdir())
@@ -201,17 +205,21 @@ def test_damaged_folders_are_refused(tmp_path):
     with pytest.raises(UserError, match="damaged"):
         load_encoder(tmp_path)
     weights.write_bytes(whole.replace(b"encoder.layer.1.norm1.weight", b"encoder.layer.1.norm9.weight"))
-    with pytest.raises(UserError, match=r"missing: blocks\.1\.norm1\.weight; unexpected: blocks\.1\.norm9\.weight"):
+    with pytest.raises(
+        UserError, match=r"missing: blocks\.1\.norm1\.weight; unexpected: blocks\.1\.norm9\.weight"
+    ):
         load_encoder(tmp_path)
     weights.write_bytes(whole.replace(b"layer.2.attention.key.bias", b"layer.2.attention.kex.bias"))
     with pytest.raises(UserError, match="lacks key of"):
         load_encoder(tmp_path)
     weights.unlink()
-    with pytest.raises(UserError, match="lacks model.safetensors"):
+    with pytest.raises(UserError, match=r"lacks model\.safetensors"):
         load_encoder(tmp_path)
 
 
-@pytest.mark.parametrize("field, value", [("model_type", "videomae"), ("hidden_act", "silu"), ("qkv_bias", False)])
+@pytest.mark.parametrize(
+    "field, value", [("model_type", "videomae"), ("hidden_act", "silu"), ("qkv_bias", False)]
+)
 def test_foreign_folders_are_refused(tmp_path, field, value):
     save_hf(tmp_path, our_models()[0], INPUT)
     config = json.loads((tmp_path / "config.json").read_text())
@@ -223,13 +231,5 @@ def test_foreign_folders_are_refused(tmp_path, field, value):
 def test_hub_without_network_says_so(monkeypatch):
     hub = pytest.importorskip("huggingface_hub")
     monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(UserError, match="the Hugging Face hub did not give it.*give its path"):
+    with pytest.raises(UserError, match=r"the Hugging Face hub did not give it.*give its path"):
         load_encoder("nobody-at-all/no-such-model")
-
-
-def test_writing_warns_of_nothing(tmp_path):
-    encoder, predictor, _ = our_models()
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        save_hf(tmp_path, encoder, INPUT, predictor)
-        load_encoder(tmp_path)

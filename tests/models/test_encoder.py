@@ -1,0 +1,270 @@
+"""VideoEncoder: what it computes, what it refuses, and that hidden patches are never touched."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from jepa.errors import UserError
+from jepa.models import EncoderConfig, TokenGrid, VideoEncoder, create_model
+from jepa.models.rope import sincos_table
+
+SMALL = EncoderConfig(48, 3, 2, 96)
+LEVELS = EncoderConfig(
+    48, 4, 2, 96, rope_reference_grid=16, image_tokenizer=True, modality_embedding=True, level_layers=(1, 3)
+)
+SINCOS = EncoderConfig(48, 3, 2, 96, position="sincos", sincos_grid=(2, 3, 4))
+
+
+def seeded(config: EncoderConfig) -> VideoEncoder:
+    encoder = VideoEncoder(config)
+    generator = torch.Generator().manual_seed(0)
+    for parameter in encoder.parameters():
+        parameter.data.add_(torch.randn(parameter.shape, generator=generator), alpha=0.1)
+    return encoder.eval()
+
+
+def clip(frames: int = 4, height: int = 48, width: int = 64, batch: int = 2) -> Tensor:
+    return torch.randn(batch, 3, frames, height, width, generator=torch.Generator().manual_seed(1))
+
+
+@torch.no_grad()
+def test_matches_a_plain_vision_transformer():
+    """Convolution, torch's own encoder layer and layer norm, with positions taken out of the way."""
+    encoder = seeded(EncoderConfig(48, 3, 2, 96, position="sincos", sincos_grid=(2, 3, 4)))
+    video = clip()
+    conv = encoder.patch_embed.proj
+    x = functional.conv3d(video, conv.weight, conv.bias, stride=conv.kernel_size).flatten(2).transpose(1, 2)
+    x = x + sincos_table(TokenGrid(2, 3, 4), 48, TokenGrid(2, 3, 4))
+    for block in encoder.blocks:
+        layer = nn.TransformerEncoderLayer(
+            48, 2, 96, dropout=0, activation="gelu", layer_norm_eps=1e-6, batch_first=True, norm_first=True
+        )
+        layer.load_state_dict(
+            {
+                "self_attn.in_proj_weight": block.attn.qkv.weight,
+                "self_attn.in_proj_bias": block.attn.qkv.bias,
+                "self_attn.out_proj.weight": block.attn.proj.weight,
+                "self_attn.out_proj.bias": block.attn.proj.bias,
+                "linear1.weight": block.mlp.fc1.weight,
+                "linear1.bias": block.mlp.fc1.bias,
+                "linear2.weight": block.mlp.fc2.weight,
+                "linear2.bias": block.mlp.fc2.bias,
+                "norm1.weight": block.norm1.weight,
+                "norm1.bias": block.norm1.bias,
+                "norm2.weight": block.norm2.weight,
+                "norm2.bias": block.norm2.bias,
+            }
+        )
+        x = layer.train()(x)
+    x = functional.layer_norm(x, (48,), encoder.norm.weight, encoder.norm.bias, 1e-6)
+    assert torch.allclose(encoder(video), x, atol=1e-5)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("config", [SMALL, LEVELS, SINCOS], ids=["rope", "levels", "sincos"])
+def test_keeping_all_tokens_in_any_order_changes_nothing(config):
+    encoder, video = seeded(config), clip()
+    full = encoder(video)
+    order = torch.stack([torch.randperm(24, generator=torch.Generator().manual_seed(s)) for s in (2, 3)])
+    expected = full.gather(1, order.unsqueeze(-1).expand(-1, -1, full.shape[-1]))
+    assert torch.allclose(encoder(video, keep=order), expected, atol=1e-5)
+
+
+@torch.no_grad()
+def test_hidden_patches_are_never_seen():
+    encoder, video = seeded(SMALL), clip()
+    keep = torch.tensor([[0, 7, 23], [4, 5, 12]])
+    before = encoder(video, keep=keep)
+    poisoned = torch.full_like(video, float("nan"))
+    for sample, ids in enumerate(keep.tolist()):
+        for token in ids:
+            t, rest = divmod(token, 12)
+            h, w = divmod(rest, 4)
+            place = (
+                slice(None),
+                slice(2 * t, 2 * t + 2),
+                slice(16 * h, 16 * h + 16),
+                slice(16 * w, 16 * w + 16),
+            )
+            poisoned[sample][place] = video[sample][place]
+    assert torch.equal(encoder(poisoned, keep=keep), before)
+
+
+@torch.no_grad()
+def test_samples_do_not_mix():
+    encoder, video = seeded(SMALL), clip()
+    assert torch.allclose(encoder(video)[1:], encoder(video[1:]), atol=1e-5)
+
+
+@torch.no_grad()
+def test_single_frame_is_repeated_or_has_a_tokenizer():
+    plain, own = seeded(SMALL), seeded(LEVELS)
+    image = clip(frames=1)
+    assert torch.allclose(plain(image), plain(image.expand(-1, -1, 2, -1, -1)), atol=1e-6)
+    assert torch.equal(plain(image[:, :, 0]), plain(image))
+    conv = own.patch_embed_img.proj
+    assert conv.weight.shape == (48, 3, 1, 16, 16)
+    expected = functional.conv3d(image, conv.weight, conv.bias, stride=(1, 16, 16)).flatten(2).transpose(1, 2)
+    assert torch.allclose(own.patch_embed_img(image), expected, atol=1e-5)
+    assert not torch.allclose(own(image), own(image.expand(-1, -1, 2, -1, -1)), atol=1e-2)
+
+
+@torch.no_grad()
+def test_features_of_several_depths():
+    encoder, video = seeded(SMALL), clip()
+    last = encoder(video)
+    assert torch.equal(encoder.features(video), last)
+    first, third = encoder.features(video, layers=[0, 2])
+    assert torch.equal(third, last)
+    shallow = VideoEncoder(replace(SMALL, depth=1)).eval()
+    shallow.load_state_dict({name: encoder.state_dict()[name] for name in shallow.state_dict()})
+    assert torch.equal(shallow(video), first)
+    assert torch.allclose(encoder.features(video, pool="mean"), last.mean(1))
+    grid = encoder.features(video, [2], pool="grid")[0]
+    assert grid.shape == (2, 2, 3, 4, 48)
+    assert torch.equal(grid[1, 1, 2, 3], last[1, 1 * 12 + 2 * 4 + 3])
+
+
+@torch.no_grad()
+def test_levels_have_norms_of_their_own():
+    encoder, video = seeded(LEVELS), clip()
+    shallow, deep = encoder.features(video, layers=[1, 3])
+    assert torch.equal(deep, encoder(video))
+    assert torch.equal(encoder(video, levels=True), torch.cat([shallow, deep], dim=-1))
+    raw = dict(encoder.block_outputs(video, [1]))[1]
+    assert torch.equal(encoder.norms_block[0](raw), shallow)
+    with pytest.raises(UserError, match=r"norms after blocks \[1, 3\]"):
+        encoder.features(video, layers=[2])
+
+
+@torch.no_grad()
+def test_any_size_that_the_patch_divides():
+    encoder = seeded(SMALL)
+    for frames, height, width in [(2, 16, 16), (6, 80, 16), (4, 16, 112), (2, 48, 80)]:
+        video = clip(frames, height, width)
+        grid = encoder.grid_of(video)
+        assert grid == (frames // 2, height // 16, width // 16)
+        assert encoder(video).shape == (2, grid.size, 48)
+
+
+@pytest.mark.parametrize(
+    "shape, said",
+    [
+        ((2, 3, 3, 32, 32), "3 frames"),
+        ((2, 3, 4, 40, 32), "40 x 32 pixels"),
+        ((2, 3, 4, 32, 8), "32 x 8 pixels"),
+        ((2, 1, 4, 32, 32), "expected a video"),
+        ((3, 4, 32), "expected a video"),
+        ((2, 3, 0, 32, 32), "0 frames"),
+    ],
+)
+def test_other_sizes_are_refused(shape, said):
+    with pytest.raises(UserError, match=said):
+        seeded(SMALL)(torch.zeros(shape))
+
+
+def test_malformed_requests_are_refused():
+    encoder, video = seeded(SMALL), clip()
+    keep = torch.zeros(2, 3, dtype=torch.int64)
+    requests = [
+        (lambda: encoder(video, keep=keep.int()), "keep"),
+        (lambda: encoder(video, keep=keep[:1]), "keep"),
+        (lambda: encoder(video, levels=True), "level_layers"),
+        (lambda: encoder.features(video, layers=[3]), "blocks 0 to 2"),
+        (lambda: encoder.features(video, layers=[1, 0]), "increasing"),
+        (lambda: encoder.features(video, layers=[]), "increasing"),
+        (lambda: encoder.features(video, pool="max"), "pool='max'"),
+        (lambda: encoder.features(video, keep=keep, pool="grid"), "pool='grid'"),
+        (lambda: encoder.preprocess(torch.zeros(1, 3, 16, 16)), "does not know its preprocessing"),
+    ]
+    for request, said in requests:
+        with pytest.raises(UserError, match=said):
+            request()
+
+
+@pytest.mark.parametrize(
+    "fields, said",
+    [
+        ({"num_heads": 5}, "5 heads"),
+        ({"embed_dim": 49, "num_heads": 7}, "7 heads"),
+        ({"position": "learned"}, "position='learned'"),
+        ({"position": "sincos"}, "sincos_grid"),
+        ({"modality_embedding": True}, "image_tokenizer"),
+        ({"level_layers": (0, 1)}, "level_layers"),
+        ({"level_layers": (2, 1)}, "level_layers"),
+    ],
+)
+def test_impossible_configs_are_refused(fields, said):
+    with pytest.raises(UserError, match=said):
+        EncoderConfig(**{"embed_dim": 48, "depth": 3, "num_heads": 2, "mlp_dim": 96, **fields})
+
+
+def test_initial_weights():
+    torch.manual_seed(0)
+    encoder = VideoEncoder(EncoderConfig(128, 4, 4, 512, image_tokenizer=True, modality_embedding=True))
+    for number, block in enumerate(encoder.blocks, 1):
+        scale = (2 * number) ** -0.5
+        assert block.attn.qkv.weight.std().item() == pytest.approx(0.02, rel=0.03)
+        assert block.attn.proj.weight.std().item() == pytest.approx(0.02 * scale, rel=0.03)
+        assert block.mlp.fc2.weight.std().item() == pytest.approx(0.02 * scale, rel=0.03)
+        assert block.mlp.fc1.bias.abs().max() == 0
+        assert block.norm1.weight.eq(1).all()
+    assert encoder.patch_embed.proj.weight.std().item() == pytest.approx(0.02, rel=0.03)
+    assert 0 < encoder.img_mod_embed.abs().max() < 1e-5
+
+
+def test_built_on_meta_and_initialised_leaves_no_weight_out():
+    with torch.device("meta"):
+        encoder = VideoEncoder(LEVELS)
+    assert all(parameter.is_meta for parameter in encoder.parameters())
+    encoder.to_empty(device="cpu")
+    for parameter in encoder.parameters():
+        parameter.data.fill_(float("nan"))
+    encoder.init_weights(torch.Generator().manual_seed(5))
+    other = VideoEncoder(LEVELS)
+    other.init_weights(torch.Generator().manual_seed(5))
+    for ours, theirs in zip(encoder.parameters(), other.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_recomputing_blocks_gives_the_same_gradients():
+    encoder, video = seeded(LEVELS).train(), clip()
+    keep = torch.tensor([[0, 7, 23], [4, 5, 12]])
+    gradients = []
+    for recompute in (False, True):
+        encoder.set_grad_checkpointing(recompute)
+        encoder.zero_grad()
+        encoder(video, keep=keep, levels=True).square().sum().backward()
+        gradients.append([p.grad.clone() for p in encoder.parameters() if p.grad is not None])
+    assert all(torch.allclose(one, two, atol=1e-6) for one, two in zip(*gradients, strict=True))
+
+
+def test_every_weight_gets_a_gradient():
+    encoder = seeded(LEVELS).train()
+    (encoder(clip(), levels=True).sum() + encoder(clip(frames=1)).square().sum()).backward()
+    assert [name for name, p in encoder.named_parameters() if p.grad is None] == []
+
+
+def test_positions_matter():
+    """Swapping two patches must not merely swap two tokens."""
+    encoder, video = seeded(SMALL), clip()
+    swapped = video.clone()
+    swapped[..., :16, :16], swapped[..., 16:32, 16:32] = video[..., 16:32, 16:32], video[..., :16, :16]
+    order = torch.arange(24)
+    order[[0, 5, 12, 17]] = torch.tensor([5, 0, 17, 12])
+    assert not torch.allclose(encoder(swapped), encoder(video)[:, order], atol=1e-2)
+
+
+@torch.no_grad()
+def test_bfloat16_and_autocast_stay_close():
+    encoder, video = create_model("vit_nano").eval(), clip()
+    exact = encoder(video)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        cast = encoder(video)
+    assert (cast.float() - exact).abs().max() < 0.1
+    assert (encoder.bfloat16()(video.bfloat16()).float() - exact).abs().max() < 0.1
