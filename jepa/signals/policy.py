@@ -1,0 +1,273 @@
+"""A customer's policy: data in a YAML file, checked when it is read, named and hashed in every decision.
+
+The library ships examples and no default: what a brand or a platform minds is theirs to say. Two things are
+not theirs to switch off. A forecast never removes, labels or demotes; and a policy that speaks about
+something no probe looks at gets no silent "safe" but the decision that `when_not_assessed` names.
+"""
+
+from __future__ import annotations
+
+import difflib
+import typing
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from jepa.errors import UserError
+from jepa.signals import taxonomy
+from jepa.signals.audit import digest
+from jepa.signals.objects import (
+    ANTICIPATED_ACTIONS,
+    FINAL_ACTIONS,
+    Action,
+    Id,
+    Probability,
+    Text,
+    Unit,
+)
+
+Weight = Annotated[float, Field(ge=-10, le=10)]
+Positive = Annotated[int, Field(gt=0)]
+NotNegative = Annotated[int, Field(ge=0)]
+
+
+class _Section(BaseModel):
+    # Not strict: a person writes 1 for 1.0. Text is still no number, and an unknown key is an error.
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Meaning(_Section):
+    """What one label of a probe stands for: its IAB id, and whether it counts as a risk when it is seen."""
+
+    iab: Text | None = None
+    risk: bool = False
+
+    @field_validator("iab")
+    @classmethod
+    def _known(cls, value: str | None) -> str | None:
+        if value is not None:
+            taxonomy.lookup(value)
+        return value
+
+
+class SpanRule(_Section):
+    """When a score becomes a span: it starts at `start_at` and ends below `end_at`."""
+
+    start_at: Probability = 0.5
+    end_at: Probability = 0.35
+
+    @model_validator(mode="after")
+    def _band(self) -> SpanRule:
+        if self.end_at > self.start_at:
+            raise ValueError(
+                f"end_at={self.end_at} is above start_at={self.start_at}; a span would never hold"
+            )
+        return self
+
+
+class ForecastRule(_Section):
+    """When a curve becomes a forecast: the probability within `horizon_ms` reaches `issue_at`.
+
+    The next forecast of the same label may come after the probability fell below `rearm_at`, or after the
+    horizon.
+    """
+
+    issue_at: Probability = 0.5
+    rearm_at: Probability = 0.35
+    horizon_ms: Positive = 3000
+
+    @model_validator(mode="after")
+    def _band(self) -> ForecastRule:
+        if self.rearm_at > self.issue_at:
+            raise ValueError(
+                f"rearm_at={self.rearm_at} is above issue_at={self.issue_at}; it would always fire"
+            )
+        return self
+
+
+class Weights(_Section):
+    """What each factor of a break's score counts; risks should count against it."""
+
+    scene_end: Weight = 0.5
+    pause: Weight = 0.3
+    risk_before: Weight = -0.4
+    risk_after: Weight = -0.6
+
+
+class BreakRule(_Section):
+    """Where breaks may go."""
+
+    weights: Weights = Weights()
+    before_ms: Positive = 10000
+    after_ms: Positive = 3000
+    min_score: Annotated[float, Field(ge=-10, le=10)] = 0.1
+    min_gap_ms: NotNegative = 8000
+    edge_ms: NotNegative = 1000
+    max_breaks: Positive = 50
+    still_at: Unit = 0.6
+    still_ms: Positive = 400
+
+
+class Rule(_Section):
+    """One condition and what follows from it.
+
+    `subject` is what is judged; `signal` is what is read: `risk_before` or `risk_after` for a break, `p` for
+    a span or a forecast. `category` is an IAB id, a probe's label, or "any".
+    """
+
+    id: Id
+    subject: Literal["break", "observed", "anticipated"]
+    signal: Literal["risk_before", "risk_after", "p"]
+    category: Text = "any"
+    at_least: Probability
+    action: Action
+    reason: Text
+    queue: Text | None = None
+    human: Literal["required", "not_required"] = "required"
+
+    @model_validator(mode="after")
+    def _sensible(self) -> Rule:
+        if (self.subject == "break") != (self.signal != "p"):
+            raise ValueError(
+                f"rule {self.id}: a break is judged by risk_before or risk_after, a span or a forecast by p; "
+                f"this rule reads {self.signal} of a {self.subject}"
+            )
+        forecast = self.subject == "anticipated" or self.signal == "risk_after"
+        if forecast and self.action not in ANTICIPATED_ACTIONS:
+            raise ValueError(
+                f"rule {self.id}: a forecast may not {self.action}, since what it speaks of has not "
+                "happened; "
+                f"choose one of {', '.join(sorted(ANTICIPATED_ACTIONS))}"
+            )
+        if self.action == "skip":
+            raise ValueError(f"rule {self.id}: skip is what layout does; choose hold, move or review")
+        if self.action in FINAL_ACTIONS and self.subject == "break":
+            raise ValueError(
+                f"rule {self.id}: {self.action} is for content, not for a break; choose hold or move"
+            )
+        if self.action in FINAL_ACTIONS and self.human == "required" and self.queue is None:
+            raise ValueError(
+                f"rule {self.id}: {self.action} needs a person, so name the queue, or say human: not_required"
+            )
+        return self
+
+
+class Policy(_Section):
+    """A whole policy file. `policy` is its name, `version` its version; both are printed in every
+    decision."""
+
+    policy: Id
+    version: Text
+    about: Text
+    labels: dict[str, Meaning] = {}
+    observed: SpanRule = SpanRule()
+    forecast: ForecastRule = ForecastRule()
+    breaks: BreakRule = BreakRule()
+    tags_at: Probability = 0.5
+    when_not_assessed: Literal["allow", "hold", "review"] = "review"
+    rules: list[Rule] = []
+
+    @model_validator(mode="after")
+    def _distinct(self) -> Policy:
+        names = [rule.id for rule in self.rules]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"the rule ids {', '.join(twice)} are used more than once")
+        for rule in self.rules:
+            if rule.category not in ("any", *self.labels) and rule.category not in taxonomy.categories():
+                near = difflib.get_close_matches(rule.category, self.labels, n=2) or taxonomy.near_misses(
+                    rule.category
+                )
+                hint = f"; did you mean {' or '.join(near)}?" if near else ""
+                raise ValueError(
+                    f"rule {rule.id}: {rule.category!r} is neither a label of this policy nor an IAB id{hint}"
+                )
+        return self
+
+    def category(self, label: str) -> str | None:
+        """The IAB id that this policy gives to a probe's label."""
+        return self.labels[label].iab if label in self.labels else None
+
+    def matches(self, wanted: str, label: str) -> bool:
+        """Whether a rule's category covers a label: by name, by IAB id, or because it covers any."""
+        return wanted in ("any", label) or (wanted == self.category(label) and wanted is not None)
+
+    def sha256(self) -> str:
+        """Hash of the policy's meaning: comments and the order of keys do not count, defaults do."""
+        return digest(self.model_dump(mode="json"))
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader that refuses a key given twice, of which YAML would keep the last one in silence."""
+
+
+def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
+    seen: set[Any] = set()
+    for key_node, _ in node.value:
+        key = loader.construct_object(key_node, deep=True)
+        if key in seen:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"the key {key!r} appears twice", key_node.start_mark
+            )
+        seen.add(key)
+    return loader.construct_mapping(node, deep=True)
+
+
+_Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+
+
+def read_policy(path: str | Path) -> Policy:
+    """Reads and checks a policy file.
+
+    Raises:
+        UserError: missing, not YAML, an unknown key (named, with similar ones), or a value that makes no
+        sense.
+    """
+    try:
+        text = Path(path).read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(
+            f"cannot read the policy {path}: {getattr(error, 'strerror', None) or error}. Give the path "
+            "of a YAML file; "
+            "configs/policy holds examples to copy."
+        ) from error
+    try:
+        # _Loader derives from SafeLoader: no tag can build anything but plain data.
+        data = yaml.load(text, Loader=_Loader)
+    except (yaml.YAMLError, TypeError) as error:
+        detail = " ".join(str(error).split())
+        raise UserError(f"the policy {path} is not valid YAML: {detail}. Correct that place.") from error
+    if not isinstance(data, dict):
+        raise UserError(
+            f"the policy {path} holds no keys. Copy an example from configs/policy and change it."
+        )
+    try:
+        return Policy.model_validate(data)
+    except ValidationError as error:
+        lines = [_explain(problem["loc"], problem) for problem in error.errors()]
+        raise UserError(f"the policy {path} is refused: {'; '.join(lines)}.") from error
+
+
+def _explain(where: tuple[int | str, ...], problem: Any) -> str:
+    place = ".".join(str(step) for step in where)
+    if problem["type"] != "extra_forbidden":
+        message = problem["msg"].removeprefix("Value error, ").rstrip(".")
+        message = message[:1].lower() + message[1:] if message.startswith("Input") else message
+        return f"{place}: {message}" if place else message
+    known = _keys_at(where[:-1])
+    near = difflib.get_close_matches(str(where[-1]), known, n=2, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"the keys there are {', '.join(known)}"
+    return f"{place} is not a key of a policy; {hint}"
+
+
+def _keys_at(where: tuple[int | str, ...]) -> list[str]:
+    """The keys that a policy knows at a place such as ("rules", 3)."""
+    model: type[BaseModel] = Policy
+    for step in where:
+        annotation = model.model_fields[step].annotation if step in model.model_fields else None
+        inner = [annotation, *typing.get_args(annotation)]
+        models = [kind for kind in inner if isinstance(kind, type) and issubclass(kind, BaseModel)]
+        model = models[0] if models else model
+    return sorted(model.model_fields)

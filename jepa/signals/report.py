@@ -1,0 +1,365 @@
+"""One HTML page per video that needs no network: what was seen, foreseen and decided, and on which evidence.
+
+Geometry is worked out here, words and looks are in `assets/report.html.j2`. Every text goes through Jinja's
+autoescaping, and the page carries a content security policy that lets it load nothing and run one script,
+whose hash it names.
+"""
+
+from __future__ import annotations
+
+import base64
+import bisect
+import functools
+import hashlib
+from collections.abc import Sequence
+from importlib import resources
+from typing import Any
+
+import jinja2
+import markupsafe
+
+from jepa.signals import taxonomy
+from jepa.signals.ledger import statistics_of
+from jepa.signals.objects import Anticipated, Break, Observed
+from jepa.signals.scan import Scan
+from jepa.signals.schema import SignalsDocument
+
+_LEFT, _RIGHT, _WIDTH = 118.0, 12.0, 1100.0
+_CURVE = 58  # height of a risk lane
+_POINTS = 900  # points of a curve; more cannot be told apart on a screen
+_LANES_MOST = 8
+# Okabe and Ito's colours, told apart by colour-blind readers too.
+_COLOURS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f6bd6", "#8a8a00")
+_STATUS_WORDS = {
+    "confirmed": "came true",
+    "refuted": "did not come true",
+    "expired": "cut off by the end",
+    "open": "nobody can tell",
+}
+
+
+def render(document: SignalsDocument, scan: Scan, truth: dict[str, Any] | None = None) -> str:
+    """The page.
+
+    Args:
+        document: what was found.
+        scan: gives the pictures.
+        truth: a toy-world truth file, to be drawn beside the forecasts.
+    """
+    template = _environment().get_template("report.html.j2")
+    script = _asset("report.js")
+    chart = _Chart(document, truth)
+    stamp = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return template.render(
+        doc=document,
+        chart=chart.build(),
+        data=_data(document, scan, chart.colours),
+        breaks=[_break(document, scan, item) for item in document.ads.breaks],
+        evidence=_evidence(document, scan),
+        decisions={decision.id: decision for decision in document.decisions},
+        ledger=statistics_of(document.anticipated, document.asset.duration_ms),
+        words=_STATUS_WORDS,
+        categories=taxonomy.categories(),
+        verdicts=_counts(document),
+        truth=truth,
+        script=markupsafe.Markup(script),
+        script_hash=stamp,
+        style=markupsafe.Markup(_asset("report.css")),
+    )
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("jepa.signals", "assets"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["clock"] = clock
+    environment.filters["pct"] = lambda p: f"{100 * p:.0f} %"
+    return environment
+
+
+@functools.cache
+def _asset(name: str) -> str:
+    return resources.files("jepa.signals").joinpath(f"assets/{name}").read_text("utf-8")
+
+
+def clock(milliseconds: float) -> str:
+    """Milliseconds as m:ss.t, with hours where there are any."""
+    tenths = round(milliseconds / 100)
+    hours, minutes, seconds = tenths // 36000, tenths // 600 % 60, tenths % 600 / 10
+    return f"{hours}:{minutes:02d}:{seconds:04.1f}" if hours else f"{minutes}:{seconds:04.1f}"
+
+
+def _picture(jpeg: bytes | None) -> str | None:
+    return None if jpeg is None else f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
+
+
+def _counts(document: SignalsDocument) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for item in document.ads.breaks:
+        counts[item.verdict] = counts.get(item.verdict, 0) + 1
+    return counts
+
+
+def _data(document: SignalsDocument, scan: Scan, colours: dict[str, str]) -> dict[str, Any]:
+    """What the page's script reads: pictures, scores, and the moments that keys jump to."""
+    tracks, horizon = document.tracks, _shown_horizon(document)
+    moments = [
+        *(item.at_ms for item in document.ads.breaks),
+        *(item.issued_at_ms for item in document.anticipated),
+        *(item.start_ms for item in document.observed),
+    ]
+    return {
+        "duration": document.asset.duration_ms,
+        "stride": document.run.encoder.stride_ms,
+        "left": _LEFT,
+        "width": _WIDTH - _LEFT - _RIGHT,
+        "ends": tracks.window_end_ms,
+        "observed": [
+            {"label": track.label, "p": track.p, "colour": colours[track.label]} for track in tracks.observed
+        ],
+        "anticipated": [
+            {"label": track.label, "p": track.p, "colour": colours[track.label]}
+            for track in tracks.anticipated
+            if track.within_ms == horizon
+        ],
+        "shots": [[shot.id, shot.start_ms, shot.end_ms] for shot in document.timeline.shots],
+        "scenes": [
+            [segment.scene, [tag.label for tag in segment.tags[:6]]] for segment in document.ads.segments
+        ],
+        "sceneTimes": [[scene.id, scene.start_ms, scene.end_ms] for scene in document.timeline.scenes],
+        "strip": [[at_ms, _picture(jpeg)] for at_ms, jpeg in scan.strip],
+        "moments": sorted(set(moments)),
+    }
+
+
+def _shown_horizon(document: SignalsDocument) -> int:
+    """The horizon that the page draws: the one that forecasts were issued for, else a middle one."""
+    if document.anticipated:
+        return document.anticipated[0].horizon_ms
+    horizons = sorted({track.within_ms for track in document.tracks.anticipated})
+    return horizons[len(horizons) // 2] if horizons else 0
+
+
+def _nearest(scan: Scan, at_ms: int) -> str | None:
+    times = [moment for moment, _ in scan.strip]
+    place = max(0, bisect.bisect_right(times, at_ms) - 1)
+    return _picture(scan.strip[place][1]) if times else None
+
+
+def _break(document: SignalsDocument, scan: Scan, item: Break) -> dict[str, Any]:
+    widest = max((abs(factor.part) for factor in item.factors), default=0.0) or 1.0
+    decision = next(decision for decision in document.decisions if decision.id == item.decision)
+    return {
+        "item": item,
+        "decision": decision,
+        "bars": [(factor, 100 * abs(factor.part) / widest) for factor in item.factors],
+        "before": _nearest(scan, max(0, item.at_ms - 500)),
+        "after": _nearest(scan, item.at_ms + 500),
+    }
+
+
+def _evidence(document: SignalsDocument, scan: Scan) -> list[dict[str, Any]]:
+    by_frame = {(seen.frame, seen.end_ms): seen.jpeg for seen in scan.evidence.values()}
+    users: dict[str, list[str]] = {}
+    signals: list[Observed | Anticipated] = [*document.observed, *document.anticipated]
+    for signal in signals:
+        for name in signal.evidence:
+            users.setdefault(name, []).append(f"{signal.id} {signal.label}")
+    return [
+        {
+            "item": item,
+            "picture": _picture(by_frame.get((item.frame, item.end_ms))),
+            "users": users.get(item.id, []),
+        }
+        for item in document.evidence
+    ]
+
+
+class _Chart:
+    """The timeline as plain numbers: lanes from top to bottom, time from left to right."""
+
+    def __init__(self, document: SignalsDocument, truth: dict[str, Any] | None) -> None:
+        self.document, self.truth = document, truth
+        self.scale = (_WIDTH - _LEFT - _RIGHT) / document.asset.duration_ms
+        self.top = 0.0
+        self.labels = self._ranked()
+        self.colours = {label: _COLOURS[i % len(_COLOURS)] for i, label in enumerate(self.labels)}
+
+    def _ranked(self) -> list[str]:
+        """Labels by their highest score, so that the lanes that matter come first."""
+        highest: dict[str, float] = {}
+        for track in self.document.tracks.observed:
+            highest[track.label] = max(track.p, default=0.0)
+        for curve in self.document.tracks.anticipated:
+            highest[curve.label] = max([highest.get(curve.label, 0.0), *curve.p])
+        return sorted(highest, key=lambda label: (-highest[label], label))
+
+    def x(self, at_ms: float) -> float:
+        """Time to pixels."""
+        clipped = min(max(at_ms, 0.0), self.document.asset.duration_ms)
+        return round(_LEFT + clipped * self.scale, 2)
+
+    def take(self, height: float) -> float:
+        """The top of the next lane."""
+        top = self.top
+        self.top += height
+        return top
+
+    def build(self) -> dict[str, Any]:
+        """All lanes; the template draws them in this order."""
+        document = self.document
+        strip = self.take(62)
+        shots = self._boxes(document.timeline.shots, 16)
+        scenes = self._boxes(document.timeline.scenes, 22)
+        lanes, omitted = self._curves()
+        forecasts = self._forecasts()
+        breaks = self._breaks()
+        truth = self._truth()
+        axis = self.take(24)
+        return {
+            "strip": strip,
+            "shots": shots,
+            "scenes": scenes,
+            "curves": lanes,
+            "omitted": omitted,
+            "forecasts": forecasts,
+            "breaks": breaks,
+            "truth": truth,
+            "axis": axis,
+            "ticks": self._ticks(),
+            "height": round(self.top, 1),
+            "width": _WIDTH,
+            "left": _LEFT,
+            "right": _RIGHT,
+            "horizon_ms": _shown_horizon(document),
+        }
+
+    def _boxes(self, spans: Sequence[Any], height: float) -> dict[str, Any]:
+        top = self.take(height + 4)
+        rows = [
+            {
+                "id": span.id,
+                "x": self.x(span.start_ms),
+                "w": self._wide(span.start_ms, span.end_ms),
+                "ms": span.start_ms,
+            }
+            for span in spans
+        ]
+        return {"y": top, "h": height, "rows": rows}
+
+    def _wide(self, start_ms: float, end_ms: float) -> float:
+        return max(1.0, round(self.x(end_ms) - self.x(start_ms), 2))
+
+    def _curves(self) -> tuple[list[dict[str, Any]], list[str]]:
+        tracks, horizon = self.document.tracks, _shown_horizon(self.document)
+        seen = {track.label: track.p for track in tracks.observed}
+        foreseen = {track.label: track.p for track in tracks.anticipated if track.within_ms == horizon}
+        lanes = []
+        for label in self.labels[:_LANES_MOST]:
+            top = self.take(_CURVE + 10)
+            spans = [span for span in self.document.observed if span.label == label]
+            lanes.append(
+                {
+                    "label": label,
+                    "y": top,
+                    "h": _CURVE,
+                    "colour": self.colours[label],
+                    "observed": self._line(seen[label], top) if label in seen else None,
+                    "area": self._area(seen[label], top) if label in seen else None,
+                    "anticipated": self._line(foreseen[label], top) if label in foreseen else None,
+                    "spans": [
+                        {"id": s.id, "x": self.x(s.start_ms), "w": self._wide(s.start_ms, s.end_ms), "p": s.p}
+                        for s in spans
+                    ],
+                    "truth": [
+                        self.x(1000 * float(hazard["onset_s"]))
+                        for hazard in (self.truth or {}).get("hazards", [])
+                        if hazard["category"] == label
+                    ],
+                }
+            )
+        return lanes, self.labels[_LANES_MOST:]
+
+    def _thin(self, p: Sequence[float]) -> list[tuple[int, float]]:
+        """At most `_POINTS` points: the highest of each bin, so that no peak is lost."""
+        ends = self.document.tracks.window_end_ms
+        step = max(1, -(-len(ends) // _POINTS))
+        kept = [
+            max(range(i, min(i + step, len(ends))), key=lambda j: p[j]) for i in range(0, len(ends), step)
+        ]
+        return [(ends[j], p[j]) for j in kept]
+
+    def _line(self, p: Sequence[float], top: float) -> str:
+        points = [f"{self.x(at):.1f},{top + _CURVE * (1 - value):.1f}" for at, value in self._thin(p)]
+        if len(points) == 1:  # a line needs two points
+            points.append(f"{_WIDTH - _RIGHT:.1f},{points[0].split(',')[1]}")
+        return " ".join(points)
+
+    def _area(self, p: Sequence[float], top: float) -> str:
+        line = self._line(p, top).split(" ")
+        first, last = line[0].split(",")[0], line[-1].split(",")[0]
+        return " ".join([f"{first},{top + _CURVE}", *line, f"{last},{top + _CURVE}"])
+
+    def _forecasts(self) -> dict[str, Any]:
+        """Forecasts as bars from issue to horizon, stacked so that none hides another."""
+        free: list[int] = []
+        bars = []
+        for item in self.document.anticipated:
+            until = item.issued_at_ms + item.horizon_ms
+            row = next((i for i, end in enumerate(free) if end <= item.issued_at_ms), len(free))
+            free[row : row + 1] = [until]
+            onset = item.resolution.onset_ms
+            bars.append(
+                {
+                    "id": item.id,
+                    "label": item.label,
+                    "status": item.resolution.status,
+                    "x": self.x(item.issued_at_ms),
+                    "w": self._wide(item.issued_at_ms, until),
+                    "row": row,
+                    "onset": None if onset is None else self.x(onset),
+                    "ms": item.issued_at_ms,
+                }
+            )
+        top = self.take(13 * max(1, len(free)) + 8)
+        return {"y": top, "h": 13 * max(1, len(free)), "rows": bars}
+
+    def _breaks(self) -> dict[str, Any]:
+        rows = [
+            {"id": item.id, "x": self.x(item.at_ms), "verdict": item.verdict, "ms": item.at_ms}
+            for item in self.document.ads.breaks
+        ]
+        return {"y": self.take(30), "h": 24, "rows": rows}
+
+    def _truth(self) -> dict[str, Any] | None:
+        if self.truth is None:
+            return None
+        hazards = [
+            {"x": self.x(1000 * float(item["onset_s"])), "label": str(item["category"])}
+            for item in self.truth.get("hazards", [])
+        ]
+        breaks = [
+            {
+                "x": self.x(1000 * float(item["time_s"])),
+                "good": bool(item["good"]),
+                "why": str(item["reason"]),
+            }
+            for item in self.truth.get("breaks", [])
+        ]
+        return {"y": self.take(44), "h": 38, "hazards": hazards, "breaks": breaks}
+
+    def _ticks(self) -> list[dict[str, Any]]:
+        duration = self.document.asset.duration_ms
+        steps = [
+            100,
+            200,
+            500,
+            *(1000 * s for s in (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600)),
+        ]
+        step = next((s for s in steps if duration / s <= 12), 3_600_000 * max(1, duration // 43_200_000))
+        return [{"x": self.x(at), "text": clock(at)} for at in range(0, duration + 1, step)]

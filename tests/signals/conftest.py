@@ -1,0 +1,136 @@
+"""Tiny videos whose truth is their colour, and a scorer that reads it.
+
+Red is the risk: p of "red" is the red level of a window's last frame. Green announces it: p that "red" starts
+is the green level, less for near horizons. So every score can be worked out by hand, and none can see the
+future.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import torch
+
+from jepa.signals.objects import Calibration, ProbeFacts
+from jepa.signals.scores import ClipSpec, Signal, WindowScores
+
+FPS = 10
+POLICY = """
+policy: test
+version: "1"
+about: for tests
+labels:
+  red: {iab: I4GWl6, risk: true}
+  bright: {iab: "483"}
+breaks: {min_score: -1.0, min_gap_ms: 500, edge_ms: 200, before_ms: 2000, after_ms: 1000, still_ms: 300}
+forecast: {issue_at: 0.5, rearm_at: 0.3, horizon_ms: 1000}
+rules:
+  - {id: after, subject: break, signal: risk_after, category: I4GWl6, at_least: 0.5, action: hold, queue: ads,
+    reason: Red ahead.}
+  - {id: before, subject: break, signal: risk_before, category: red, at_least: 0.5, action: move, reason: Red
+    before.}
+  - {id: seen, subject: observed, signal: p, category: I4GWl6, at_least: 0.6, action: remove, queue: people,
+    reason: Red.}
+  - {id: foreseen, subject: anticipated, signal: p, category: any, at_least: 0.6, action: review, queue: live,
+    reason: Soon red.}
+"""
+
+
+class ColourScorer:
+    """Reads colours; see the head of this file."""
+
+    encoder_name = "colour"
+    encoder_sha256 = "a" * 64
+    specs = (ClipSpec(4, 10.0), ClipSpec(2, 5.0))
+    probes = (
+        ProbeFacts(
+            id="see",
+            task="classify",
+            weights_sha256="b" * 64,
+            labels=["red", "bright"],
+            calibration="cal",
+            trained_on="colours",
+        ),
+        ProbeFacts(
+            id="foresee",
+            task="anticipate",
+            weights_sha256="c" * 64,
+            labels=["red"],
+            calibration="cal",
+            trained_on="colours",
+        ),
+    )
+    calibrations = (Calibration(id="cal", method="none"),)
+    observed = (Signal("see", "red"), Signal("see", "bright"))
+    anticipated = (Signal("foresee", "red"),)
+    horizons_ms = (500, 1000, 2000)
+    base_rates = np.array([[0.01, 0.02, 0.04]])
+    tags = observed
+
+    def __init__(self) -> None:
+        self.windows = 0
+
+    def prepare(self, frame: torch.Tensor) -> torch.Tensor:
+        return frame.float()[:, ::4, ::4] / 255
+
+    def score(self, clips: Sequence[torch.Tensor]) -> WindowScores:
+        assert [clip.shape[2] for clip in clips] == [4, 2]
+        self.windows += clips[0].shape[0]
+        red, green, blue = clips[0][:, :, -1].mean(dim=(2, 3)).double().numpy().T
+        seen = np.stack([red, blue], axis=1)
+        foreseen = green[:, None, None] * np.array([0.5, 1.0, 1.0])[None, None]
+        return WindowScores(seen, foreseen, seen)
+
+
+def write_video(path: Path, colours: Sequence[tuple[int, int, int]], fps: int = FPS, size: int = 32) -> Path:
+    """A lossless H.264 video of plain colours with a grain that is the same in every frame."""
+    grain = np.random.default_rng(0).integers(0, 6, (size, size, 1))
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264rgb", rate=fps, options={"qp": "0", "bf": "2"})
+        stream.width = stream.height = size
+        stream.pix_fmt = (
+            "rgb24" if "rgb24" in [f.name for f in stream.codec_context.codec.video_formats] else "bgr0"
+        )
+        for colour in colours:
+            image = np.clip(np.array(colour) + grain, 0, 255).astype(np.uint8)
+            for packet in stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")):
+                container.mux(packet)
+        for packet in stream.encode():
+            container.mux(packet)
+    return path
+
+
+def story(*parts: tuple[int, tuple[int, int, int]]) -> list[tuple[int, int, int]]:
+    """Colours frame by frame from (frames, colour) pairs."""
+    return [colour for count, colour in parts for _ in range(count)]
+
+
+CALM, OMEN, RED, BLUE = (20, 20, 20), (20, 200, 20), (220, 20, 20), (10, 10, 230)
+PLAIN_STORY = story((15, CALM), (6, OMEN), (12, RED), (20, BLUE), (8, OMEN), (25, CALM), (6, OMEN))
+
+
+@pytest.fixture
+def policy_file(tmp_path: Path) -> Path:
+    path = tmp_path / "policy.yaml"
+    path.write_text(POLICY)
+    return path
+
+
+@pytest.fixture
+def video(tmp_path: Path) -> Path:
+    """Calm, omen, red (confirmed), blue, omen without red (refuted), calm, omen at the very end (expired)."""
+    return write_video(tmp_path / "story.mp4", PLAIN_STORY)
+
+
+@pytest.fixture
+def make_video(tmp_path: Path) -> Callable[..., Path]:
+    return lambda name, colours, **more: write_video(tmp_path / name, colours, **more)
+
+
+@pytest.fixture
+def scorer() -> ColourScorer:
+    return ColourScorer()
