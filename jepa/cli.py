@@ -89,7 +89,9 @@ def _help(name: str) -> str:
     from jepa.config import COMMANDS, config_class, configs_folder, describe_keys
 
     rows = list(describe_keys(config_class(COMMANDS[name])))
-    wide = max(len(f"{key}={default}") for key, default, _ in rows if len(f"{key}={default}") < 48)
+    wide = max(
+        [len(f"{key}={default}") for key, default, _ in rows if len(f"{key}={default}") < 48], default=0
+    )
     lines = [f"usage: jepa {name} key=value ...\n\n{COMMANDS[name].summary}\n"]
     for key, default, meaning in rows:
         lines.append(f"  {f'{key}={default}':<{wide}}  {meaning}")

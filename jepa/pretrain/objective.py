@@ -25,7 +25,7 @@ class ObjectiveConfig:
     predict: str = "latents"
     """latents: features of the target encoder (V-JEPA 2); pixels: the patches themselves (masked autoencoding)"""
     levels: list[int] = field(default_factory=lambda: [-1])
-    """latents only: the blocks whose output is predicted, rising, -1 the last (V-JEPA 2); several as in V-JEPA 2.1"""
+    """latents only: predicted depths, rising; 0 the patch embedding, k the output of block k, -1 the last (V-JEPA 2)"""
     distance: str = "l1"
     """l1, l2 (mean squared) or smooth_l1, averaged over tokens and channels"""
 
@@ -91,26 +91,29 @@ def gather_tokens(tokens: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
 def latent_targets(target_encoder: VideoEncoder, video: torch.Tensor, levels: Sequence[int]) -> torch.Tensor:
     """Features of all tokens of the full clip, [B, N, D * levels], each level layer-normed without affine.
 
-    The normalisation on top of the encoder's own norm is what keeps the loss from shrinking the targets
+    Level 0 is the patch embedding, level k the output of block k, -1 the last. The normalisation on top of the
+    encoder's own norm is what keeps the loss from shrinking the targets
     (V-JEPA 2, arXiv 2506.09985; several levels as in V-JEPA 2.1, arXiv 2603.14482).
     """
     depth = target_encoder.config.depth
-    features = target_encoder.features(video, layers=[level % depth for level in levels])
+    numbers = [level + depth + 1 if level < 0 else level for level in levels]
+    features = [target_encoder.patch_embed(video)] if 0 in numbers else []
+    if blocks := [number - 1 for number in numbers if number > 0]:
+        features += target_encoder.features(video, layers=blocks)
     return torch.cat([F.layer_norm(f.float(), f.shape[-1:]) for f in features], dim=-1)
 
 
 @torch.no_grad()
-def pixel_targets(video: torch.Tensor, tubelet_frames: int, patch_px: int, eps: float = 1e-6) -> torch.Tensor:
-    """The pixels of each token's tubelet, [B, N, tubelet_frames * patch_px**2 * C], standardised per token.
+def pixel_targets(video: torch.Tensor, tubelet_frames: int, patch_px: int) -> torch.Tensor:
+    """The pixels of each token's tubelet, [B, N, tubelet_frames * patch_px**2 * C], as normalised for the encoder.
 
-    Per-patch standardisation as in masked autoencoders (MAE, arXiv 2111.06377, section 4; VideoMAE, arXiv 2203.12602).
+    Masked autoencoding (MAE, arXiv 2111.06377; VideoMAE, arXiv 2203.12602), without their standardisation per patch:
+    on a plain wall that turns codec noise into the larger part of the target.
     """
-    patches = rearrange(
+    return rearrange(
         video.float(),
         "b c (t f) (h p) (w q) -> b (t h w) (f p q c)",
         f=tubelet_frames,
         p=patch_px,
         q=patch_px,
     )
-    mean, variance = patches.mean(-1, keepdim=True), patches.var(-1, keepdim=True)
-    return (patches - mean) / (variance + eps).sqrt()

@@ -1,0 +1,73 @@
+import subprocess
+import sys
+
+import pytest
+
+from jepa.cli import main
+from jepa.config import COMMANDS, config_class, describe_keys
+
+
+def run(capsys, *arguments):
+    code = main(list(arguments))
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["pretrian"], ["pretrian", "Did you mean 'pretrain'"]),
+        (["pretrain", "data.rooot=x", "out=y"], ["data.rooot", "Did you mean data.root"]),
+        (["pretrain", "out=y"], ["needs data.root=..."]),
+        (["pretrain", "data.root=x", "out=y", "data.crop_px=wide"], ["data.crop_px", "'wide'"]),
+        (["pretrain", "data.root=x", "out=y", "train.steps=1.5"], ["train.steps", "1.5"]),
+        (["pretrain", "data.root=x", "out=y", "recipe=none_such"], ["none_such", "recipes are"]),
+        (["pretrain", "data.root=x", "out=y", "masks.0.kind=tubes"], ["tubes", "blocks"]),
+        (["pretrain", "data.root=/no/such/folder", "out=y"], ["/no/such/folder", "does not exist"]),
+        (["pretrain", "out"], ["'out'", "key=value"]),
+        (["pretrain", "--cfg", "hydra"], ["--cfg job"]),
+        (["export", "run=/no/such/run", "out=y"], ["/no/such/run", "no checkpoint"]),
+    ],
+    ids=lambda value: value[-1] if isinstance(value, list) and "=" in value[-1] else None,
+)
+def test_mistakes_end_with_2_and_one_paragraph(capsys, tmp_path, monkeypatch, arguments, words):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run(capsys, *arguments)
+    assert code == 2
+    assert out == ""
+    assert err.startswith("jepa: ")
+    assert err.count("\n") == 1
+    for word in words:
+        assert word in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_mistake_shows_no_traceback_in_a_real_process():
+    result = subprocess.run(
+        [sys.executable, "-m", "jepa.cli", "pretrain", "data.rooot=x"], capture_output=True, text=True
+    )
+    assert result.returncode == 2
+    assert "Traceback" not in result.stderr
+
+
+def test_the_resulting_configuration_can_be_printed(capsys):
+    code, out, _ = run(capsys, "pretrain", "data.root=videos", "out=runs/a", "train.steps=7", "--cfg", "job")
+    assert code == 0
+    assert "steps: 7" in out
+    assert "root: videos" in out
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_key_of_every_command_is_explained(capsys, name):
+    code, out, _ = run(capsys, name, "--help")
+    assert code == 0
+    for key, _, meaning in describe_keys(config_class(COMMANDS[name])):
+        assert key in out
+        assert len(meaning) > 10, f"{name} {key} has no doc line"
+
+
+def test_the_overview_names_every_command(capsys):
+    code, out, _ = run(capsys)
+    assert code == 0
+    for name in COMMANDS:
+        assert name in out
