@@ -24,8 +24,6 @@ _BLOCK = 16  # frames fetched together when every frame is wanted
 class _GuardedFile:
     """The parts that both share. Subclasses supply `_fetch`."""
 
-    package: str
-
     def __init__(self, source: Source, name: str, limits: LimitsConfig, threads: int) -> None:
         self.name = name
         self._guard = PyAvFile(source, name, limits, threads=threads)
@@ -70,12 +68,6 @@ class _GuardedFile:
     def _fetch(self, places: list[int]) -> Iterator[np.ndarray]:
         raise NotImplementedError
 
-    def _check_count(self, count: int) -> None:
-        # Numbers mean the same frame in both only if both see the same frames.
-        if count != len(self._moments):
-            reason = f"{self.package} finds {count} frames where the file shows {len(self._moments)}; use backend=pyav"
-            raise VideoError(self.name, "probe", reason)
-
     def close(self) -> None:
         """See PyAvFile."""
         self._guard.close()
@@ -83,8 +75,6 @@ class _GuardedFile:
 
 class TorchcodecFile(_GuardedFile):
     """Pixels from torchcodec, which uses the system's FFmpeg; raises UserError where it is missing."""
-
-    package = "torchcodec"
 
     def __init__(self, source: Source, name: str, limits: LimitsConfig, threads: int) -> None:
         try:
@@ -104,19 +94,20 @@ class TorchcodecFile(_GuardedFile):
             )
         except (RuntimeError, ValueError) as error:
             raise VideoError(name, "open", _first_line(error)) from None
-        self._check_count(len(self._decoder))
 
     def _fetch(self, places: list[int]) -> Iterator[np.ndarray]:
+        # By time, because its frame numbers also count VP9 frames that are never shown.
+        wanted = self._moments[places]
         try:
-            yield from self._decoder.get_frames_at(places).data.numpy()
+            batch = self._decoder.get_frames_played_at((wanted + 1e-5).tolist())  # against rounding down
         except (RuntimeError, IndexError, ValueError) as error:
             raise VideoError(self.name, "decode", _first_line(error)) from None
+        _check_times(self.name, "torchcodec", wanted, batch.pts_seconds.numpy())
+        yield from batch.data.numpy()
 
 
 class DecordFile(_GuardedFile):
     """Pixels from decord, whose FFmpeg dates from 2021; raises UserError where it is missing."""
-
-    package = "decord"
 
     def __init__(self, source: Source, name: str, limits: LimitsConfig, threads: int) -> None:
         try:
@@ -138,13 +129,29 @@ class DecordFile(_GuardedFile):
         except (decord.DECORDError, RuntimeError, UnicodeError) as error:
             raise VideoError(name, "open", _first_line(error)) from None
         self._errors = (decord.DECORDError, RuntimeError, IndexError)
-        self._check_count(len(self._reader))
+        moments = self._reader.get_frame_timestamp(list(range(len(self._reader))))[:, 0]
+        _check_times(name, "decord", self._moments, moments + self.start_s)
+        if self._guard.bit_depth > 8:
+            raise VideoError(
+                name, "convert", "decord's old FFmpeg rounds 10-bit colour differently; use backend=pyav"
+            )
 
     def _fetch(self, places: list[int]) -> Iterator[np.ndarray]:
         try:
             yield from self._reader.get_batch(places).asnumpy()
         except self._errors as error:
             raise VideoError(self.name, "decode", _first_line(error)) from None
+
+
+def _check_times(name: str, package: str, wanted: np.ndarray, got: np.ndarray) -> None:
+    """Refuses to mistake one frame for another: the other reader has to see the same frames at the same times."""
+    if len(wanted) != len(got):
+        reason = f"{package} finds {len(got)} frames where the file shows {len(wanted)}; use backend=pyav"
+        raise VideoError(name, "probe", reason)
+    if np.abs(wanted - got).max(initial=0.0) > 2 * TOLERANCE_S:
+        raise VideoError(
+            name, "probe", f"{package} places frames at other times than the file does; use backend=pyav"
+        )
 
 
 def _first_line(error: Exception) -> str:

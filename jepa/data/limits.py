@@ -38,7 +38,7 @@ _REFUSED_OPENINGS = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass
 class LimitsConfig:
     """Limits on one video file, and whether it is decoded in a child process."""
 

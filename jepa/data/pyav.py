@@ -19,8 +19,8 @@ import av
 import av.error
 import numpy as np
 from av.stream import Disposition
-from av.video.reformatter import VideoReformatter
 
+from jepa.data.colour import ToRgb, bits_of
 from jepa.data.info import AS_CODED, Orientation, VideoInfo, display_size, read_orientation, upright
 from jepa.data.limits import CONTAINERS, LimitsConfig, check_opening, check_path
 from jepa.data.plan import HIDDEN, plan
@@ -59,7 +59,6 @@ class PyAvFile:
     ) -> None:
         self.name, self.limits, self.lenient = name, limits, lenient
         self._source, self._threads = source, threads
-        self._reformatter = VideoReformatter()
         self._times: np.ndarray | None = None
         self._info: VideoInfo | None = None
         self._orientation: Orientation | None = None
@@ -103,6 +102,7 @@ class PyAvFile:
         if self._threads != 1:
             self._context.thread_type = "AUTO"
         self._coded = (self._context.width, self._context.height)
+        self._to_rgb = ToRgb(*self._coded)
         self._unit = float(self._stream.time_base)
         self._aspect = float(self._stream.sample_aspect_ratio or self._context.sample_aspect_ratio or 1)
         self._fresh = True  # at the first packet, with a clean decoder
@@ -131,6 +131,11 @@ class PyAvFile:
         self._container.close()
 
     # ------------------------------------------------------------------------------------------ what is known
+
+    @property
+    def bit_depth(self) -> int:
+        """Bits of one brightness sample."""
+        return bits_of(self._context)
 
     def _probe(self) -> tuple[float, float]:
         if min(self._coded) <= 0:
@@ -433,18 +438,13 @@ class PyAvFile:
             yield held_pts * self._unit, array
 
     def _rgb(self, frame: Any) -> np.ndarray:
-        """Upright uint8 [H, W, 3]; alpha dropped, 10 bits rounded, matrix and range by the frame's own tags."""
-        width, height = self._coded  # a stream that changes its size half-way is brought back to the first
+        """Upright uint8 [H, W, 3] of the coded size."""
         self._check_pixels(frame.width, frame.height)
         try:
-            rgb = self._reformatter.reformat(frame, width=width, height=height, format="rgb24", threads=1)
+            array = self._to_rgb(frame)
         except (av.error.FFmpegError, ValueError) as error:
             raise VideoError(self.name, "convert", _reason(error)) from None
-        plane = rgb.planes[0]
-        view: np.ndarray = np.ndarray(
-            (height, width, 3), np.uint8, memoryview(plane), strides=(plane.line_size, 3, 1)
-        )
-        return upright(view, self._orientation or AS_CODED)
+        return upright(array, self._orientation or AS_CODED)
 
 
 class _SkippedTooMuchError(Exception):
@@ -457,7 +457,8 @@ def _with_end(packets: Iterable[Any]) -> Iterator[Any]:
 
 
 def _reason(error: Exception) -> str:
+    if isinstance(error, av.error.InvalidDataError):
+        return "invalid data: the file is damaged, cut off, encrypted, or of a kind that is not opened"
     if isinstance(error, av.error.FFmpegError):
-        log = str(error.log[-1]).strip() if error.log else ""
-        return (error.strerror or str(error)) + (f" ({log})" if log else "")
+        return error.strerror or str(error)
     return str(error) or type(error).__name__

@@ -245,8 +245,16 @@ def open_video(
         raise UserError(f"backend={backend!r} is not one of {', '.join(BACKENDS)}.")
     if lenient and backend not in ("auto", "pyav"):
         raise UserError(f"backend={backend!r} cannot read leniently; use backend=pyav, or lenient=false.")
+    if limits.isolate and backend not in ("auto", "pyav"):
+        raise UserError(f"limits.isolate needs backend=pyav or auto; backend={backend!r} cannot be isolated.")
     if backend in ("auto", "pyav"):
-        file: VideoFile = PyAvFile(source, name, limits, lenient, threads)
+        file: VideoFile
+        if limits.isolate:
+            from jepa.data.isolated import IsolatedFile
+
+            file = IsolatedFile(source, name, limits, lenient, threads)
+        else:
+            file = PyAvFile(source, name, limits, lenient, threads)
         return VideoReader(file, name, "pyav")
     from jepa.data.backends import DecordFile, TorchcodecFile
 
