@@ -43,6 +43,20 @@ class Pose:
         return FLOOR_Y + max(reach, _LYING_M)
 
 
+@dataclass(frozen=True)
+class Reach:
+    """How far arms are on their way, each from 0 to about 1."""
+
+    lift: float
+    """what all do before they meet"""
+    hint: float
+    """what gives away what comes"""
+    act: float
+    """the act itself"""
+    shake: float
+    """up and down, radians"""
+
+
 def walk(x: float, facing: int, distance: float, vigour: float = 1.0) -> Pose:
     """The pose after `distance` metres of walking; `vigour` 0 stands still."""
     phase = 2 * math.pi * distance / 1.15
@@ -93,7 +107,7 @@ def draw(pose: Pose, shirt: Colour, actor: int) -> list[Part]:
             _limb(knee, foot, 0.07, _dim(trousers, dim), actor),
         ]
         elbow = _step(shoulder, _turn(pose, pose.arms[side] + pose.lean), UPPER)
-        hand = _step(elbow, _turn(pose, pose.arms[side] + pose.lean + pose.elbows[side]), FORE)
+        hand = _above_floor(_step(elbow, _turn(pose, pose.arms[side] + pose.lean + pose.elbows[side]), FORE))
         parts += [
             _limb(shoulder, elbow, 0.06, sleeve, actor),
             _limb(elbow, hand, 0.052, _dim(SKIN, dim), actor),
@@ -103,6 +117,10 @@ def draw(pose: Pose, shirt: Colour, actor: int) -> list[Part]:
 
 def _turn(pose: Pose, angle: float) -> float:
     return angle * pose.facing
+
+
+def _above_floor(point: tuple[float, float]) -> tuple[float, float]:
+    return point[0], max(point[1], FLOOR_Y + 0.03)
 
 
 def _step(start: tuple[float, float], angle: float, length: float) -> tuple[float, float]:

@@ -156,23 +156,22 @@ class Setting:
         return min(float(np.ceil(time * float(self.rate) - 1e-9)) / float(self.rate), self.duration_s)
 
     def moment(self) -> float:
-        """When the event comes: uniform over the middle half of the scene, whatever the outcome, on a frame."""
-        return self.to_frame(self.rng.uniform(0.25, 0.75) * self.duration_s)
+        """When the event comes: uniform from a fifth to four fifths of the scene, whatever the outcome, on a frame."""
+        return self.to_frame(self.rng.uniform(0.2, 0.8) * self.duration_s)
 
     def lead(self) -> float:
         """How long before its moment an event shows, in seconds."""
         return float(self.config.omen_s * self.rng.uniform(0.6, 1.0))
 
     def omen(self, moment: float, lead: float, decoy: bool) -> np.ndarray:
-        """How plainly the event shows in each frame before its moment: from 0 at the lead to about 1 at the
-        moment.
+        """How plainly the event shows in each frame: from 0 at the lead to about 1 at the moment.
 
-        A decoy's sign grows less by `clarity`. Either wavers from video to video, so that it is a hint, no
-        proof.
+        A decoy's sign starts alike and falls behind with the square of the way, by `clarity` at the moment; both vary
+        from video to video. So the further ahead, the less the sign tells, and it never tells for sure.
         """
-        height = 1 - 0.75 * self.config.clarity * decoy + 0.12 * self.rng.standard_normal()
-        ramp = np.clip((self.times - (moment - lead)) / max(lead, 1e-6), 0, 1)
-        return np.clip(height, 0.05, 1.3) * ramp
+        height = 1 + 0.2 * self.rng.standard_normal()
+        way = np.clip((self.times - (moment - lead)) / max(lead, 1e-6), 0, 1)
+        return np.clip(way * height - 0.9 * self.config.clarity * decoy * way * way, 0.0, 1.5)
 
 
 def ease(times: np.ndarray, start: float, end: float) -> np.ndarray:

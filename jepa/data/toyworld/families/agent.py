@@ -29,9 +29,11 @@ def build(setting: Setting) -> Scene:
     plan, rng, times = setting.plan, setting.rng, setting.times
     sign = 1 if plan.outcome == "turns_left" else -1
     moment = setting.moment()
-    start, speed = rng.uniform(0, 2 * math.pi), rng.uniform(0.55, 0.85)
+    start = rng.integers(4) * math.pi / 2 + rng.uniform(-0.3, 0.3)
+    speed, lead = rng.uniform(0.55, 0.85), setting.lead()
     turn = rng.uniform(1.4, 2.4)
-    heading = start + sign * turn * ease(times, moment - 0.1, moment + 0.9)
+    bend = 0.5 * setting.config.clarity * setting.omen(moment, lead, decoy=False) ** 2
+    heading = start + sign * (bend + turn * ease(times, moment - 0.1, moment + 0.9))
     velocity = speed * np.stack([np.cos(heading), np.sin(heading)], axis=1)
     drag = -math.log(_DAMPING)
     nudges = rng.normal(0, 0.5, (math.ceil(setting.duration_s / _HOLD_S) + 1, 2))
@@ -77,7 +79,7 @@ def build(setting: Setting) -> Scene:
         tags=("vehicle", plan.colour, plan.shape, f"{side} turn"),
         moment_s=moment,
         event_end_s=end,
-        omen_s=moment,
+        omen_s=max(0.0, moment - lead),
         segments=[
             Segment(0.0, moment, "drive", plan.shape, (f"A {name} drives straight.",)),
             Segment(moment, end, "turn", side, says[1:2]),

@@ -14,6 +14,8 @@ OUTCOMES = ("hit", "miss")
 DECK = OUTCOMES
 SHAPES = ("plain", "striped")
 LEAST_S = 1.5
+_DRAUGHT_M_S2 = 0.45  # draughts push the discs, so that a hit is the less certain the further it is ahead
+_HOLD_S = 0.25  # a draught lasts this long
 
 
 def tasks(outcome: str) -> dict[str, str]:
@@ -35,7 +37,7 @@ def build(setting: Setting) -> Scene | None:
     offset = (
         touch * rng.uniform(0.0, 0.75)
         if hit
-        else touch + rng.uniform(0.06, 0.2) + 0.35 * setting.config.clarity
+        else touch + rng.uniform(0.1, 0.25) + 0.4 * setting.config.clarity
     )
     along = math.sqrt(max(touch**2 - offset**2, 0.0)) if hit else 0.0
     apart = across * offset + closing / speed * along
@@ -50,12 +52,20 @@ def build(setting: Setting) -> Scene | None:
     ):
         x, y = middle + place - velocity * moment
         simulation.disc(x, y, radius, (velocity[0], velocity[1]), bounce=1.0)
-    motion = simulation.run(setting.num_frames, setting.rate)
+    draught = rng.normal(0, _DRAUGHT_M_S2, (int(setting.duration_s / _HOLD_S) + 2, 2, 2))
+
+    def blow(clock: float) -> None:
+        for body, (x, y) in zip(simulation.bodies, draught[int(clock / _HOLD_S)], strict=True):
+            body.apply_force_at_world_point((x * body.mass, y * body.mass), body.position)
+
+    motion = simulation.run(setting.num_frames, setting.rate, blow)
     touched = motion.contacts.get((0, 1))
     if (touched is not None) != hit:
         return None
-    if touched is not None:
-        moment = setting.to_frame(touched)
+    gaps = np.hypot(*(motion.poses[:, 0, :2] - motion.poses[:, 1, :2]).T) - touch
+    moment = setting.to_frame(touched) if touched is not None else float(setting.times[int(np.argmin(gaps))])
+    if (not hit and gaps.min() < 0.08) or not 0.15 < moment / setting.duration_s < 0.85:
+        return None
     other = [name for name in COLOURS if name != plan.colour][rng.integers(len(COLOURS) - 1)]
     pale = (0.95, 0.94, 0.9) if plan.shape == "striped" else None
     spin = rng.uniform(0, 2 * math.pi, 2)

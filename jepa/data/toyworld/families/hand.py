@@ -31,7 +31,7 @@ def build(setting: Setting) -> Scene:
     outcome = plan.outcome
     moment, lead = setting.moment(), max(0.8, setting.lead())
     thing = VIEW_M / 2 + rng.uniform(-0.55, 0.55, 2)
-    angle = rng.uniform(0, 2 * math.pi)
+    angle = math.pi / 2 + rng.uniform(-0.9, 0.9)
     inward = np.array([math.cos(angle), math.sin(angle)])
     across = np.array([-math.sin(angle), math.cos(angle)]) * rng.choice([-1.0, 1.0])
     radius, spin = rng.uniform(0.24, 0.32), rng.uniform(0, 2 * math.pi)

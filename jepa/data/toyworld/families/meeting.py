@@ -1,4 +1,4 @@
-"""Two figures walk towards each other and meet: they shake hands, one pushes the other over, or they pass."""
+"""Two figures walk up to each other: they shake hands, talk, pass, one pushes the other, or one lies there already."""
 
 from __future__ import annotations
 
@@ -12,67 +12,87 @@ from jepa.data.toyworld.physics import topple
 from jepa.data.toyworld.render import VIEW_M
 from jepa.data.toyworld.scene import COLOURS, Actor, Hazard, Scene, Segment, Setting, ease
 
-OUTCOMES = ("handshake", "push", "pass")
-DECK = OUTCOMES
+OUTCOMES = ("handshake", "push", "pass", "talk", "lies")
+DECK = ("push", "handshake", "talk", "pass", "push", "handshake", "lies", "pass")
 SHAPES = ("figure",)
 LEAST_S = 3.0
-_APART_M = {"handshake": 0.95, "push": 0.78, "pass": 0.95}  # hands meet, hands reach the other's chest
+_HALF_M = 0.62  # from the middle to a figure that slows down
 
 
 def tasks(outcome: str) -> dict[str, str]:
-    """`meeting` asks which of the three, before the moment `will_push` asks for the one that hurts."""
-    return {"meeting": outcome, "will_push": "yes" if outcome == "push" else "no"}
+    """`push` asks among those who stop, `handshake` among those who go on; `will_push` before it is settled."""
+    if outcome in ("handshake", "pass"):
+        answers = {"handshake": "yes" if outcome == "handshake" else "no"}
+    else:
+        answers = {"push": "yes" if outcome == "push" else "no"}
+    return answers | (
+        {"will_push": "yes" if outcome == "push" else "no"}
+        if outcome in ("push", "talk", "handshake")
+        else {}
+    )
 
 
 def build(setting: Setting) -> Scene:
-    """The arms start to rise at the lead: both alike for a handshake, one pair drawn back and out for a push."""
+    """All walk up alike and lift a hand a little; what sets them apart grows with the square of the way."""
     plan, rng, times = setting.plan, setting.rng, setting.times
     outcome = plan.outcome
     moment, lead = setting.moment(), setting.lead()
     facing = int(rng.choice([-1, 1]))  # of the one who pushes
-    pace = rng.uniform(0.5, 0.75)
-    middle = VIEW_M / 2 + rng.uniform(-0.3, 0.3)
-    stop, apart = outcome != "pass", _APART_M[outcome]
-    go = 1 - ease(times, moment - 0.35, moment + 0.1) * stop
+    pace, middle = rng.uniform(0.5, 0.75), VIEW_M / 2 + rng.uniform(-0.3, 0.3)
+    slows = moment - 0.4
+    go = np.ones(len(times)) if outcome == "pass" else 1 - ease(times, slows, moment + 0.1)
+    if outcome == "lies":
+        go = np.zeros(len(times))
     leave = ease(times, moment + 0.8, moment + 1.2) if outcome == "handshake" else 0 * times
     steps = np.concatenate([[0.0], np.cumsum((go + leave)[:-1] * pace / float(setting.rate))])
-    at = float(np.interp(moment, times, steps))
-    sign = setting.omen(moment, lead, decoy=False)
-    blur = 1 - 0.7 * (1 - setting.config.clarity)
-    clasp = np.maximum(sign * blur * (times < moment), ease(times, moment - 0.15, moment) * stop)
-    clasp = np.where(times < moment, clasp, np.minimum(1.0, clasp)) * (
-        1 - ease(times, moment + 0.7, moment + 1.0)
+    moved = steps - float(np.interp(slows, times, steps))
+    way = np.clip((times - (moment - lead)) / lead, 0, 1)
+    hint = (way**2 * setting.config.clarity * np.clip(1 + 0.25 * rng.standard_normal(), 0.3, 1.7)) * (
+        times < moment
     )
-    if outcome == "pass":
-        clasp = setting.omen(moment, lead, decoy=True) * blur * (1 - ease(times, moment - 0.1, moment + 0.2))
-    shake = 0.22 * np.sin(2 * math.pi * 2.6 * (times - moment)) * ease(times, moment, moment + 0.2)
-    shake = shake * (1 - ease(times, moment + 0.6, moment + 0.8)) * (outcome == "handshake")
-    gone = np.where(
-        times > moment + 0.1, topple(0.2, 1.6, plan.gravity, 1.15, np.maximum(times - moment - 0.1, 0)), 0.0
+    lift = (
+        0.35
+        * way
+        * np.clip(1 + 0.25 * rng.standard_normal(), 0.3, 1.7)
+        * (1 - ease(times, moment, moment + 0.4))
     )
-    staggers = 0.4 * ease(times, moment, moment + 0.5) * (outcome == "push")
+    act = ease(times, moment - 0.1, moment + 0.05) * (1 - ease(times, moment + 0.7, moment + 1.0))
+    shake = 0.22 * np.sin(2 * math.pi * 2.6 * (times - moment)) * act
+    gone = topple(0.1, 1.6, plan.gravity, 1.15, np.maximum(times - moment - 0.1, 0)) * (times > moment + 0.1)
+    staggers = 0.4 * ease(times, moment, moment + 0.5)
+    if outcome == "lies":
+        gone, staggers = np.full(len(times), math.pi / 2), np.full(len(times), 0.4)
     other = [name for name in COLOURS if name != plan.colour][rng.integers(len(COLOURS) - 1)]
     phases = rng.uniform(0, 1.15, 2)
     frames = []
-    for k in range(len(times)):
+    for k, time in enumerate(times):
+        back = outcome == "handshake" and time > moment + 0.8
+        turned = outcome == "handshake" and time > moment + 1.0
+        reach = figure.Reach(float(lift[k]), float(hint[k]), float(act[k]), float(shake[k]))
         poses = []
-        for who, way in ((0, facing), (1, -facing)):
-            moved = float(steps[k]) - at
-            x = middle + way * (moved - apart / 2)
-            if outcome == "handshake" and times[k] > moment + 0.8:
-                x = middle + way * (-apart / 2 - moved)
-            vigour = float(np.clip(go[k] + leave[k], 0.0, 1.0))
-            turned = -way if outcome == "handshake" and times[k] > moment + 1.0 else way
-            pose = figure.walk(x, turned, float(steps[k]) + phases[who], vigour)
-            poses.append(_arms(pose, outcome, who, float(clasp[k]), float(shake[k]), bool(times[k] < moment)))
-        if outcome == "push":
+        for who, side in ((0, facing), (1, -facing)):
+            halt = float(np.interp(moment + 0.5, times, moved))
+            along = 2 * halt - float(moved[k]) if back else float(moved[k])
+            if outcome == "lies":
+                along = 0.25
+            pose = figure.walk(
+                middle + side * (along - _HALF_M),
+                -side if turned else side,
+                float(steps[k]) + phases[who],
+                float(np.clip(go[k] + leave[k], 0.0, 1.0)),
+            )
+            poses.append(_arms(pose, outcome, who, reach))
+        if outcome in ("push", "lies"):
             poses[1] = figure.fallen(
                 replace(poses[1], x=poses[1].x + facing * float(staggers[k])), float(gone[k])
             )
-        parts = []
-        for who in (1, 0):
-            parts += figure.draw(poses[who], COLOURS[(plan.colour, other)[who]], who)
-        frames.append(parts)
+        frames.append(
+            [
+                part
+                for who in (1, 0)
+                for part in figure.draw(poses[who], COLOURS[(plan.colour, other)[who]], who)
+            ]
+        )
     one, two = f"figure in {plan.colour}", f"figure in {other}"
     says = {
         "handshake": (
@@ -85,18 +105,34 @@ def build(setting: Setting) -> Scene:
             f"A {two} is pushed and falls.",
             "One person shoves another.",
         ),
+        "talk": (
+            f"A {one} and a {two} meet and stand together.",
+            "Two people stop to talk.",
+            f"The {one} stands by the {two}.",
+        ),
+        "lies": (
+            f"A {two} lies on the floor before a {one}.",
+            "One person lies, another stands by.",
+            f"The {one} stands beside the {two}.",
+        ),
         "pass": (
             f"A {one} and a {two} walk past each other.",
             "Two people pass without stopping.",
             f"The {one} crosses the way of the {two}.",
         ),
     }[outcome]
+    before = (says[1],) if outcome == "lies" else ("Two figures walk towards each other.",)
     omen, end = max(0.0, moment - lead), min(moment + 0.9, setting.duration_s)
-    verb = {"handshake": "shake", "push": "push", "pass": "pass"}[outcome]
-    noun = "hand" if outcome == "handshake" else "figure"
-    rest = {"handshake": "part", "push": "lie", "pass": "leave"}[outcome]
+    verb, noun, rest = {
+        "handshake": ("shake", "hand", "part"),
+        "push": ("push", "figure", "lie"),
+        "pass": ("pass", "figure", "leave"),
+        "talk": ("talk", "figure", "talk"),
+        "lies": ("lie", "figure", "lie"),
+    }[outcome]
     otherwise = {
         "push": f"The {two} would have stayed upright had the {one} walked past.",
+        "talk": f"The {two} would have fallen had the {one} pushed.",
         "pass": "The two would have met had one of them stopped.",
     }
     return Scene(
@@ -108,9 +144,9 @@ def build(setting: Setting) -> Scene:
         moment_s=moment,
         event_end_s=end,
         omen_s=omen,
-        decoy=outcome == "pass",
+        decoy=outcome in ("pass", "talk"),
         segments=[
-            Segment(0.0, moment, "approach", "figure", ("Two figures walk towards each other.",)),
+            Segment(0.0, moment, "stand" if outcome == "lies" else "approach", "figure", before),
             Segment(moment, end, verb, noun, says[1:2]),
             Segment(end, setting.duration_s, rest, "figure"),
         ],
@@ -119,14 +155,18 @@ def build(setting: Setting) -> Scene:
     )
 
 
-def _arms(pose: figure.Pose, outcome: str, who: int, clasp: float, shake: float, before: bool) -> figure.Pose:
-    """Raises the arms by `clasp`: one to greet, or both to push, elbows bent until the moment."""
+def _arms(pose: figure.Pose, outcome: str, who: int, reach: figure.Reach) -> figure.Pose:
+    """One hand is lifted in all; a push draws both back and out, a handshake brings one forward."""
+    near, far = pose.arms[0] + reach.lift, pose.arms[1]
     if outcome == "push" and who == 0:
-        bend = 1.3 * clasp if before else 0.15
-        raised = 1.45 * clasp - (0.9 * clasp if before else 0.0)
+        raised = 0.7 * reach.hint + 1.45 * reach.act
+        bend = 1.2 * reach.hint * (1 - reach.act)
         return replace(
-            pose, arms=(raised, raised), elbows=(0.25 + bend, 0.25 + bend), lean=pose.lean + 0.12 * clasp
+            pose,
+            arms=(near + raised - reach.lift * reach.act, far + raised),
+            elbows=(0.25 + bend, 0.25 + bend),
         )
-    if outcome == "push":
-        return replace(pose, arms=(pose.arms[0] + 0.5 * clasp, pose.arms[1]))
-    return replace(pose, arms=(pose.arms[0] * (1 - clasp) + 1.25 * clasp + shake, pose.arms[1]))
+    if outcome == "handshake":
+        held = max(0.55 * reach.hint, reach.act)
+        return replace(pose, arms=(near * (1 - held) + 1.25 * held + reach.shake, far))
+    return replace(pose, arms=(near, far))

@@ -12,7 +12,7 @@ from jepa.data.toyworld.render import VIEW_M, Colour, Part
 from jepa.data.toyworld.scene import COLOURS, WOOD, Actor, Scene, Segment, Setting, ease
 
 OUTCOMES = ("falls", "sways", "built", "heap")
-DECK = ("falls", "sways", "falls", "built", "falls", "heap")
+DECK = ("falls", "sways", "falls", "built", "falls", "heap", "falls", "sways", "built", "heap")
 SHAPES = ("blocks", "slabs")
 LEAST_S = 2.5
 _BOARD = 0.8, 0.05
@@ -20,8 +20,10 @@ _WARM_S = 3.5  # a heap has fallen this long before the first frame
 
 
 def tasks(outcome: str) -> dict[str, str]:
-    """`tower_falls` holds for every video, `tower_will_fall` for those that start with a tilting tower."""
+    """`tower_falls` holds for every tower but one that is being built, `tower_will_fall` for those that tilt."""
     answer = "yes" if outcome == "falls" else "no"
+    if outcome == "built":
+        return {}
     return {"tower_falls": answer} | ({"tower_will_fall": answer} if outcome in ("falls", "sways") else {})
 
 
@@ -49,7 +51,7 @@ def build(setting: Setting) -> Scene | None:
     critical = math.atan(half[0] / (count * half[1]))
     goes = plan.outcome in ("falls", "heap")
     when = moment if plan.outcome != "heap" else rng.uniform(0.2, 0.8)
-    peak = critical * (1.45 if goes else rng.uniform(0.35, 0.55) * (1.5 - setting.config.clarity))
+    peak = critical * (1.45 if goes else rng.uniform(0.65, 0.95) * (1.25 - 0.5 * setting.config.clarity))
     warm = _WARM_S if plan.outcome == "heap" else 0.0
     sway = 0.1 * critical * rng.uniform(0.5, 1.5)
 
@@ -77,8 +79,8 @@ def build(setting: Setting) -> Scene | None:
         return None
     if plan.outcome == "falls":
         across = np.cos(motion.poses[:, 0, 2]) * (motion.poses[:, -1, 0] - motion.poses[:, 1, 0])
-        away = np.abs(across - (bottoms[-1] - bottoms[0]) * -np.sin(motion.poses[:, 0, 2])) > 0.12
-        tipped = np.abs(motion.poses[:, -1, 2] - motion.poses[:, 0, 2]) > 0.12
+        away = np.abs(across - (bottoms[-1] - bottoms[0]) * -np.sin(motion.poses[:, 0, 2])) > 0.06
+        tipped = np.abs(motion.poses[:, -1, 2] - motion.poses[:, 0, 2]) > 0.06
         moment = float(setting.times[int(np.argmax(away | tipped | low))])
     return _tell(setting, motion, half, colours, moment, lead)
 

@@ -45,16 +45,19 @@ def build(setting: Setting) -> Scene:
         * (1 - ease(times, moment, moment + 0.5))
     )
     gone = topple(0.25, 0.8, plan.gravity, figure.HIP_M + 0.3, np.maximum(times - moment, 0.0))
-    angle = np.where(times >= moment, gone, 0.0)
+    tipping = 0.25 * ease(times, moment - 0.2, moment)
+    angle = np.where(times >= moment, gone, tipping)
     if outcome == "recovers":
-        angle = 0.25 * ease(times, moment - 0.2, moment) * (1 - ease(times, moment, moment + 0.6))
+        angle = tipping * (1 - ease(times, moment, moment + 0.6))
     if not upright:
         angle = np.full(len(times), math.pi / 2)
     if outcome == "gets_up":
         angle = math.pi / 2 * (1 - ease(times, moment - 0.5, moment + 0.9))
-    walking = 1 - ease(times, moment - 0.1, moment + 0.15) if outcome == "falls" else np.ones(len(times))
+    walking = 1 - 0.75 * ease(times, slip, slip + 0.3)
+    if outcome == "falls":
+        walking = walking * (1 - ease(times, moment, moment + 0.25))
     if outcome == "recovers":
-        walking = 1 - 0.75 * ease(times, slip, slip + 0.3) * (1 - ease(times, moment + 0.3, moment + 0.8))
+        walking = 1 - (1 - walking) * (1 - ease(times, moment + 0.3, moment + 0.8))
     if not upright:
         walking = ease(times, moment + 0.8, moment + 1.3) * (outcome == "gets_up")
     steps = np.concatenate([[0.0], np.cumsum(walking[:-1] * pace / float(setting.rate))])
@@ -62,7 +65,7 @@ def build(setting: Setting) -> Scene:
     at = np.interp(min(max(slip if upright else moment, 0.0), setting.duration_s), times, steps)
     phase = rng.uniform(0, 1.15)
     shirt = COLOURS[plan.colour]
-    peel_x = here + facing * (0.25 if upright else -rng.uniform(0.1, 0.6))
+    peel_x = here + facing * (rng.uniform(0.1, 0.3) if upright else rng.uniform(0.0, 0.4))
     slid = 0.35 * ease(times, max(slip, 0.0), max(slip, 0.0) + 0.6) * upright
     frames = []
     for k in range(len(times)):
