@@ -134,12 +134,12 @@ def candidates(
         frame = min(bisect.bisect_left(frame_ms, at_ms), len(frame_ms) - 1)
         moment = frame_ms[frame] if at_ms not in cuts else at_ms
         found.append(
-            _judge(policy, sides, moment, frame, places[at_ms], changes.get(at_ms), pauses, forecasts)
+            judge(policy, sides, moment, frame, places[at_ms], changes.get(at_ms), pauses, forecasts)
         )
     return found
 
 
-def _judge(
+def judge(
     policy: Policy,
     sides: Sides,
     at_ms: int,
@@ -149,6 +149,18 @@ def _judge(
     pauses: Sequence[Pause],
     forecasts: Sequence[Anticipated],
 ) -> Candidate:
+    """A place with the factors of its score and the risks on both sides.
+
+    Args:
+        policy: gives weights and lengths.
+        sides: gives the risks.
+        at_ms: where.
+        at_frame: the first frame after it.
+        snap: what makes it a natural place.
+        change: how unlike the next scene is, where a scene ends.
+        pauses: stretches of little motion.
+        forecasts: those issued, so that the one in force can be named.
+    """
     rule = policy.breaks
     before, after = sides.before(at_ms), sides.after(at_ms)
     near = [p for p in pauses if p.start_ms - _MERGE_MS <= at_ms <= p.end_ms + _MERGE_MS]

@@ -201,7 +201,7 @@ def _one(
     watched: Sequence[int],
     settings: dict[str, Any],
 ) -> dict[str, Any]:
-    row: dict[str, Any] = {"path": printable(str(path)), "id": identifier}
+    row: dict[str, Any] = {"path": printable(str(path.absolute())), "id": identifier}
     if identifier is None:
         return {**row, "status": "failed", "stage": "open", "reason": "the file cannot be read"}
     folder = Path(config.out) / identifier
@@ -316,8 +316,8 @@ def _summary(config: SignalsConfig, rows: Sequence[dict[str, Any]], total: int) 
         stages.update(row["seconds"])
     return {
         "video": printable(config.video),
-        "probes": config.probes,
-        "encoder": config.encoder,
+        "probes": _absolute(config.probes),
+        "encoder": _absolute(config.encoder),
         "videos": total,
         "counts": dict(Counter(row["status"] for row in rows)),
         "reasons": dict(Counter(row["reason"] for row in rows if row["status"] == "failed")),
@@ -329,6 +329,10 @@ def _summary(config: SignalsConfig, rows: Sequence[dict[str, Any]], total: int) 
         else {},
         "rows": list(rows),
     }
+
+
+def _absolute(path: str | None) -> str | None:
+    return None if path is None else str(Path(path).absolute())
 
 
 def _line(row: dict[str, Any]) -> str:

@@ -81,6 +81,13 @@ class WindowMaker:
         yield from self._until(time_s - TOLERANCE_S)
         self._current = (index, frame, time_s)
 
+    def advance(self, end_ms: int) -> Iterator[Window]:
+        """Serves everything up to `end_ms` with the frame at hand, before the next one is asked for.
+
+        Right when the caller knows that no later frame is shown by then, as a replay does.
+        """
+        yield from self._until(end_ms / 1000 + 1e-6)
+
     def finish(self, end_s: float) -> Iterator[Window]:
         """Ends the stream at `end_s` and yields the windows that are left; at least one comes from any
         video."""
