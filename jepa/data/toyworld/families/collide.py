@@ -29,7 +29,7 @@ def build(setting: Setting) -> Scene | None:
     plan, rng = setting.plan, setting.rng
     hit = plan.outcome == "hit"
     moment = setting.moment()
-    radii = rng.uniform(0.3, 0.46, 2)
+    radii = rng.uniform(0.34, 0.52, 2)
     heading, speed = rng.uniform(0, 2 * math.pi), rng.uniform(1.1, 1.7)
     closing = np.array([math.cos(heading), math.sin(heading)]) * speed
     across = np.array([-math.sin(heading), math.cos(heading)]) * rng.choice([-1.0, 1.0])
@@ -37,7 +37,7 @@ def build(setting: Setting) -> Scene | None:
     offset = (
         touch * rng.uniform(0.0, 0.75)
         if hit
-        else touch + rng.uniform(0.1, 0.25) + 0.4 * setting.config.clarity
+        else touch + rng.uniform(0.15, 0.45) + 0.4 * setting.config.clarity
     )
     along = math.sqrt(max(touch**2 - offset**2, 0.0)) if hit else 0.0
     apart = across * offset + closing / speed * along

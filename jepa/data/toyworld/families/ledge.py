@@ -1,4 +1,4 @@
-"""A ball rolls along a shelf: over its edge and down, against a block that stops it, or to a halt before the edge."""
+"""A ball rolls along a shelf: over its edge and down, against a block let down before it, or to a halt before."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from jepa.data.toyworld.backdrop import FLOOR_Y
 from jepa.data.toyworld.physics import Motion, Simulation
 from jepa.data.toyworld.render import VIEW_M, Part
-from jepa.data.toyworld.scene import COLOURS, WOOD, Actor, Scene, Segment, Setting
+from jepa.data.toyworld.scene import COLOURS, WOOD, Actor, Scene, Segment, Setting, ease
 
 OUTCOMES = ("falls_off", "stopped", "stops_short", "rolls_below")
 DECK = (
@@ -25,6 +25,8 @@ DECK = (
 SHAPES = ("striped", "plain")
 LEAST_S = 2.0
 _THICK = 0.09
+_HANG_M = 0.95  # a block hangs this high over the edge
+_AJAR = 0.38  # and comes down by this share at most where it is not to stop the ball
 
 
 def tasks(outcome: str) -> dict[str, str]:
@@ -42,12 +44,9 @@ def build(setting: Setting) -> Scene | None:
     top = FLOOR_Y + rng.uniform(1.1, 1.6)
     edge = VIEW_M / 2 + toward * rng.uniform(-0.1, 0.7)
     speed = toward * rng.uniform(0.45, 0.85)
-    slow = rng.uniform(0.55, 0.9)
-    block_at = edge - toward * 0.13 if outcome == "stopped" else edge - toward * rng.choice([-0.5, 2.6])
-    block_on = top if outcome == "stopped" else (FLOOR_Y if block_at * toward > edge * toward else top)
+    lead = setting.lead()
+    block_at = edge - toward * 0.1
     start = edge - speed * moment
-    if outcome == "stops_short":
-        start = edge - speed * moment * slow - toward * rng.uniform(0.15, 0.4)
     if outcome == "rolls_below":
         top_of_ball, start = FLOOR_Y, VIEW_M / 2 - speed * rng.uniform(0.2, 0.8) * setting.duration_s
     else:
@@ -59,16 +58,14 @@ def build(setting: Setting) -> Scene | None:
         simulation.wall(-9, FLOOR_Y - 0.01, 13, FLOOR_Y - 0.01)
         simulation.wall(edge - toward * 9, top - 0.01, edge, top - 0.01)
         if with_block:
-            simulation.wall(block_at, block_on, block_at, block_on + 0.4, bounce=0.2)
-        brake = speed / max(moment, 1e-6) if outcome == "stops_short" else 0.0
+            simulation.wall(block_at, top, block_at, top + 0.4, bounce=0.2)
 
-        def slow_down(clock: float) -> None:
-            ball = simulation.bodies[0]
-            left = max(0.0, 1 - clock / moment) if brake else 1.0
+        def brake(clock: float) -> None:
+            ball, left = simulation.bodies[0], min(1.0, max(0.0, (moment - clock) / lead))
             ball.velocity = speed * left, ball.velocity.y
             ball.angular_velocity = -speed * left / radius
 
-        return simulation.run(setting.num_frames, setting.rate, slow_down if brake else None)
+        return simulation.run(setting.num_frames, setting.rate, brake if outcome == "stops_short" else None)
 
     motion = simulate(with_block=outcome == "stopped")
     low = motion.poses[:, 0, 1] < top - 0.05
@@ -85,22 +82,30 @@ def build(setting: Setting) -> Scene | None:
         counterfactual = "The ball would have fallen off the shelf had the block not stopped it."
     elif fell:
         moment = float(setting.times[int(np.argmax(motion.poses[:, 0, 0] * toward > edge * toward))])
-        counterfactual = "The ball would have stayed on the shelf had a block stood at its edge."
+        counterfactual = "The ball would have stayed on the shelf had the block come down."
     elif outcome == "stops_short":
         counterfactual = "The ball would have fallen off the shelf had it rolled on at its first speed."
-    return _tell(setting, motion, radius, (edge, top, toward, block_at, block_on), moment, counterfactual)
+    shut = np.minimum(setting.omen(moment, lead, outcome != "stopped"), 1.0)
+    if outcome == "stopped":
+        shut = np.maximum(shut, ease(setting.times, moment - 0.3, moment - 0.05))
+        shut = np.where(setting.times < moment - 0.05, shut, 1.0)
+    else:
+        shut = np.minimum(shut, _AJAR) * (1 - ease(setting.times, moment - 0.1, moment + 0.6))
+    return _tell(setting, motion, radius, (edge, top, toward), (block_at, shut), moment, lead, counterfactual)
 
 
 def _tell(
     setting: Setting,
     motion: Motion,
     radius: float,
-    place: tuple[float, float, int, float, float],
+    place: tuple[float, float, int],
+    block: tuple[float, np.ndarray],
     moment: float,
+    lead: float,
     counterfactual: str,
 ) -> Scene:
     plan, outcome = setting.plan, setting.plan.outcome
-    edge, top, toward, block_at, block_on = place
+    (edge, top, toward), (block_at, shut) = place, block
     far = edge - toward * 9
     middle, half = (edge + far) / 2, abs(edge - far) / 2
     pale = (0.96, 0.95, 0.9) if plan.shape == "striped" else None
@@ -114,17 +119,19 @@ def _tell(
             WOOD,
             actor=1,
         ),
-        Part("box", block_at + toward * 0.09, block_on + 0.2, (0.09, 0.2, 0.02), (0.45, 0.47, 0.52), actor=2),
     ]
     frames = []
-    for x, y, angle in motion.poses[:, 0]:
+    for (x, y, angle), down in zip(motion.poses[:, 0], shut.tolist(), strict=True):
         above = y - radius - (top if (edge - x) * toward > 0 and y > top else FLOOR_Y)
         ground = y - radius - above
         shade = Part(
             "shade", x, ground, (radius * 1.1, 0.06), (0.08, 0.08, 0.08), alpha=0.45 / (1 + 3 * max(above, 0))
         )
         ball = Part("disc", x, y, (radius,), COLOURS[plan.colour], angle, actor=0, accent=pale)
-        frames.append([*still, shade, ball])
+        hang = block_at + toward * 0.09, top + 0.2 + _HANG_M * (1 - down)
+        line = Part("capsule", *hang, (0.0, 5.0, 0.015), (0.25, 0.25, 0.28), flat=True)
+        gate = Part("box", *hang, (0.09, 0.2, 0.02), (0.45, 0.47, 0.52), actor=2)
+        frames.append([*still, line, gate, shade, ball])
     name = f"{plan.colour} {plan.shape} ball"
     says = {
         "falls_off": (
@@ -133,7 +140,7 @@ def _tell(
             f"The {plan.colour} ball rolls over the edge and falls.",
         ),
         "stopped": (
-            f"A {name} rolls along a shelf and a block at the edge stops it.",
+            f"A {name} rolls along a shelf and a block that comes down at the edge stops it.",
             f"A block keeps a {name} from falling off a shelf.",
             f"The {plan.colour} ball hits a block and stays on the shelf.",
         ),
@@ -173,7 +180,7 @@ def _tell(
         tags=("ball", "shelf", plan.colour, outcome.replace("_", " ")),
         moment_s=moment,
         event_end_s=end,
-        omen_s=max(0.0, moment - setting.config.omen_s),
+        omen_s=max(0.0, moment - lead),
         decoy=outcome in ("stopped", "stops_short"),
         segments=segments,
         counterfactual=counterfactual,

@@ -51,7 +51,11 @@ def build(setting: Setting) -> Scene | None:
     critical = math.atan(half[0] / (count * half[1]))
     goes = plan.outcome in ("falls", "heap")
     when = moment if plan.outcome != "heap" else rng.uniform(0.2, 0.8)
-    peak = critical * (1.45 if goes else rng.uniform(0.65, 0.95) * (1.25 - 0.5 * setting.config.clarity))
+    friction = max(plan.friction, 0.45)  # below it the blocks slide off before they can tip
+    peak = 1.45 * critical
+    if not goes:
+        holds = min(critical, 0.9 * math.atan(friction))
+        peak = holds * rng.uniform(0.4, 0.9) * (1.05 - 0.35 * setting.config.clarity)
     warm = _WARM_S if plan.outcome == "heap" else 0.0
     sway = 0.1 * critical * rng.uniform(0.5, 1.5)
 
@@ -61,7 +65,7 @@ def build(setting: Setting) -> Scene | None:
             rise *= 1 - float(ease(np.array(clock), when, when + 0.8))
         return side * (peak * rise + sway * rise * math.sin(9 * clock))
 
-    simulation = Simulation(plan.gravity, max(plan.friction, 0.45))
+    simulation = Simulation(plan.gravity, friction)
     simulation.wall(-9, FLOOR_Y - 0.01, 13, FLOOR_Y - 0.01, bounce=0.2)
     simulation.plank(middle, board_y, *_BOARD)
     for bottom in bottoms:
