@@ -6,6 +6,7 @@ from jepa.models.predictor import Predictor, PredictorConfig
 from jepa.models.preprocessing import Preprocessing
 from jepa.models.rope import TokenGrid
 from jepa.models.weights import load_classifiers, load_encoder, load_predictor, save_encoder, save_hf
+from jepa.models.windows import window_features
 from jepa.models.zoo import create_model, create_predictor, list_models
 
 __all__ = [
@@ -26,4 +27,5 @@ __all__ = [
     "load_predictor",
     "save_encoder",
     "save_hf",
+    "window_features",
 ]

@@ -84,7 +84,7 @@ class Folder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.config = {**_DEFAULTS, **_read_json(path / "config.json")}
+        self.config = {**_DEFAULTS, **read_json(path / "config.json")}
         for field, wanted in (("model_type", "vjepa2"), ("hidden_act", "gelu"), ("qkv_bias", True)):
             if self.config.get(field) != wanted:
                 raise UserError(
@@ -93,7 +93,7 @@ class Folder:
         index = path / "model.safetensors.index.json"
         files = ["model.safetensors"]
         if index.is_file():
-            files = sorted(set(_read_json(index)["weight_map"].values()))
+            files = sorted(set(read_json(index)["weight_map"].values()))
         absent = [name for name in files if not (path / name).is_file()]
         if absent:
             raise UserError(f"{path} lacks {', '.join(absent)}; download the whole folder.")
@@ -169,7 +169,7 @@ class Folder:
         fields: dict[str, Any] = {"size": {"shortest_edge": int(crop * 256 / 224)}, "crop_size": crop}
         for name in ("video_preprocessor_config.json", "preprocessor_config.json"):
             if (self.path / name).is_file():
-                fields |= _read_json(self.path / name)
+                fields |= read_json(self.path / name)
                 break
         crop = fields["crop_size"]
         crop = crop if isinstance(crop, int) else crop["height"]
@@ -225,7 +225,7 @@ def _renamed(theirs: str, names: list[tuple[str, str]]) -> str:
     return theirs.replace(".layer_norm1.", ".norm1.").replace(".layer_norm2.", ".norm2.")
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"{path.parent} is no Hugging Face folder: it has no {path.name}.")
     try:

@@ -46,7 +46,7 @@ def write_folder(
         )
     with atomic_path(folder / "model.safetensors") as partial:
         save_file(state, partial, metadata={"format": "pt"})
-    write_json(folder / "video_preprocessor_config.json", _processor(preprocessing))
+    write_json(folder / "video_preprocessor_config.json", processor_config(preprocessing))
     write_json(folder / "config.json", _config(encoder, preprocessing, predictor, classifier))
 
 
@@ -61,7 +61,7 @@ def _check(
         problems.append(f"position={config.position} (it has 'tiled' only)")
     if config.level_layers or config.image_tokenizer or config.rope_reference_grid is not None:
         problems.append("norms per level, an image tokenizer or stretched positions (V-JEPA 2.1)")
-    if preprocessing.resize_px != int(preprocessing.crop_px * 256 / 224):
+    if not is_published(preprocessing):
         problems.append(f"resize_px={preprocessing.resize_px} (it resizes to crop_px * 256 / 224)")
     if predictor is not None:
         other = predictor.config
@@ -90,7 +90,9 @@ def _check(
             )
     if problems:
         raise UserError(
-            f"VJEPA2Model of transformers has no {'; no '.join(problems)}. Use the native format."
+            f"VJEPA2Model of transformers has no {'; no '.join(problems)}. Use the native format, or save_hf "
+            f"with "
+            f"custom_code=True."
         )
 
 
@@ -134,7 +136,14 @@ def _ratio(hidden: int, dim: int) -> float:
     return ratio if int(dim * ratio) == hidden else math.nextafter(ratio, math.inf)
 
 
-def _processor(preprocessing: Preprocessing) -> dict[str, Any]:
+def is_published(preprocessing: Preprocessing) -> bool:
+    """Whether transformers' processor, which derives the shorter side from the crop, gives the same
+    numbers."""
+    return preprocessing.resize_px == int(preprocessing.crop_px * 256 / 224)
+
+
+def processor_config(preprocessing: Preprocessing) -> dict[str, Any]:
+    """The config of transformers' VJEPA2VideoProcessor."""
     return {
         "video_processor_type": "VJEPA2VideoProcessor",
         "crop_size": {"height": preprocessing.crop_px, "width": preprocessing.crop_px},

@@ -1,4 +1,5 @@
-"""A card for every entry of the zoo; `python -m jepa.models.cards` prints them as the table of docs/models.md."""
+"""A card for every entry of the zoo; `python -m jepa.models.cards` prints them as the table of
+docs/models.md."""
 
 from __future__ import annotations
 

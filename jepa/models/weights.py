@@ -21,7 +21,7 @@ from torch import nn
 
 from jepa.errors import UserError
 from jepa.files import atomic_path, write_json
-from jepa.models import _hf_format, _hf_write, _meta_format
+from jepa.models import _hf_custom, _hf_format, _hf_write, _meta_format
 from jepa.models._sources import TensorFile, locate, read_pickle
 from jepa.models._strict import build_strictly, from_document
 from jepa.models.encoder import EncoderConfig, VideoEncoder
@@ -74,6 +74,7 @@ def save_hf(
     preprocessing: Preprocessing,
     predictor: Predictor | None = None,
     classifier: AttentiveClassifier | None = None,
+    custom_code: bool = False,
 ) -> None:
     """Writes a folder that `transformers.AutoModel.from_pretrained` loads as V-JEPA 2, with the same numbers.
 
@@ -83,11 +84,20 @@ def save_hf(
         preprocessing: what the encoder expects of its input.
         predictor: without one, transformers makes its own with random weights and warns of it.
         classifier: if given, the folder is one of `VJEPA2ForVideoClassification`.
+        custom_code: write any encoder, alone, with a reference to this library's own model class; whoever
+            loads the folder needs this library, and either `import jepa.models.hf_auto` or
+            `trust_remote_code=True`.
 
     Raises:
         UserError: transformers has no model that gives the same numbers; the message says which part differs.
     """
-    _hf_write.write_folder(Path(folder), encoder, preprocessing, predictor, classifier)
+    if not custom_code:
+        _hf_write.write_folder(Path(folder), encoder, preprocessing, predictor, classifier)
+        return
+    if predictor is not None or classifier is not None:
+        raise UserError("custom_code=True writes an encoder alone; leave out predictor and classifier.")
+    processor = _hf_write.processor_config(preprocessing) if _hf_write.is_published(preprocessing) else None
+    _hf_custom.write_custom_folder(Path(folder), encoder, preprocessing, processor)
 
 
 def load_encoder(
@@ -125,7 +135,11 @@ def load_encoder(
     elif (path / ENCODER_FILE).is_file():
         encoder = _native_encoder(path)
     else:
-        encoder = _hf_format.Folder(path).encoder()
+        document = _hf_format.read_json(path / "config.json")
+        if document.get("model_type") == _hf_custom.MODEL_TYPE:
+            encoder = _hf_custom.read_custom_folder(path, document)
+        else:
+            encoder = _hf_format.Folder(path).encoder()
         encoder.about = {"format": "transformers", "source": os.fspath(source)}
     if config is not None and config != encoder.config:
         raise UserError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 
 import pytest
@@ -146,6 +147,48 @@ def test_encoder_alone_loads_in_transformers(tmp_path):
     video = clip()
     out = theirs.eval().get_vision_features(video.transpose(1, 2))
     assert relative(out, encoder(video)) <= TOLERANCE
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("trusting", [False, True])
+def test_any_encoder_loads_in_transformers_through_this_library(tmp_path, trusting):
+    config = EncoderConfig(
+        64,
+        3,
+        2,
+        256,
+        image_tokenizer=True,
+        modality_embedding=True,
+        level_layers=(0, 2),
+        rope_reference_grid=16,
+    )
+    encoder = shake(VideoEncoder(config), 6)
+    save_hf(tmp_path, encoder, INPUT, custom_code=True)
+    if not trusting:
+        importlib.import_module("jepa.models.hf_auto")
+    theirs, report = transformers.AutoModel.from_pretrained(
+        tmp_path, trust_remote_code=trusting, output_loading_info=True
+    )
+    assert not any(report[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    video = clip()
+    expected = encoder(video)
+    assert torch.equal(theirs.eval()(video.transpose(1, 2)).last_hidden_state, expected)
+    again = load_encoder(tmp_path)
+    assert (again.config, again.preprocessing) == (config, INPUT)
+    assert torch.equal(again(video), expected)
+    theirs.save_pretrained(tmp_path / "again")
+    frames = torch.randint(0, 256, (6, 3, 80, 90), dtype=torch.uint8)
+    processor = transformers.AutoVideoProcessor.from_pretrained(tmp_path)
+    pixels = processor(frames, return_tensors="pt", do_sample_frames=False).pixel_values_videos[0]
+    assert torch.equal(again.preprocess(frames), pixels.transpose(0, 1))
+
+
+def test_custom_code_holds_an_encoder_only(tmp_path):
+    encoder, predictor, _ = our_models()
+    with pytest.raises(UserError, match="encoder alone"):
+        save_hf(tmp_path, encoder, INPUT, predictor, custom_code=True)
+    save_hf(tmp_path, encoder, Preprocessing(6, 4.0, 64, 64), custom_code=True)
+    assert not (tmp_path / "video_preprocessor_config.json").exists()
 
 
 @pytest.mark.parametrize("height, width", [(300, 400), (90, 73), (73, 90), (75, 75), (64, 500)])
