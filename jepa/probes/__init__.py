@@ -17,6 +17,7 @@ _HOME = {
     "load_probe": "jepa.probes.store",
     "check_encoder": "jepa.probes.store",
     "encoder_hash": "jepa.probes.extractors",
+    "guess_future": "jepa.probes.extractors",
 }
 
 __all__ = [*_HOME, "run"]

@@ -14,14 +14,14 @@ from torch import Tensor
 from jepa.errors import UserError
 from jepa.files import write_json
 from jepa.probes.evaluate import FeatureSet, choose, evaluate_head, fit_heads, make_grid, windows_of
-from jepa.probes.extractors import EncoderTokens, coarsen
+from jepa.probes.extractors import EncoderTokens, coarsen, coarsen_future
 from jepa.probes.heads import AttentiveBank, Bank, LinearBank, bank_logits, pool_stats, take_head
 from jepa.probes.metrics import calibration_error
-from jepa.probes.results import compare, majority, print_results, result_row
+from jepa.probes.results import compare, majority, print_results, result_row, table_console
 from jepa.probes.samples import Sample, class_names, fingerprint, read_samples
 from jepa.probes.settings import ProbeConfig
 from jepa.probes.sources import ENCODER, encode_samples, load_frozen_encoder, make_extractors
-from jepa.probes.splits import Fold, check_no_leak, holdout, make_folds, missing_classes
+from jepa.probes.splits import Fold, check_no_leak, holdout, make_folds, missing_classes, select_test_part
 from jepa.probes.store import Window, data_card, save_probe, today
 
 ClassifyConfig = ProbeConfig
@@ -59,12 +59,23 @@ class ClassifyProbe:
         Raises:
             UserError: tokens of another window size.
         """
-        inputs = head_inputs(self.about, tokens)
+        inputs = head_inputs(self.about, tokens, self.about["head"])
         return ClassPrediction((bank_logits(self.bank, inputs)[0, 0] / self.temperature).softmax(-1))
 
 
-def head_inputs(card: dict[str, Any], tokens: Tensor) -> Tensor:
+def class_prefix(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The weights whose names begin with a prefix, without it."""
+    return {name[len(prefix) :]: value for name, value in weights.items() if name.startswith(prefix)}
+
+
+def head_inputs(card: dict[str, Any], tokens: Tensor, head: str, future: Tensor | None = None) -> Tensor:
     """Brings encoder tokens [B, N, D] into the form that a saved head was trained on.
+
+    Args:
+        card: the probe's card; its grid and token limit are used.
+        tokens: encoder output.
+        head: linear or attentive.
+        future: the predictor's guesses [B, slots * h * w, D], which follow the tokens.
 
     Raises:
         UserError: the number of tokens is not that of the head's window.
@@ -79,8 +90,13 @@ def head_inputs(card: dict[str, Any], tokens: Tensor) -> Tensor:
             "fps with encoder.preprocess."
         )
     # Features were stored in half precision; the same rounding here keeps live and cached scores equal.
-    coarse = coarsen(tokens.float().cpu(), grid, card["max_tokens"]).half()
-    return pool_stats(coarse, grid.t) if card["head"] == "linear" else coarse
+    coarse, slots = coarsen(tokens.float().cpu(), grid, card["max_tokens"]), grid.t
+    if future is not None:
+        more = card["future_slots"]
+        guessed = coarsen_future(future.float().cpu(), grid, more, card["max_tokens"])
+        coarse, slots = torch.cat([coarse, guessed], dim=1), slots + more
+    coarse = coarse.half()
+    return pool_stats(coarse, slots) if head == "linear" else coarse
 
 
 def bank_from_state(weights: dict[str, Tensor]) -> Bank:
@@ -103,13 +119,13 @@ def run(config: ProbeConfig) -> dict[str, Any]:
     Raises:
         UserError: the data, the split or the config cannot be used.
     """
-    from rich.console import Console
-
     config.check()
     started = time.perf_counter()
     encoder = load_frozen_encoder(config.encoder)
     data = config.data
     listed = read_samples(data.root, data.label_column, data.group_column, data.path_column)
+    if data.folds is None:
+        listed, _ = select_test_part(listed, data.test_split)
     classes = class_names(listed, data.classes or None)
     extractors = make_extractors(config, encoder)
     samples, sets, report = encode_samples(config, listed, extractors)
@@ -150,7 +166,7 @@ def run(config: ProbeConfig) -> dict[str, Any]:
     }  # fmt: skip
     write_json(Path(config.out) / "results.json", results)
     _save_best(config, samples, sets[0], targets, classes, folds, results, extractors[0])
-    print_results(Console(), results, report)
+    print_results(table_console(), results, report)
     return results
 
 

@@ -21,15 +21,20 @@ from jepa.errors import UserError
 from jepa.probes.features import extractor_key
 
 if TYPE_CHECKING:
-    from jepa.models import Preprocessing, TokenGrid, VideoEncoder
+    from jepa.models import Predictor, Preprocessing, TokenGrid, VideoEncoder
 
 GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601 luma
 
 
 def encoder_hash(encoder: VideoEncoder) -> str:
     """SHA-256 of an encoder's configuration, preprocessing and every weight."""
-    digest = hashlib.sha256(json.dumps(_facts(encoder), sort_keys=True).encode())
-    for name, value in sorted(encoder.state_dict().items()):
+    return state_hash(encoder, json.dumps(_facts(encoder), sort_keys=True))
+
+
+def state_hash(module: torch.nn.Module, start: str = "") -> str:
+    """SHA-256 of a text and of every weight of a module."""
+    digest = hashlib.sha256(start.encode())
+    for name, value in sorted(module.state_dict().items()):
         digest.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
         digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
@@ -105,8 +110,48 @@ def coarsen(tokens: torch.Tensor, grid: TokenGrid, max_tokens: int) -> torch.Ten
     return F.adaptive_avg_pool3d(volume, target).flatten(2).transpose(1, 2)
 
 
+def coarsen_future(guesses: torch.Tensor, grid: TokenGrid, slots: int, max_tokens: int) -> torch.Tensor:
+    """Averages guesses [B, slots * h * w, D] in space as `coarsen` does the tokens of a window with this
+    grid."""
+    _, height, width = coarse_grid(grid, max_tokens)
+    return coarsen(guesses, grid._replace(t=slots), slots * height * width)
+
+
+def guess_future(predictor: Predictor, tokens: torch.Tensor, grid: TokenGrid, slots: int) -> torch.Tensor:
+    """What the encoder's own predictor expects in the time slots after a window.
+
+    As in the published anticipation probe, positions simply go on past the window's end; a predictor that was
+    trained within the window only must extrapolate.
+
+    Args:
+        predictor: trained with the encoder.
+        tokens: all tokens of the window [B, N, D].
+        grid: their grid.
+        slots: time slots to guess.
+
+    Returns:
+        Guesses [B, slots * h * w, D].
+
+    Raises:
+        UserError: the predictor reads several encoder levels, which a plain encoder pass does not give.
+    """
+    config = predictor.config
+    if config.levels != 1:
+        raise UserError(
+            f"This predictor reads {config.levels} encoder levels at once, which the probes do not support. "
+            "Use anticipate.predictor=false."
+        )
+    ahead = grid._replace(t=grid.t + slots)
+    ids = torch.arange(ahead.size, device=tokens.device).expand(len(tokens), -1)
+    return predictor(tokens, ids[:, : grid.size], ids[:, grid.size :], ahead)[..., -tokens.shape[-1] :]
+
+
 class EncoderTokens:
-    """Tokens of a frozen video encoder, coarsened to at most `max_tokens` per clip."""
+    """Tokens of a frozen video encoder, coarsened to at most `max_tokens` per clip.
+
+    With a predictor, its guesses for `slots` time slots after the clip follow on the token axis, equally
+    coarse.
+    """
 
     def __init__(
         self,
@@ -116,22 +161,35 @@ class EncoderTokens:
         max_tokens: int = 256,
         layers: Sequence[int] | None = None,
         device: str = "cpu",
+        fps: float | None = None,
+        predictor: Predictor | None = None,
+        slots: int = 0,
     ) -> None:
         self.name, self.clips, self.max_tokens = name, clips, max_tokens
         self.layers = None if layers is None else list(layers)
         self.encoder = encoder.eval().to(device)
         self.device = device
         self.window = preprocessing_of(encoder)
+        self.fps = self.window.fps if fps is None else fps
+        self.predictor = None if predictor is None else predictor.eval().to(device)
+        self.slots = slots if predictor is not None else 0
         self.sha256 = encoder_hash(encoder)
-        self.key = extractor_key(
-            encoder=self.sha256, clips=clips, max_tokens=max_tokens, layers=self.layers, form=1
-        )
+        facts: dict[str, Any] = {
+            "clips": clips,
+            "max_tokens": max_tokens,
+            "layers": self.layers,
+            "fps": self.fps,
+            "form": 1,
+        }
+        if predictor is not None:
+            facts |= {"predictor": state_hash(predictor), "slots": slots}
+        self.key = extractor_key(encoder=self.sha256, **facts)
 
     def times(self, start_s: float, end_s: float) -> np.ndarray:
         """Windows at the encoder's own frame rate, spread over the part."""
         places = [centre_place(clip, self.clips) for clip in range(self.clips)]
         return np.array(
-            [clip_times(start_s, end_s, self.window.num_frames, self.window.fps, place) for place in places]
+            [clip_times(start_s, end_s, self.window.num_frames, self.fps, place) for place in places]
         )
 
     def prepare(self, frames: torch.Tensor) -> torch.Tensor:
@@ -153,22 +211,26 @@ class EncoderTokens:
         video = batch.to(self.device)
         grid = self.encoder.grid_of(video)
         if self.layers is None:
-            return coarsen(self.encoder(video), grid, self.max_tokens)
+            tokens = self.encoder(video)
+            seen = coarsen(tokens, grid, self.max_tokens)
+            if self.predictor is None:
+                return seen
+            guessed = guess_future(self.predictor, tokens, grid, self.slots)
+            return torch.cat([seen, coarsen_future(guessed, grid, self.slots, self.max_tokens)], dim=1)
         levels = self.encoder.features(video, layers=self.layers)
         return torch.cat([coarsen(level, grid, self.max_tokens) for level in levels], dim=1)
 
 
 class OneFrame:
-    """The middle frame as 32x32 grey values."""
+    """The middle frame, or the last one, as 32x32 grey values."""
 
-    name = "one frame"
-
-    def __init__(self) -> None:
-        self.key = extractor_key(baseline="one frame", size=32, form=1)
+    def __init__(self, last: bool = False) -> None:
+        self.name, self.last = ("last frame" if last else "one frame"), last
+        self.key = extractor_key(baseline=self.name, size=32, form=1)
 
     def times(self, start_s: float, end_s: float) -> np.ndarray:
-        """The middle of the part."""
-        return np.array([[(start_s + end_s) / 2]])
+        """The middle of the part, or its end."""
+        return np.array([[max(start_s, end_s - 2e-3) if self.last else (start_s + end_s) / 2]])
 
     def prepare(self, frames: torch.Tensor) -> torch.Tensor:
         """Grey frames [T, 32, 32] in 0..1."""

@@ -155,6 +155,7 @@ def train_bank(
     steps: int,
     batch_size: int,
     loss: Callable[[Tensor, Tensor], Tensor],
+    start_bias: Tensor | None = None,
 ) -> None:
     """Trains all heads of a bank together with AdamW.
 
@@ -170,9 +171,12 @@ def train_bank(
         steps: optimizer steps.
         batch_size: samples per step and seed.
         loss: (logits [S, G, B, C], targets [S, B, ...]) -> loss per sample [S, G, B].
+        start_bias: [C], the output's bias before the first step; rare events start at their base rate.
     """
     bank.init([torch.Generator().manual_seed(seed) for seed in seeds])
     standardise(bank, inputs, member)
+    if start_bias is not None:
+        (bank if isinstance(bank, LinearBank) else bank.output).bias.data.copy_(start_bias)
     used = np.flatnonzero(member.any(0).numpy())
     if not len(used):
         raise UserError("No sample is left to train on.")

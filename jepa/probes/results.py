@@ -1,7 +1,9 @@
-"""From what heads said to the figures of a report: rows with intervals, comparisons sample by sample, a table."""
+"""From what heads said to the figures of a report: rows with intervals, comparisons sample by sample, a
+table."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -93,6 +95,13 @@ def compare(
     return {"head": rows[best]["head"], "accuracy": rows[best]["accuracy"], "against": against}
 
 
+def table_console() -> Any:
+    """A console that does not squeeze tables when its output goes to a file."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else 110)
+
+
 def print_results(console: Any, results: dict[str, Any], report: EncodeReport) -> None:
     """The table for the terminal, with one sentence per comparison and every exclusion."""
     from rich import box
@@ -105,10 +114,10 @@ def print_results(console: Any, results: dict[str, Any], report: EncodeReport) -
         f"{len(results['classes'])} classes, {tested} tested samples in {len(folds)} fold(s), "
         f"{results['data']['groups']} groups. Intervals: 95 %, bootstrap over groups."
     )
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     table.add_column("features", no_wrap=True)
     table.add_column("head", no_wrap=True)
-    for name in ("accuracy", "interval", "seeds", "folds", "class mean", "ECE"):
+    for name in ("accuracy", "interval", "seeds", "folds", "cls mean", "ECE"):
         table.add_column(name, justify="right", no_wrap=True)
     chosen = results["comparison"]["head"]
     for row in results["rows"]:

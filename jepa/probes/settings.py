@@ -27,6 +27,8 @@ class ProbeData:
     itself"""
     classes: list[str] = field(default_factory=list)
     """the only class names allowed; empty takes what the labels hold"""
+    test_split: str = "test"
+    """which part of the split column is tested; other parts that start with "test" are left out"""
     folds: int | None = None
     """number of folds; 0 leaves one group out at a time; null uses the split column where there is one, else
     5"""

@@ -6,9 +6,11 @@ parts: `train` fits, `val` chooses, `test` is looked at once.
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 import numpy as np
 
@@ -105,6 +107,39 @@ def holdout(
 
 
 GROUP_REMEDY = "Move each to one part, or leave the split column out and give folds=K."
+
+
+class HasSplit(Protocol):
+    """Something that a list may have assigned to a part."""
+
+    @property
+    def split(self) -> str | None:
+        """train, val, a name that starts with test, or None."""
+
+
+Splittable = TypeVar("Splittable", bound=HasSplit)
+
+
+def select_test_part(items: Sequence[Splittable], test_split: str) -> tuple[list[Splittable], int]:
+    """Keeps one of several test parts, under the name "test".
+
+    Returns:
+        The items of the training, validation and chosen test part, and how many were left out.
+
+    Raises:
+        UserError: there is a split column and no such part in it.
+    """
+    names = {item.split for item in items if item.split is not None}
+    if names and test_split not in names:
+        found = ", ".join(sorted(names))
+        raise UserError(f"data.test_split={test_split!r} is not in the split column, which holds {found}.")
+    kept = []
+    for item in items:
+        if item.split == test_split:
+            kept.append(dataclasses.replace(item, split="test"))  # type: ignore[type-var]
+        elif item.split is None or not item.split.startswith("test"):
+            kept.append(item)
+    return kept, len(items) - len(kept)
 
 
 def check_no_leak(fold: Fold, keys: Sequence[str], what: str = "group", remedy: str = GROUP_REMEDY) -> None:

@@ -155,6 +155,10 @@ def load_probe(folder: str | os.PathLike[str], encoder: VideoEncoder | None = No
         from jepa.probes.classify import ClassifyProbe
 
         return ClassifyProbe(card, weights, sha256)
+    if card["task"] == "anticipate":
+        from jepa.probes.anticipate_probe import AnticipateProbe
+
+        return AnticipateProbe(card, weights, sha256)
     raise UserError(
         f"{os.fspath(folder)!r} is a probe for the task {card['task']!r}, which this version does not know."
     )
