@@ -22,7 +22,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from jepa.errors import UserError
-from jepa.models.blocks import Block, check_heads, init_block_weights, rescale_blocks
+from jepa.models.blocks import Block, check_heads, init_block_weights, init_std, rescale_blocks
 from jepa.models.preprocessing import Preprocessing
 from jepa.models.rope import RopeTable, TokenGrid, check_ids, rope_table, sincos_table
 
@@ -160,7 +160,7 @@ class VideoEncoder(nn.Module):
             generator: source of the random numbers, on the device of the weights; torch's global one by
                 default.
         """
-        init_block_weights(self, generator)
+        init_block_weights(self, init_std(self.config.embed_dim), generator)
         rescale_blocks(self.blocks)
         if self.config.modality_embedding:
             nn.init.normal_(self.img_mod_embed, std=1e-6, generator=generator)

@@ -112,7 +112,7 @@ class AttentivePooler(nn.Module):
             generator: source of the random numbers, on the device of the weights; torch's global one by
                 default.
         """
-        init_block_weights(self, generator)
+        init_block_weights(self, INIT_STD, generator)
         nn.init.trunc_normal_(self.query_tokens, std=INIT_STD, generator=generator)
         rescale_blocks(self.blocks)
         self.cross_attention_block.mlp.fc2.weight.div_(math.sqrt(2.0 * max(len(self.blocks), 1)))
@@ -147,7 +147,7 @@ class AttentiveClassifier(nn.Module):
         )
         self.labels: dict[str, list[str]] = {}
         if not self.pooler.query_tokens.is_meta:
-            init_block_weights(self.heads)
+            init_block_weights(self.heads, INIT_STD)
 
     def forward(self, tokens: Tensor) -> dict[str, Tensor]:
         """Maps tokens [B, N, D] to logits [B, classes] by head."""

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from jepa.errors import UserError
-from jepa.models.blocks import Block, check_heads, init_block_weights, rescale_blocks
+from jepa.models.blocks import Block, check_heads, init_block_weights, init_std, rescale_blocks
 from jepa.models.rope import TokenGrid, check_ids, rope_table, sincos_table
 
 
@@ -111,7 +111,7 @@ class Predictor(nn.Module):
             generator: source of the random numbers, on the device of the weights; torch's global one by
                 default.
         """
-        init_block_weights(self, generator)
+        init_block_weights(self, init_std(self.config.dim), generator)
         rescale_blocks(self.blocks)
         nn.init.zeros_(self.mask_tokens)
         if self.config.modality_embedding:

@@ -204,14 +204,15 @@ def test_impossible_configs_are_refused(fields, said):
         EncoderConfig(**{"embed_dim": 48, "depth": 3, "num_heads": 2, "mlp_dim": 96, **fields})
 
 
-def test_initial_weights():
+@pytest.mark.parametrize(("width", "std"), [(128, 128**-0.5), (384, 0.02)])
+def test_initial_weights(width, std):
     torch.manual_seed(0)
-    encoder = VideoEncoder(EncoderConfig(128, 4, 4, 512, image_tokenizer=True, modality_embedding=True))
+    encoder = VideoEncoder(EncoderConfig(width, 4, 4, 512, image_tokenizer=True, modality_embedding=True))
     for number, block in enumerate(encoder.blocks, 1):
         scale = (2 * number) ** -0.5
-        assert block.attn.qkv.weight.std().item() == pytest.approx(0.02, rel=0.03)
-        assert block.attn.proj.weight.std().item() == pytest.approx(0.02 * scale, rel=0.03)
-        assert block.mlp.fc2.weight.std().item() == pytest.approx(0.02 * scale, rel=0.03)
+        assert block.attn.qkv.weight.std().item() == pytest.approx(std, rel=0.03)
+        assert block.attn.proj.weight.std().item() == pytest.approx(std * scale, rel=0.03)
+        assert block.mlp.fc2.weight.std().item() == pytest.approx(std * scale, rel=0.03)
         assert block.mlp.fc1.bias.abs().max() == 0
         assert block.norm1.weight.eq(1).all()
     assert encoder.patch_embed.proj.weight.std().item() == pytest.approx(0.02, rel=0.03)
