@@ -22,6 +22,9 @@ _HOME = {
     "Item": "jepa.data.manifest",
     "read_items": "jepa.data.manifest",
     "normalise": "jepa.data.transforms",
+    "MixtureDataset": "jepa.data.mixture",
+    "ShardConfig": "jepa.data.shards",
+    "ScanConfig": "jepa.data.scan",
 }
 
 __all__ = [*_HOME]

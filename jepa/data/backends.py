@@ -96,10 +96,13 @@ class TorchcodecFile(_GuardedFile):
             raise VideoError(name, "open", _first_line(error)) from None
 
     def _fetch(self, places: list[int]) -> Iterator[np.ndarray]:
-        # By time, because its frame numbers also count VP9 frames that are never shown.
         wanted = self._moments[places]
         try:
-            batch = self._decoder.get_frames_played_at((wanted + 1e-5).tolist())  # against rounding down
+            if len(self._decoder) == len(self._moments):
+                batch = self._decoder.get_frames_at(places)
+            else:
+                # Its numbers also count VP9 frames that are never shown. The hair is against rounding down.
+                batch = self._decoder.get_frames_played_at((wanted + 1e-5).tolist())
         except (RuntimeError, IndexError, ValueError) as error:
             raise VideoError(self.name, "decode", _first_line(error)) from None
         _check_times(self.name, "torchcodec", wanted, batch.pts_seconds.numpy())

@@ -38,7 +38,7 @@ class IsolatedFile:
 
     def __init__(self, source: Source, name: str, limits: LimitsConfig, lenient: bool, threads: int) -> None:
         self.name, self.limits = name, limits
-        self._child = _borrow(limits)
+        self._child: _Child | None = _borrow(limits)
         payload = b""
         if not isinstance(source, str):
             payload = source if isinstance(source, bytes) else _read_all(source)
@@ -194,12 +194,14 @@ _idle: dict[int, list[_Child]] = {}
 _KEEP = 4
 
 
-def _borrow(limits: LimitsConfig) -> _Child | None:
-    waiting = _idle.get(os.getpid(), [])
-    for child in waiting:
-        if child.max_memory == limits.max_memory_bytes and child.process.poll() is None:
-            waiting.remove(child)
-            return child
+def _borrow(limits: LimitsConfig) -> _Child:
+    waiting = _idle.setdefault(os.getpid(), [])
+    with contextlib.suppress(IndexError):
+        while True:  # pop is one step, so threads cannot take the same child
+            child = waiting.pop()
+            if child.max_memory == limits.max_memory_bytes and child.process.poll() is None:
+                return child
+            child.kill()
     return _Child(limits.max_memory_bytes)
 
 

@@ -7,8 +7,9 @@ import io
 import json
 import math
 import os
+import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,9 @@ def read_items(
     for name in columns or {}:
         if name not in COLUMNS:
             raise UserError(f"columns names {name!r}, which is not one of {', '.join(COLUMNS)}.")
+    if "://" in os.fspath(root):
+        items = _read_remote(os.fspath(root).rstrip("/"), columns or {})
+        return items if limit is None else items[:limit]
     if not where.exists():
         raise UserError(
             f"{str(root)!r} does not exist. Give a folder of videos or a list of them (data.root=...)."
@@ -121,6 +125,31 @@ def _read_folder(folder: Path, columns: Mapping[str, str]) -> list[Item]:
             "(.mp4, .mkv, .webm, .mov, .avi ...) or at a list of them (.csv, .jsonl)."
         )
     return [Item(path) for path in sorted(found, key=os.fsencode)]
+
+
+def _read_remote(root: str, columns: Mapping[str, str]) -> list[Item]:
+    """Shards behind fsspec. Only shards: single videos at an address are never opened."""
+    try:
+        import fsspec
+    except ImportError:
+        raise UserError(f"{root!r} is an address, which needs fsspec: run `pip install fsspec`.") from None
+    try:
+        with fsspec.open(f"{root}/{SHARD_INDEX}", "rb") as handle:
+            text = handle.read()
+    except (OSError, ValueError, ImportError) as error:
+        raise UserError(
+            f"{root!r} has no {SHARD_INDEX} that can be read ({error}). At an address only shards are read: make them "
+            "with `jepa shard data=DIR out=DIR` and copy them there."
+        ) from None
+    with tempfile.TemporaryDirectory() as folder:
+        local = Path(folder) / SHARD_INDEX
+        local.write_bytes(text)
+        items = _read_list(local, columns)
+    return [
+        replace(i, span=replace(i.span, shard=f"{root}/{Path(i.span.shard).name}"))
+        for i in items
+        if i.span is not None
+    ]
 
 
 def _read_list(file: Path, columns: Mapping[str, str]) -> list[Item]:

@@ -11,6 +11,7 @@ definition one that no other frame is predicted from.
 from __future__ import annotations
 
 import io
+import re
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, BinaryIO, TypeAlias
@@ -35,7 +36,7 @@ TOLERANCE_S = 1e-3
 _SKIPPABLE = {"h264", "hevc"}  # decoders that let skip_frame change from packet to packet
 _SEEK_GAP_S = 2.0  # below this distance reading on costs less than a seek
 _CHUNK, _CHUNK_S = 64, 30.0  # wanted frames looked ahead at once, which bounds the packets held
-_END_SLACK_S = 1.0  # frames missing at the end of a file before it counts as cut off
+_END_SLACK_S = 0.5  # frames missing at the end of a file before it counts as cut off
 
 
 class PyAvFile:
@@ -199,7 +200,20 @@ class PyAvFile:
             end = max(
                 end, packet.pts * self._unit + (packet.duration * self._unit if packet.duration else step)
             )
+        stated = self._stated_end()
+        if stated is not None and end < stated - _END_SLACK_S and not self.lenient:
+            raise VideoError(self.name, "probe", f"cut off: it ends at {end:.3f} s but states {stated:.3f} s")
         return start, end if end > start else start + (total or 0) / 1e6
+
+    def _stated_end(self) -> float | None:
+        """What the container says of this stream alone; with other streams in it that may take a tag."""
+        tag = self._stream.metadata.get("DURATION", "")  # Matroska, "00:00:02.040000000"
+        if match := re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", tag):
+            hours, minutes, seconds = match.groups()
+            return 3600 * int(hours) + 60 * int(minutes) + float(seconds)
+        if len(self._container.streams) == 1 and self._container.duration:
+            return self._container.duration / 1e6
+        return None
 
     def _frame_step(self) -> float:
         rate = self._stream.guessed_rate or self._stream.average_rate
@@ -345,7 +359,7 @@ class PyAvFile:
         a row is the same array object.
 
         Raises:
-            VideoError: stage "decode", also when a file ends more than a second before it says.
+            VideoError: stage "decode", also when a file ends more than half a second before it says.
         """
         request = self._begin()
         targets = [self._unit_of(s) for s in seconds]
@@ -421,7 +435,9 @@ class PyAvFile:
         if held is None:
             if exact:
                 raise _SkippedTooMuchError
-            raise VideoError(self.name, "decode", "not one frame could be decoded")
+            if not self.lenient:
+                raise VideoError(self.name, "decode", "not one frame could be decoded")
+            held_pts, held = self._last_good(targets[-1])
         for target, want in zip(targets[index:], wanted[index:], strict=True):
             if exact and held_pts != want:
                 raise _SkippedTooMuchError
@@ -436,6 +452,18 @@ class PyAvFile:
                 raise VideoError(self.name, "decode", reason)
             array = self._rgb(held) if array is None else array
             yield held_pts * self._unit, array
+
+    def _last_good(self, target: int) -> tuple[int, Any]:
+        """The last frame up to `target` that decodes at all, found from the start of the file."""
+        self._rewind()
+        found: tuple[int, Any] | None = None
+        for pts, frame in self._decoded(self._packets()):
+            if found is not None and pts > target:
+                break
+            found = (pts, frame)
+        if found is None:
+            raise VideoError(self.name, "decode", "not one frame could be decoded")
+        return found
 
     def _rgb(self, frame: Any) -> np.ndarray:
         """Upright uint8 [H, W, 3] of the coded size."""

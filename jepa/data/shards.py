@@ -190,7 +190,7 @@ def _claim(out: Path, config: ShardConfig, files: list[str]) -> None:
         write_json(plan, identity)
     elif json.loads(plan.read_text(encoding="utf-8")) != identity:
         raise UserError(
-            f"out={config.out!r} holds shards of another list of files or of another size. Give a new folder, or remove it."
+            f"out={config.out!r} holds shards of other files or of another size. Give a new folder, or remove it."
         )
 
 

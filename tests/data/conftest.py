@@ -15,7 +15,7 @@ BITS = 8
 
 
 def picture(number: int, width: int, height: int) -> np.ndarray:
-    """Uint8 [H, W, 3]: the number as black and white stripes, a red mark at the top left, a blue one at the top right."""
+    """Uint8 [H, W, 3]: the number in black and white stripes, a red mark at the top left, a blue at the right."""
     frame = np.full((height, width, 3), 128, np.uint8)
     for bit in range(BITS):
         left, right = bit * width // BITS, (bit + 1) * width // BITS

@@ -1,0 +1,83 @@
+"""Choices as pure functions: the same whatever was drawn before, and spread as they should be."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from jepa.data import clips
+from jepa.errors import UserError
+
+
+@given(size=st.integers(1, 3000), seed=st.integers(0, 2**64 - 1), epoch=st.integers(0, 10**6))
+@settings(max_examples=40, deadline=None)
+def test_shuffling_is_a_permutation(size, seed, epoch):
+    assert sorted(clips.shuffled(p, size, seed, epoch) for p in range(size)) == list(range(size))
+
+
+def test_shuffling_mixes():
+    size, epochs = 64, 400
+    orders = np.array([[clips.shuffled(p, size, 5, e) for p in range(size)] for e in range(epochs)])
+    # Where position 0 goes is uniform: chi-square with 63 degrees of freedom has mean 63 and deviation 11.
+    for position in (0, 1, 31, 63):
+        counts = np.bincount(orders[:, position], minlength=size)
+        assert ((counts - epochs / size) ** 2 / (epochs / size)).sum() < 63 + 5 * 11.3
+    # Neighbours do not stay neighbours: |difference| of two random places has mean (n + 1) / 3.
+    assert np.abs(np.diff(orders, axis=1)).mean() == pytest.approx((size + 1) / 3, rel=0.03)
+
+
+def test_draws_are_uniform_and_independent_of_each_other():
+    a = np.array([clips.uniforms(1, i, clips.CROP, 4) for i in range(4000)])
+    b = np.array([clips.uniforms(1, i, clips.FLIP, 4) for i in range(4000)])
+    assert a.min() >= 0 and a.max() < 1
+    assert a.mean(0) == pytest.approx([0.5] * 4, abs=0.02) and a.var(0) == pytest.approx(
+        [1 / 12] * 4, abs=0.004
+    )
+    for x, y in ((a[:, 0], b[:, 0]), (a[:-1, 0], a[1:, 0]), (a[:, 0], a[:, 1])):
+        assert abs(np.corrcoef(x, y)[0, 1]) < 0.06
+
+
+def test_draws_are_the_documented_philox_stream():
+    # The Random123 generator NumPy ships: any other source of bits would change every run ever made.
+    words = np.random.Philox(key=[7, 9], counter=[0, 0, 0, clips.CROP]).random_raw(2)
+    assert clips.uniforms(7, 9, clips.CROP, 2) == [float(w >> np.uint64(11)) / 2**53 for w in words]
+
+
+@pytest.mark.parametrize(
+    ("place", "expected"),
+    [(0.0, [1.0, 1.25, 1.5, 1.75]), (1.0, [4.0, 4.25, 4.5, 4.75]), (0.5, [2.5, 2.75, 3.0, 3.25])],
+)
+def test_a_window_lies_inside_its_part(place, expected):
+    assert clips.clip_times(1.0, 5.0, 4, 4.0, place) == pytest.approx(expected)
+
+
+def test_policies_for_short_videos():
+    def times(short):
+        return clips.clip_times(10.0, 10.5, 4, 4.0, 0.7, short)
+
+    assert times("hold") == pytest.approx([10.0, 10.25, 10.498, 10.498])
+    assert times("loop") == pytest.approx([10.0, 10.25, 10.0, 10.25])
+    assert times("stretch") == pytest.approx([10.0, 10.125, 10.25, 10.375])
+    with pytest.raises(UserError, match="short='pad'"):
+        times("pad")
+
+
+def test_jitter_moves_frames_within_half_a_step():
+    shifts = clips.frame_jitter(3, 4, 1000, 0.5)
+    assert (
+        min(shifts) >= -0.25
+        and max(shifts) < 0.25
+        and np.std(shifts) == pytest.approx(0.5 / 12**0.5, rel=0.1)
+    )
+    assert clips.frame_jitter(3, 4, 8, 0.0) is None
+    moved = clips.clip_times(0.0, 10.0, 8, 2.0, 0.5, jitter=shifts[:8])
+    plain = clips.clip_times(0.0, 10.0, 8, 2.0, 0.5)
+    assert np.abs(np.subtract(moved, plain)).max() <= 0.125
+
+
+def test_windows_of_one_visit_do_not_share_their_ground():
+    places = [clips.window_place(0, 40 + k, k, 4) for k in range(4)]
+    assert all(k / 4 <= p < (k + 1) / 4 for k, p in enumerate(places))
+    assert [clips.centre_place(k, 3) for k in range(3)] == [0.0, 0.5, 1.0] and clips.centre_place(0, 1) == 0.5
