@@ -215,7 +215,7 @@ def test_initial_weights(width, std):
         assert block.mlp.fc2.weight.std().item() == pytest.approx(std * scale, rel=0.03)
         assert block.mlp.fc1.bias.abs().max() == 0
         assert block.norm1.weight.eq(1).all()
-    assert encoder.patch_embed.proj.weight.std().item() == pytest.approx(0.02, rel=0.03)
+    assert encoder.patch_embed.proj.weight.std().item() == pytest.approx(std, rel=0.03)
     assert 0 < encoder.img_mod_embed.abs().max() < 1e-5
 
 
