@@ -6,6 +6,7 @@ alpha is dropped.
 
 from __future__ import annotations
 
+from fractions import Fraction
 from typing import Any
 
 import av
@@ -58,7 +59,7 @@ class ToRgb:
             graph = av.filter.Graph()
             graph.threads = 1
             start = graph.add_buffer(
-                width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base
+                width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1, 1000)
             )
             convert, end = graph.add("format", "rgb24"), graph.add("buffersink")
             start.link_to(convert)
