@@ -64,9 +64,9 @@ class HeadSettings:
 
     kinds: list[str] = field(default_factory=lambda: list(HEADS))
     """heads on every encoder: linear, attentive, ridge, knn"""
-    lrs: list[float] = field(default_factory=lambda: [3e-2, 1e-2, 3e-3])
+    lrs: list[float] = field(default_factory=lambda: [2e-2, 4e-3])
     """learning rates tried"""
-    weight_decays: list[float] = field(default_factory=lambda: [0.01, 1.0])
+    weight_decays: list[float] = field(default_factory=lambda: [0.1, 3.0, 30.0])
     """weight decays tried"""
     steps: int = 200
     """optimizer steps of a head"""

@@ -159,6 +159,10 @@ def load_probe(folder: str | os.PathLike[str], encoder: VideoEncoder | None = No
         from jepa.probes.anticipate_probe import AnticipateProbe
 
         return AnticipateProbe(card, weights, sha256)
+    if card["task"] == "describe":
+        from jepa.probes.describe_probe import DescribeProbe
+
+        return DescribeProbe(card, weights, sha256)
     raise UserError(
         f"{os.fspath(folder)!r} is a probe for the task {card['task']!r}, which this version does not know."
     )

@@ -1,0 +1,242 @@
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import jepa.data
+from jepa.errors import UserError
+from jepa.models import create_predictor, load_encoder, load_predictor, save_encoder
+from jepa.probes import ProbeConfig, guess_future, load_probe, run
+from jepa.probes.hazard import (
+    at_risk,
+    base_logits,
+    calibrate_hazards,
+    cumulative,
+    hazard_loss,
+    hazard_targets,
+    known_outcome,
+)
+from jepa.probes.settings import AnticipateSettings, HeadSettings, ProbeData
+from jepa.probes.timeline import Segment, Timeline, hazard_questions, next_action_questions, read_timelines
+
+from .conftest import tiny_encoder, write_video
+
+
+def test_cumulative_is_one_minus_the_product_of_survivals() -> None:
+    logits = torch.randn(50, 2, 5, generator=torch.Generator().manual_seed(0)) * 3
+    out = cumulative(logits)
+    h = torch.sigmoid(logits)
+    torch.testing.assert_close(out[:, :, 2], 1 - (1 - h[..., 0]) * (1 - h[..., 1]) * (1 - h[..., 2]))
+    assert (out.diff(dim=-1) >= 0).all() and out.min() >= 0 and out.max() <= 1
+
+
+def test_risk_and_knowledge_around_onset_and_end_of_record() -> None:
+    event, observed = torch.tensor([[1], [3], [3], [2]]), torch.tensor([3, 3, 1, 1])
+    assert at_risk(event, observed, 3)[:, 0].tolist() == [
+        [True, True, False],  # starts in bin 1: bins after it no longer count
+        [True, True, True],  # never starts, all seen
+        [True, False, False],  # record ends after bin 0
+        [True, False, True],  # onset known although the record stops counting whole bins
+    ]
+    assert known_outcome(event, observed, 3)[:, 0].tolist() == [
+        [True, True, True],
+        [True, True, True],
+        [True, False, False],
+        [True, False, True],
+    ]
+
+
+def test_loss_is_the_discrete_survival_likelihood() -> None:
+    logits = torch.tensor([[0.3, -1.0, 0.8]])
+    h = torch.sigmoid(logits)[0]
+    for event, wanted in (
+        (1, -torch.log((1 - h[0]) * h[1])),
+        (3, -torch.log((1 - h[0]) * (1 - h[1]) * (1 - h[2]))),
+    ):
+        targets = hazard_targets(torch.tensor([[event]]), torch.tensor([3]), 3)
+        got = hazard_loss(logits.view(1, 1, 1, 3), targets.unsqueeze(0))
+        torch.testing.assert_close(got.squeeze(), wanted)
+
+
+def test_base_rates_are_life_table_rates() -> None:
+    event = torch.tensor([[0]] * 10 + [[1]] * 30 + [[2]] * 60)
+    rate = cumulative(base_logits(hazard_targets(event, torch.full((100,), 2), 2)))
+    torch.testing.assert_close(rate, torch.tensor([[0.1, 0.4]]), rtol=0.05, atol=0.01)
+
+
+def test_calibration_repairs_a_distorted_hazard_and_keeps_order() -> None:
+    generator = torch.Generator().manual_seed(0)
+    honest = torch.randn(6000, 1, 2, generator=generator) - 2
+    draws = torch.rand(6000, 1, 2, generator=generator) < torch.sigmoid(honest)
+    event = torch.where(draws[..., 0], 0, torch.where(draws[..., 1], 1, 2))
+    targets = hazard_targets(event, torch.full((6000,), 2), 2)
+    scale, offset = calibrate_hazards(honest * 2 + 1, targets)[0].tolist()
+    assert scale == pytest.approx(0.5, abs=0.05) and offset == pytest.approx(-0.5, abs=0.1)
+
+
+def timeline(**hazards: list[float]) -> Timeline:
+    segments = [Segment(0, 4, "walk"), Segment(4, 6, "fall"), Segment(6, 10, "lie")]
+    return Timeline(Path("v.mp4"), "v", "v", None, segments, hazards)
+
+
+def test_next_action_windows_end_tau_before_the_start() -> None:
+    asked = next_action_questions([timeline()], tau_s=1.0, window_s=2.0)
+    assert [(s.label, s.start_s, s.end_s) for s in asked] == [("fall", 1.0, 3.0), ("lie", 3.0, 5.0)]
+
+
+def test_hazard_bins_by_hand() -> None:
+    asked = hazard_questions([timeline(fall=[4.0, 9.0])], ["fall"], [0.5, 1.0, 2.0], 1.0, 2.0)
+    moments = [s.end_s for s in asked.samples]
+    assert moments == [1, 2, 3, 4, 5, 6, 7, 8, 9]
+    # From 4 s on, the onset at 4 s has happened and the next one is at 9 s.
+    assert asked.event[:, 0].tolist() == [3, 2, 1, 3, 3, 3, 2, 1, 3]
+    assert asked.observed.tolist() == [3, 3, 3, 3, 3, 3, 3, 3, 2]
+    assert [s.label for s in asked.samples] == ["walk"] * 3 + ["fall"] * 2 + ["lie"] * 4
+
+
+@pytest.fixture(scope="module")
+def flashes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eighteen videos: a square drifts; in half of them it turns bright (the omen) and 1 s later the screen flashes."""
+    root = tmp_path_factory.mktemp("flashes")
+    rows = []
+    for i in range(18):
+        rng = np.random.Generator(np.random.Philox(key=[i, 3]))
+        happens, start = i % 2 == 0, 2.0 + 0.25 * int(rng.integers(0, 6))
+        frames = np.full((40, 32, 32), 40, np.uint8)
+        for t in range(40):
+            omen = happens and start - 1 <= t / 8 < start
+            x = int(rng.integers(0, 3)) + t // 4
+            frames[t, 8:16, x : x + 8] = 240 if omen else 90
+            if happens and t / 8 >= start:
+                frames[t] = np.minimum(frames[t].astype(int) + 120, 255)
+            frames[t, -1] = rng.integers(0, 255, 32)
+        write_video(root / f"{i:02d}.mp4", frames)
+        end = start if happens else 3.0
+        rows.append((f"{i:02d}", 0.0, end, "drift"))
+        rows.append((f"{i:02d}", end, 5.0, "flash" if happens else "wait"))
+    with open(root / "segments.csv", "w", newline="") as handle:
+        csv.writer(handle).writerows([("video", "start_s", "end_s", "label"), *rows])
+    return root
+
+
+@pytest.fixture(scope="module")
+def export_with_predictor(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("export")
+    encoder = tiny_encoder()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        predictor = create_predictor("vit_nano", encoder_dim=24)
+    assert encoder.preprocessing is not None
+    save_encoder(folder, encoder, encoder.preprocessing, {"name": "tiny"}, predictor)
+    return folder
+
+
+def config(flashes: Path, export: Path, out: Path, **settings: Any) -> ProbeConfig:
+    return ProbeConfig(
+        task="anticipate",
+        encoder=str(export),
+        out=str(out),
+        data=ProbeData(root=str(flashes), folds=3),
+        heads=HeadSettings(kinds=["linear"], steps=80, lrs=[0.02], weight_decays=[0.1]),
+        anticipate=AnticipateSettings(
+            tau_s=0.5, hazards=["flash"], horizons_s=[0.5, 1.0, 2.0], stride_s=0.25, **settings
+        ),
+        seeds=[0, 1],
+    )
+
+
+@pytest.fixture(scope="module")
+def done(
+    flashes: Path, export_with_predictor: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, Any]]:
+    out = tmp_path_factory.mktemp("anticipate")
+    return out, run(config(flashes, export_with_predictor, out))
+
+
+def test_foresight_beats_base_rate_and_what_goes_on_now(done: tuple[Path, dict[str, Any]]) -> None:
+    _, results = done
+    rows = {r["features"]: r for r in results["hazard"]["rows"]}
+    assert list(rows) == [
+        "base rate", "action now (truth)", "motion", "last frame", "untrained",
+        "action now (probe)", "encoder", "encoder + predictor",
+    ]  # fmt: skip
+    assert rows["base rate"]["mean"]["auc"] == pytest.approx(0.5)
+    assert rows["base rate"]["gain"] == 0
+    # The omen stands in the picture a second ahead; the list's current action is "drift" with and without it.
+    assert rows["encoder"]["mean"]["ap"] > rows["base rate"]["mean"]["ap"] + 0.2
+    assert rows["encoder"]["mean"]["ap"] > rows["action now (truth)"]["mean"]["ap"]
+    following = {r["features"]: r["accuracy"] for r in results["next_action"]["rows"]}
+    assert following["encoder"] > following["majority"] + 0.2
+
+
+def test_videos_are_never_divided_between_parts(done: tuple[Path, dict[str, Any]]) -> None:
+    for fold in done[1]["folds"]:
+        assert sum(fold["videos"]) == 18
+    assert done[1]["anchor"] == "segment start"
+
+
+def test_saved_forecaster_never_falls_with_the_horizon_and_needs_its_future(
+    done: tuple[Path, dict[str, Any]], flashes: Path, export_with_predictor: Path
+) -> None:
+    encoder, predictor = load_encoder(export_with_predictor), load_predictor(export_with_predictor)
+    probe: Any = load_probe(done[0] / "probe", encoder)
+    assert probe.hazards == ("flash",) and probe.horizons_s == (0.5, 1.0, 2.0) and probe.tau_s == 0.5
+    assert probe.base_rates.shape == (1, 3) and probe.about["calibration"]["videos"] > 0
+    videos = []
+    with jepa.data.open_video(flashes / "00.mp4") as reader:
+        for end in (1.0, 1.5, 2.0, 2.5):
+            frames = reader.frames_at([end - 1 + i / 8 for i in range(8)]).data
+            videos.append(encoder.preprocess(frames))
+    batch = torch.stack(videos)
+    with torch.inference_mode():
+        tokens = encoder(batch)
+        future = guess_future(predictor, tokens, encoder.grid_of(batch), max(probe.future_slots, 1))
+    if probe.needs_future:
+        with pytest.raises(UserError, match="predictor's guess"):
+            probe.predict(tokens)
+    out = probe.predict(tokens, future if probe.needs_future else None)
+    assert out.hazard.shape == (4, 1, 3) and (out.hazard.diff(dim=-1) >= 0).all()
+    torch.testing.assert_close(out.next_action.sum(-1), torch.ones(4))
+
+
+def test_guess_future_asks_for_the_slots_after_the_window() -> None:
+    asked: dict[str, Any] = {}
+
+    class Spy(torch.nn.Module):
+        config = type("C", (), {"levels": 1})()
+
+        def forward(
+            self, tokens: torch.Tensor, context: torch.Tensor, target: torch.Tensor, grid: Any
+        ) -> torch.Tensor:
+            asked.update(context=context[0].tolist(), target=target[0].tolist(), grid=tuple(grid))
+            return torch.zeros(len(tokens), target.shape[1], 5)
+
+    from jepa.models import TokenGrid
+
+    out = guess_future(Spy(), torch.zeros(2, 8, 5), TokenGrid(2, 2, 2), 1)  # type: ignore[arg-type]
+    assert asked == {"context": list(range(8)), "target": [8, 9, 10, 11], "grid": (3, 2, 2)}
+    assert out.shape == (2, 4, 5)
+
+
+def test_hazards_are_read_from_truth_files(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_bytes(b"x")
+    (tmp_path / "truth").mkdir()
+    (tmp_path / "truth/a.json").write_text(json.dumps({"hazards": [{"onset_s": 1.25, "category": "fire"}]}))
+    (tmp_path / "segments.csv").write_text("path,start_s,end_s,label\na.mp4,0,2,walk\n")
+    lines, categories = read_timelines(ProbeData(root=str(tmp_path)), AnticipateSettings())
+    assert categories == ["fire"] and lines[0].hazards == {"fire": [1.25]}
+    with pytest.raises(UserError, match="'flood', which never occurs"):
+        read_timelines(ProbeData(root=str(tmp_path)), AnticipateSettings(hazards=["flood"]))
+
+
+def test_a_segment_without_time_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_bytes(b"x")
+    (tmp_path / "segments.csv").write_text("path,start_s,end_s,label\na.mp4,2,2,walk\n")
+    with pytest.raises(UserError, match=r"from 2\.0 to 2\.0"):
+        read_timelines(ProbeData(root=str(tmp_path)), AnticipateSettings())
