@@ -134,6 +134,8 @@ class Rule(_Section):
                 f"rule {self.id}: a break is judged by risk_before or risk_after, a span or a forecast by p; "
                 f"this rule reads {self.signal} of a {self.subject}"
             )
+        if self.action == "skip":
+            raise ValueError(f"rule {self.id}: skip is what layout does; choose hold, move or review")
         forecast = self.subject == "anticipated" or self.signal == "risk_after"
         if forecast and self.action not in ANTICIPATED_ACTIONS:
             raise ValueError(
@@ -141,8 +143,6 @@ class Rule(_Section):
                 "happened; "
                 f"choose one of {', '.join(sorted(ANTICIPATED_ACTIONS))}"
             )
-        if self.action == "skip":
-            raise ValueError(f"rule {self.id}: skip is what layout does; choose hold, move or review")
         if self.action in FINAL_ACTIONS and self.subject == "break":
             raise ValueError(
                 f"rule {self.id}: {self.action} is for content, not for a break; choose hold or move"

@@ -21,6 +21,7 @@ import markupsafe
 from jepa.signals import taxonomy
 from jepa.signals.ledger import statistics_of
 from jepa.signals.objects import Anticipated, Break, Observed
+from jepa.signals.policy import Policy
 from jepa.signals.scan import Scan
 from jepa.signals.schema import SignalsDocument
 
@@ -48,7 +49,7 @@ def render(document: SignalsDocument, scan: Scan, truth: dict[str, Any] | None =
     """
     template = _environment().get_template("report.html.j2")
     script = _asset("report.js")
-    chart = _Chart(document, truth)
+    chart = _Chart(document, scan.desk.policy, truth)
     stamp = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return template.render(
         doc=document,
@@ -183,8 +184,8 @@ def _evidence(document: SignalsDocument, scan: Scan) -> list[dict[str, Any]]:
 class _Chart:
     """The timeline as plain numbers: lanes from top to bottom, time from left to right."""
 
-    def __init__(self, document: SignalsDocument, truth: dict[str, Any] | None) -> None:
-        self.document, self.truth = document, truth
+    def __init__(self, document: SignalsDocument, policy: Policy, truth: dict[str, Any] | None) -> None:
+        self.document, self.policy, self.truth = document, policy, truth
         self.scale = (_WIDTH - _LEFT - _RIGHT) / document.asset.duration_ms
         self.top = 0.0
         self.labels = self._ranked()
@@ -279,7 +280,7 @@ class _Chart:
                     "truth": [
                         self.x(1000 * float(hazard["onset_s"]))
                         for hazard in (self.truth or {}).get("hazards", [])
-                        if hazard["category"] == label
+                        if hazard["category"] == label or hazard["iab"] == self.policy.category(label)
                     ],
                 }
             )

@@ -101,8 +101,13 @@ class TimelineMaker:
                 self._start(int(found.frame_num), kind)
 
     def _start(self, frame: int, kind: Kind) -> None:
-        if any(abs(frame - other) < self._shortest for other in self._starts):
-            return  # a cut out of black is seen by both detectors
+        near = [other for other in self._starts if abs(frame - other) < self._shortest]
+        if near:
+            # The way into black or out of it looks like a cut to one detector and is half a fade to the
+            # other.
+            if kind == "fade" and self._starts[near[-1]] == "cut":
+                self._starts[near[-1]] = "fade"
+            return
         self._starts[frame] = kind
         held = dict(self._histograms)
         self._firsts[frame] = held.get(frame, self._histograms[-1][1])

@@ -1,4 +1,5 @@
-"""Every change to a document is named, and forecasts come out the same from a file that ends where they looked."""
+"""Every change to a document is named, and forecasts come out the same from a file that ends where they
+looked."""
 
 from __future__ import annotations
 
@@ -143,7 +144,8 @@ def test_another_policy_or_video_is_refused(check: Any, finished: Path, tmp_path
 
 
 def truncate(source: Path, target: Path, frames: int) -> Path:
-    """Copies the packets of the first frames, without decoding; `frames` must end a group that shows in order."""
+    """Copies the packets of the first frames, without decoding; `frames` must end a group that shows in
+    order."""
     with av.open(str(source)) as one, av.open(str(target), "w") as two:
         stream = one.streams.video[0]
         copy = two.add_stream_from_template(stream)

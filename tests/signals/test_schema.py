@@ -1,0 +1,174 @@
+"""Each invariant refuses a document that breaks it and nothing else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jepa.errors import UserError
+from jepa.signals import json_schema, pipeline, taxonomy
+from jepa.signals.audit import GENESIS, canonical, link_hash, read_document, seal
+from jepa.signals.policy import read_policy
+from jepa.signals.schema import SignalsDocument, parse_document
+
+Change = Callable[[dict[str, Any]], Any]
+
+
+@pytest.fixture(scope="module")
+def raw_document(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> str:
+    conftest = request.config.pluginmanager.getplugin(str(Path(__file__).parent / "conftest.py"))
+    folder = tmp_path_factory.mktemp("schema")
+    policy = folder / "policy.yaml"
+    policy.write_text(conftest.POLICY)
+    video = conftest.write_video(folder / "story.mp4", conftest.PLAIN_STORY)
+    config = pipeline.SignalsConfig(str(video), "none", str(policy), str(folder / "out"), stride_ms=100)
+    pipeline.process(config, [video], read_policy(policy), conftest.ColourScorer())
+    return next((folder / "out").glob("*/signals.json")).read_text()
+
+
+@pytest.fixture
+def raw(raw_document: str) -> dict[str, Any]:
+    return json.loads(raw_document)
+
+
+def at(*path: Any) -> Callable[[dict[str, Any], Any], None]:
+    def put(raw: dict[str, Any], value: Any) -> None:
+        for step in path[:-1]:
+            raw = raw[step]
+        raw[path[-1]] = value
+
+    return put
+
+
+CASES: list[tuple[str, Callable[[dict[str, Any], Any], None], Any, str]] = [
+    ("unknown field", at("asset", "colour"), "red", "asset.colour"),
+    ("unknown field deep down", at("ads", "breaks", 0, "factors", 0, "note"), 1, "ads.breaks.0.factors.0.note"),
+    ("missing schema id", at("schema"), "jepa.signals/2", "schema"),
+    ("number as text", at("observed", 0, "start_ms"), "2100", "start_ms"),
+    ("probability above one", at("observed", 0, "p"), 1.2, "observed.0.p"),
+    ("fractional ms", at("observed", 0, "start_ms"), 2100.5, "start_ms"),
+    ("end before start", at("observed", 0, "end_ms"), 2000, "not after start_ms"),
+    ("span outside the video", at("observed", 0, "end_ms"), 99999, "after the video"),
+    ("id twice", at("evidence", 1, "id"), "e1", "used 2 times"),
+    ("shots with a hole", at("timeline", "shots", 1, "start_ms"), 1501, "does not begin where"),
+    ("scene without its shots", at("timeline", "scenes", 0, "shots"), ["s2"], "scene"),
+    ("tracks of other length", at("tracks", "observed", 0, "p"), [0.5], "1 values for"),
+    ("track of a label nobody knows", at("tracks", "observed", 0, "label"), "blue", "not a label of probe"),
+    ("track that falls with the horizon", at("tracks", "anticipated", 0, "p", 3), 1.0, "less likely"),
+    ("windows out of order", at("tracks", "window_end_ms", 1), 0, "does not increase"),
+    ("cat in the wrong case", at("observed", 0, "cat"), "i4gwl6", "not an id of the IAB"),
+    ("cat as misprinted elsewhere", at("observed", 0, "cat"), "I4GWI6", "not an id of the IAB"),
+    ("forecast from later frames", at("anticipated", 0, "context_ms"), [1200, 1600], "out of order"),
+    ("evidence later than the forecast", at("anticipated", 0, "evidence"), ["e3"], "later than what"),
+    ("falling curve", at("anticipated", 0, "curve", 2, "p"), 0.1, "curve falls"),
+    ("horizon off the curve", at("anticipated", 0, "horizon_ms"), 1100, "not on its curve"),
+    ("lead that is no difference", at("anticipated", 0, "resolution", "lead_ms"), 700, "not onset minus issue"),
+    ("confirmed by nothing", at("anticipated", 0, "resolution", "by"), "o9", "no observed onset"),
+    ("refuted though it came", at("anticipated", 0, "resolution"),
+     {"status": "refuted", "by": None, "onset_ms": None, "lead_ms": None}, "yet o1 confirms it"),
+    ("refuted though time ran out", at("anticipated", 2, "resolution", "status"), "refuted", "that is expired"),
+    ("expired though time was left", at("anticipated", 1, "resolution", "status"), "expired", "that is refuted"),
+    ("sum that does not add up", at("ads", "breaks", 0, "score"), 0.5, "the score says 0.5"),
+    ("part that is no product", at("ads", "breaks", 0, "factors", 1, "part"), 0.2, "factor pause"),
+    ("looked up in a causal run", at("ads", "breaks", 0, "after", "source"), "observed", "causal run looked"),
+    ("forecast issued after the break", at("ads", "breaks", 0, "after", "ref"), "a2", "issued after it"),
+    ("verdict unlike the decision", at("ads", "breaks", 0, "verdict"), "allow", "does not say allow"),
+    ("levels that do not sum to one", at("observed", 0, "level"), {"bsr001": 0.5, "bsr002": 0.2}, "sum to 0.7"),
+    ("level that does not exist", at("observed", 0, "level"), {"bsr005": 1.0}, "unknown risk levels"),
+    ("margin", at("decisions", 0, "margin"), 0.5, "margin 0.5 is not"),
+    ("removal on a forecast", at("decisions", 1, "action"), "remove", "may not remove"),
+    ("forecast called observed", at("decisions", 1, "basis"), "observed", "claims the basis observed"),
+    ("removal without a person", at("decisions", 0, "review"), None, "without a person"),
+    ("subject that is not there", at("decisions", 0, "subject"), "o7", "no subject o7"),
+    ("value of what nobody assessed", at("decisions", 4, "basis"), "not_assessed", "exactly when nothing"),
+    ("calibration that is not there", at("observed", 0, "calibration"), "cal-9", "no calibration cal-9"),
+    ("floor as the mildest level", at("taxonomies", 1, "order"), ["bsr001", "bsr004", "bsr003", "bsr002"],
+     "order of risk"),
+    ("category with another path", at("ads", "segments", 2, "cats", 0, "path"), ["Sports"], "not in the taxonomy"),
+    ("suitability outside Sensitive Topics", at("ads", "segments", 2, "suitability", 0, "category"), "483",
+     "not a Sensitive Topics"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("put", "value", "said"), [case[1:] for case in CASES], ids=[case[0] for case in CASES]
+)
+def test_broken_invariants_are_refused_when_read_and_when_written(
+    raw: dict[str, Any], put: Callable[[dict[str, Any], Any], None], value: Any, said: str
+) -> None:
+    put(raw, value)
+    with pytest.raises(UserError, match=r"is not a valid jepa\.signals/1 document") as error:
+        parse_document(json.dumps(raw), "doc")
+    assert said in str(error.value)
+    del raw["log"]
+    with pytest.raises(UserError) as error:
+        seal(raw)
+    assert said in str(error.value)
+
+
+def test_nan_is_refused(raw: dict[str, Any]) -> None:
+    raw["ads"]["breaks"][0]["score"] = float("nan")
+    with pytest.raises(UserError):
+        parse_document(json.dumps(raw), "doc")
+
+
+def test_a_human_may_confirm(raw: dict[str, Any]) -> None:
+    raw["observed"], raw["decisions"] = [], []
+    raw["ads"]["breaks"], raw["ads"]["segments"] = [], []
+    raw["anticipated"][0]["resolution"]["by"] = "human:reviewer-7"
+    del raw["log"]
+    assert seal(raw).anticipated[0].resolution.lead_ms == 600
+
+
+def test_round_trip_and_chain(raw_document: str, tmp_path: Path) -> None:
+    path = tmp_path / "signals.json"
+    path.write_text(raw_document)
+    document = read_document(path)
+    assert document.model_dump(mode="json", by_alias=True) == json.loads(raw_document)
+    first = document.log.entries[0]
+    assert first.hash == link_hash(GENESIS, "schema", "schema", "jepa.signals/1")
+    order = [(entry.kind, entry.id) for entry in document.log.entries]
+    assert order.index(("anticipated", "a1")) < order.index(("resolution", "a1"))
+    assert order.index(("resolution", "a1")) < order.index(("anticipated", "a2"))
+
+
+def test_canonical_json_is_one_to_one() -> None:
+    assert canonical({"b": 1, "a": [0.1, "\u00e9"]}) == '{"a":[0.1,"\u00e9"],"b":1}'.encode()
+    assert canonical({"a": 1, "b": 2}) == canonical({"b": 2, "a": 1})
+    assert canonical({"a": 0.1}) != canonical({"a": 0.1000001})
+    with pytest.raises(ValueError, match="JSON"):
+        canonical(float("inf"))
+
+
+def test_json_schema_forbids_unknown_fields_everywhere() -> None:
+    schema = json_schema()
+    assert schema["$id"] == "jepa.signals/1"
+    objects = [schema, *schema["$defs"].values()]
+    assert all(item["additionalProperties"] is False for item in objects if item.get("type") == "object")
+    assert set(schema["required"]) >= {"schema", "asset", "observed", "anticipated", "log"}
+    assert "schema_id" not in schema["properties"]
+    published = Path(__file__).parents[2] / "jepa/signals/assets/jepa.signals-1.schema.json"
+    assert json.loads(published.read_text()) == schema
+
+
+def test_taxonomy_is_the_published_one() -> None:
+    table = taxonomy.categories()
+    assert len(table) == 704
+    assert sum(row.parent is None for row in table.values()) == 37
+    assert sum(row.special for row in table.values()) == 63
+    assert sum(taxonomy.is_sensitive(name) for name in table) == 11
+    assert table["I4GWl6"].path == ("Sensitive Topics", "Death, Injury, or Military Conflict")
+    assert table["497"].path == ("Sports", "Equine Sports", "Horse Racing")
+    assert all(row.parent is None or row.parent in table for row in table.values())
+    with pytest.raises(UserError, match="I4GWl6"):
+        taxonomy.lookup("I4GWI6")
+
+
+def test_documents_cannot_be_changed_in_memory(raw_document: str) -> None:
+    document = SignalsDocument.model_validate_json(raw_document)
+    with pytest.raises(ValueError, match="frozen"):
+        document.asset.name = "other"  # type: ignore[misc]
