@@ -240,9 +240,7 @@ def test_a_mixture_meets_its_weights_and_keeps_epochs_whole(library):
     assert [len(c) for c in counts] == [3000, 1000]
     assert all(sorted(c) == list(range(len(c))) for c in counts)
     first = [p.source for p in places[:1000]]
-    assert (
-        100 < sum(a != b for a, b in itertools.pairwise(first)) < 700
-    )  # neither blocks nor a comb
+    assert 100 < sum(a != b for a, b in itertools.pairwise(first)) < 700  # neither blocks nor a comb
     runs = [batches(mixture, steps=2, workers=w) for w in (0, 2)]
     assert same(*runs) and runs[0][0]["index"].tolist() == [0, 1, 2, 3]
 
