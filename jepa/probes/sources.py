@@ -13,6 +13,7 @@ from jepa.errors import UserError
 from jepa.probes.evaluate import FeatureSet
 from jepa.probes.extractors import EncoderTokens, Motion, OneFrame, untrained_copy
 from jepa.probes.features import EncodeReport, Extractor, encode
+from jepa.probes.image_model import FRAMES, ImageFrames, load_image_model
 from jepa.probes.samples import Sample
 from jepa.probes.settings import FeatureSettings, ProbeConfig
 
@@ -72,6 +73,9 @@ def make_extractors(config: ProbeConfig, encoder: VideoEncoder) -> list[Extracto
         extractors.append(OneFrame())
     if "motion" in config.baselines:
         extractors.append(Motion())
+    if config.image_model is not None:
+        model = load_image_model(config.image_model)
+        extractors.append(ImageFrames(config.image_model, model, choose_device(config.features.device)))
     return extractors
 
 
@@ -89,5 +93,7 @@ def encode_samples(
         slots = 0
         if isinstance(extractor, EncoderTokens):
             slots = extractor.grid()[0] * max(1, len(settings.layers))
+        elif isinstance(extractor, ImageFrames):
+            slots = FRAMES
         sets.append(FeatureSet(extractor.name, rows, slots))
     return kept, sets, report
