@@ -47,11 +47,12 @@ _DEFAULTS: dict[str, Any] = {
 }
 # The folder does not state a frame rate; V-JEPA 2 was trained at 4 frames per second.
 _FPS = 4.0
+# PIL's number for it, as processors store it.
+_BILINEAR = 2
 _THIRDS = ("query", "key", "value")
 _POOLER_THIRDS = ("q_proj", "k_proj", "v_proj")
 
-# Ours to theirs, applied in order; each pair of patterns is read left to right by the writer, right to left
-# by the reader.
+# Beginnings of names, ours and theirs; the first that fits is replaced.
 ENCODER_NAMES = [
     ("patch_embed.", "embeddings.patch_embeddings."),
     ("blocks.", "layer."),
@@ -99,6 +100,10 @@ class Folder:
             raise UserError(f"{path} lacks {', '.join(absent)}; download the whole folder.")
         self.file = TensorFile([path / name for name in files])
         self.root = "vjepa2." if any(name.startswith("vjepa2.") for name in self.file.home) else ""
+        known = (f"{self.root}encoder.", f"{self.root}predictor.", "pooler.", "classifier.")
+        strangers = [name for name in self.file.home if not name.startswith(known)]
+        if strangers:
+            raise UserError(f"{path} has keys that no V-JEPA 2 has: {', '.join(strangers[:12])}.")
 
     def encoder(self) -> VideoEncoder:
         """The encoder with its preprocessing."""
@@ -135,8 +140,9 @@ class Folder:
             norm_eps=config["layer_norm_eps"],
         )
         state = self._state(f"{self.root}predictor.", PREDICTOR_NAMES, ".attention.", _THIRDS)
-        if "mask_tokens" in state:
-            state["mask_tokens"] = state["mask_tokens"].flatten(0, 2)
+        tokens = state.get("mask_tokens")
+        if tokens is not None and tokens.ndim == 4 and tokens.shape[1:3] == (1, 1):
+            state["mask_tokens"] = tokens[:, 0, 0]
         return build_strictly(lambda: Predictor(found), state, f"{self.path} (predictor)")
 
     def classifier(self) -> AttentiveClassifier:
@@ -163,14 +169,20 @@ class Folder:
             classifier.labels = {"label": [names[index] for index in range(count)]}
         return classifier
 
-    def preprocessing(self) -> Preprocessing:
-        """The preprocessing that the folder's processor applies."""
+    def preprocessing(self) -> Preprocessing | None:
+        """The preprocessing that the folder's processor applies, or None if it leaves out one of our steps."""
         crop = self.config["crop_size"]
         fields: dict[str, Any] = {"size": {"shortest_edge": int(crop * 256 / 224)}, "crop_size": crop}
         for name in ("video_preprocessor_config.json", "preprocessor_config.json"):
             if (self.path / name).is_file():
                 fields |= read_json(self.path / name)
                 break
+        steps = ("do_resize", "do_center_crop", "do_rescale", "do_normalize")
+        if (
+            not all(fields.get(step, True) for step in steps)
+            or fields.get("resample", _BILINEAR) != _BILINEAR
+        ):
+            return None
         crop = fields["crop_size"]
         crop = crop if isinstance(crop, int) else crop["height"]
         mean, std = fields.get("image_mean", IMAGENET_MEAN), fields.get("image_std", IMAGENET_STD)
@@ -182,11 +194,7 @@ class Folder:
         self, prefix: str, names: list[tuple[str, str]], attention: str, thirds: tuple[str, str, str]
     ) -> dict[str, Tensor]:
         """Tensors below `prefix` under our names, with queries, keys and values joined."""
-        wanted = [
-            name
-            for name in self.file.home
-            if name.startswith(prefix) and (prefix or not name.startswith("vjepa2."))
-        ]
+        wanted = [name for name in self.file.home if name.startswith(prefix or ("pooler.", "classifier."))]
         split = re.compile(
             rf"(.*)\.(?:{attention.strip('.')}|cross_attn)\.({'|'.join(thirds)})\.(weight|bias)"
         )
@@ -208,6 +216,9 @@ class Folder:
             if absent:
                 raise UserError(f"{self.path} lacks {', '.join(absent)} of {block}; it holds {members}.")
             tensors = [by_third[third] for third in thirds]
+            if len({tensor.shape for tensor in tensors}) > 1:
+                shapes = {name: list(tensor.shape) for name, tensor in parts.items()}
+                raise UserError(f"{self.path} has misshapen tensors, which should be alike: {shapes}.")
             if kind == "self":
                 state[f"{ours}attn.qkv.{leaf}"] = torch.cat(tensors)
             else:
@@ -226,6 +237,11 @@ def _renamed(theirs: str, names: list[tuple[str, str]]) -> str:
 
 
 def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file of a Hugging Face folder.
+
+    Raises:
+        UserError: there is no such file, or it holds something else.
+    """
     if not path.is_file():
         raise UserError(f"{path.parent} is no Hugging Face folder: it has no {path.name}.")
     try:

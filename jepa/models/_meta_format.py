@@ -52,7 +52,7 @@ def encoder_from(
     source = f"{path} ({key})" if key else str(path)
     positions = state.pop("pos_embed", None)
     found = config or _encoder_config(state, positions, source)
-    _check_flavour(found.position, "norms_block.0.weight" in state, positions, source)
+    _check_flavour(found.position, any(name.startswith("norms_block.") for name in state), positions, source)
     about = {"format": "meta", "source": str(path), "key": key}
     if found.sincos_grid is not None:
         _check_positions(positions, found.sincos_grid, found.embed_dim, source)
@@ -78,12 +78,15 @@ def predictor_from(document: dict[str, Any], path: Path, config: PredictorConfig
         raise UserError(f"{source} is conditioned on actions; this library has no such predictor.")
     positions = state.pop("predictor_pos_embed", None)
     tokens = {name: state.pop(name) for name in list(state) if name.startswith("mask_tokens.")}
-    if sorted(tokens) != sorted(f"mask_tokens.{index}" for index in range(len(tokens))) or not tokens:
+    names = [f"mask_tokens.{index}" for index in range(len(tokens))]
+    shapes = {name: list(tensor.shape) for name, tensor in tokens.items()}
+    dim = next(iter(tokens.values())).shape[-1:].numel() if tokens else 0
+    if not names or shapes != {name: [1, 1, dim] for name in names}:
         raise UserError(
-            f"{source} has the mask tokens {sorted(tokens)}; expected mask_tokens.0, .1 and so on."
+            f"{source} has mask tokens {shapes}; expected mask_tokens.0, .1 and so on, all [1, 1, {dim}]."
         )
     state = {re.sub(r"^predictor_", "", name): tensor for name, tensor in state.items()}
-    state["mask_tokens"] = torch.cat([tokens[f"mask_tokens.{i}"].flatten(0, 1) for i in range(len(tokens))])
+    state["mask_tokens"] = torch.cat([tokens[name][0] for name in names])
     found = config or _predictor_config(state, positions, source)
     _check_flavour(found.position, not _EXTRAS_OF_2_1.isdisjoint(state), positions, source)
     if found.sincos_grid is not None:
@@ -106,12 +109,12 @@ def probes_from(document: dict[str, Any], path: Path, num_heads: int) -> list[At
 
 
 def _probe(state: dict[str, Tensor], source: str, num_heads: int) -> AttentiveClassifier:
-    shape = _shape_of(state, "pooler.query_tokens", source)
-    hidden = _shape_of(state, "pooler.cross_attention_block.mlp.fc1.weight", source)[0]
+    shape = _shape_of(state, "pooler.query_tokens", 3, source)
+    hidden = _shape_of(state, "pooler.cross_attention_block.mlp.fc1.weight", 2, source)[0]
     depth = 1 + _count(state, "pooler.blocks.")
     pooler = PoolerConfig(shape[2], shape[1], depth, num_heads, hidden)
     heads = {theirs: ours for theirs, ours in _PROBE_HEADS.items() if f"{theirs}.weight" in state}
-    classes = {ours: len(state[f"{theirs}.weight"]) for theirs, ours in heads.items()}
+    classes = {ours: _shape_of(state, f"{theirs}.weight", 2, source)[0] for theirs, ours in heads.items()}
     renamed = {}
     for name, tensor in state.items():
         first, _, rest = name.partition(".")
@@ -142,27 +145,32 @@ def _clean(state: dict[str, Any]) -> dict[str, Tensor]:
     return cleaned
 
 
-def _shape_of(state: dict[str, Tensor], name: str, source: str) -> list[int]:
+def _shape_of(state: dict[str, Tensor], name: str, axes: int, source: str) -> list[int]:
     if name not in state:
         raise UserError(f"{source} has no {name}; its first keys are {sorted(state)[:6]}.")
-    return list(state[name].shape)
+    shape = list(state[name].shape)
+    if len(shape) != axes or 0 in shape:
+        raise UserError(
+            f"{source} has a misshapen {name}: {shape}, which should have {axes} axes, none empty."
+        )
+    return shape
 
 
 def _count(state: dict[str, Tensor], prefix: str) -> int:
-    return len({name[len(prefix) :].split(".")[0] for name in state if name.startswith(prefix)})
+    """Blocks numbered from 0 without a gap, so that one misnamed key does not pass for a deeper model."""
+    present = {name[len(prefix) :].split(".")[0] for name in state if name.startswith(prefix)}
+    return next(number for number in range(len(present) + 1) if str(number) not in present)
 
 
 def _encoder_config(state: dict[str, Tensor], positions: Tensor | None, source: str) -> EncoderConfig:
-    patch = _shape_of(state, "patch_embed.proj.weight", source)
-    if len(patch) != 5:
-        raise UserError(f"{source} cuts images, not videos: its patch_embed.proj.weight is {patch}.")
-    size = (patch[0], _count(state, "blocks."), _shape_of(state, "blocks.0.mlp.fc1.weight", source)[0])
+    patch = _shape_of(state, "patch_embed.proj.weight", 5, source)
+    size = (patch[0], _count(state, "blocks."), _shape_of(state, "blocks.0.mlp.fc1.weight", 2, source)[0])
     heads = [heads for dim, depth, heads, mlp in SIZES.values() if (dim, depth, mlp) == size]
     if len(heads) != 1:
         raise UserError(
             f"{source} has width {size[0]}, {size[1]} blocks and {size[2]} hidden channels, which is no "
-            f"published "
-            f"size, and a file does not state its number of heads: give the architecture as `config`."
+            f"published size: a tensor is misshapen, or give the architecture as `config`, since a file does not state "
+            f"its number of heads."
         )
     fields: dict[str, Any] = {"tubelet_frames": patch[2], "patch_px": patch[3], "in_channels": patch[1]}
     if any(name.startswith("norms_block.") for name in state):
@@ -185,15 +193,13 @@ def _predictor_config(state: dict[str, Tensor], positions: Tensor | None, source
     if dim != 384:
         raise UserError(
             f"{source} has width {dim}; published predictors have 384, and a file does not state its number "
-            f"of heads: "
-            f"give the architecture as `config`."
+            f"of heads: give the architecture as `config`."
         )
-    levels, encoder_dim = 1, 0
     if "embed.0.weight" in state:
-        encoder_dim, joined = state["embed.0.weight"].shape
+        encoder_dim, joined = _shape_of(state, "embed.0.weight", 2, source)
         levels = joined // encoder_dim
     else:
-        encoder_dim = _shape_of(state, "embed.weight", source)[1]
+        encoder_dim, levels = _shape_of(state, "embed.weight", 2, source)[1], 1
     fields: dict[str, Any] = {
         "context_head": "proj_context.weight" in state,
         "modality_embedding": "video_mod_embed" in state,
@@ -205,11 +211,11 @@ def _predictor_config(state: dict[str, Tensor], positions: Tensor | None, source
     return PredictorConfig(
         encoder_dim=encoder_dim,
         levels=levels,
-        out_dim=_shape_of(state, "proj.weight", source)[0],
+        out_dim=_shape_of(state, "proj.weight", 2, source)[0],
         dim=dim,
         depth=_count(state, "blocks."),
         num_heads=12,
-        mlp_dim=_shape_of(state, "blocks.0.mlp.fc1.weight", source)[0],
+        mlp_dim=_shape_of(state, "blocks.0.mlp.fc1.weight", 2, source)[0],
         num_mask_tokens=num_tokens,
         mask_index=trained_mask_token(tokens),
         **fields,
@@ -227,15 +233,16 @@ def trained_mask_token(tokens: Tensor) -> int:
 
 
 def _positions_by_length(positions: Tensor | None, source: str) -> dict[str, Any]:
-    length = None if positions is None else positions.shape[1]
+    length = (
+        None if positions is None else positions.shape[1:].numel() // max(positions.shape[-1:].numel(), 1)
+    )
     if length in _V1_GRIDS:
         return {"position": "sincos", "sincos_grid": _V1_GRIDS[length]}
     if length is None or length in _V2_LENGTHS:
         return {"position": "tiled"}
     raise UserError(
         f"{source} has fixed positions for {length} tokens, which neither V-JEPA nor V-JEPA 2 was published "
-        f"with: "
-        f"give the architecture as `config`."
+        f"with: give the architecture as `config`."
     )
 
 

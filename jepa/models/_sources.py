@@ -49,8 +49,7 @@ def _download(address: str) -> Path:
         except OSError as error:
             raise UserError(
                 f"{address} cannot be downloaded ({error}). Without a network, fetch the file elsewhere and "
-                f"give its "
-                f"path instead."
+                f"give its path instead."
             ) from error
     return target
 
@@ -70,8 +69,7 @@ def _from_hub(name: str) -> Path:
         raise UserError(
             f"{name!r} is no path here, and the Hugging Face hub did not give it ({type(error).__name__}: "
             f"{str(error).strip().splitlines()[0] if str(error).strip() else 'no reason given'}). Check the "
-            f"name and "
-            f"the network, or download the folder elsewhere and give its path."
+            f"name and the network, or download the folder elsewhere and give its path."
         ) from error
 
 

@@ -24,7 +24,7 @@ from torch.utils.checkpoint import checkpoint
 from jepa.errors import UserError
 from jepa.models.blocks import Block, check_heads, init_block_weights, init_std, rescale_blocks
 from jepa.models.preprocessing import Preprocessing
-from jepa.models.rope import RopeTable, TokenGrid, check_ids, rope_table, sincos_table
+from jepa.models.rope import Position, RopeTable, TokenGrid, check_ids, placed
 
 Pool = Literal["mean", "grid"]
 
@@ -47,7 +47,7 @@ class EncoderConfig:
     """Frames in one token of a video."""
     in_channels: int = 3
     """Colour channels."""
-    position: Literal["interleaved", "tiled", "sincos"] = "interleaved"
+    position: Position = "interleaved"
     """Rotary positions of one of two flavours, or fixed sine-cosine ones added to the tokens."""
     rope_reference_grid: int | None = None
     """If set, rows and columns are stretched onto a grid of this many patches before they rotate (V-JEPA 2.1:
@@ -321,12 +321,9 @@ class VideoEncoder(nn.Module):
         x = (self.patch_embed_img if image else self.patch_embed)(video, keep)
         if config.modality_embedding:
             x = x + (self.img_mod_embed if image else self.video_mod_embed)
-        if config.sincos_grid is not None:
-            places = sincos_table(grid, config.embed_dim, TokenGrid(*config.sincos_grid), x.device)
-            return x + (places if keep is None else places[keep]).to(x.dtype), None
-        rotation: Any = config.position
-        head_dim = config.embed_dim // config.num_heads
-        return x, rope_table(grid, head_dim, rotation, keep, config.rope_reference_grid, x.device)
+        return placed(
+            x, keep, grid, config.num_heads, config.position, config.rope_reference_grid, config.sincos_grid
+        )
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Whether training recomputes each block in the backward pass instead of storing its activations."""
@@ -339,5 +336,8 @@ class VideoEncoder(nn.Module):
             UserError: the encoder carries no preprocessing, or the frames are malformed.
         """
         if self.preprocessing is None:
-            raise UserError("this encoder was built from a bare config and does not know its preprocessing.")
+            raise UserError(
+                "this encoder does not know its preprocessing, because what it was made from does not state it. Name "
+                "its architecture, create_model(name, weights=...), or set encoder.preprocessing."
+            )
         return self.preprocessing.apply(frames)

@@ -10,7 +10,7 @@ Shapes: B batch, K context tokens, M targets, D encoder channels, L levels, d pr
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from jepa.errors import UserError
 from jepa.models.blocks import Block, check_heads, init_block_weights, init_std, rescale_blocks
-from jepa.models.rope import TokenGrid, check_ids, rope_table, sincos_table
+from jepa.models.rope import Position, TokenGrid, check_ids, placed
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class PredictorConfig:
     """Learned mask tokens; published files hold several, of which one training group uses one."""
     mask_index: int = 0
     """The mask token that stands at the targets unless the call names another."""
-    position: Literal["interleaved", "tiled", "sincos"] = "interleaved"
+    position: Position = "interleaved"
     """Rotary positions of one of two flavours, or fixed sine-cosine ones added to the tokens."""
     rope_reference_grid: int | None = None
     """If set, rows and columns are stretched onto a grid of this many patches before they rotate."""
@@ -169,13 +169,9 @@ class Predictor(nn.Module):
         ids = torch.cat([context, target], dim=1)
         if config.modality_embedding:
             x = x + (self.img_mod_embed if image else self.video_mod_embed)
-        rope = None
-        if config.sincos_grid is not None:
-            places = sincos_table(grid, config.dim, TokenGrid(*config.sincos_grid), x.device)
-            x = x + places[ids].to(x.dtype)
-        else:
-            rotation: Any = config.position
-            rope = rope_table(grid, config.dim // config.num_heads, rotation, ids, config.rope_reference_grid)
+        x, rope = placed(
+            x, ids, grid, config.num_heads, config.position, config.rope_reference_grid, config.sincos_grid
+        )
         for block in self.blocks:
             if self.grad_checkpointing and self.training:
                 x = checkpoint(block, x, rope, use_reentrant=False)

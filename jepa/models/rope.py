@@ -23,6 +23,7 @@ from torch.nn import functional
 from jepa.errors import UserError
 
 Rotation = Literal["interleaved", "tiled"]
+Position = Literal["interleaved", "tiled", "sincos"]
 RopeTable = tuple[Tensor, Tensor]
 _BASE = 10000.0
 
@@ -132,6 +133,37 @@ def sincos_table(
         stretched = functional.interpolate(channels_first, size=tuple(grid), mode="trilinear")
         table = stretched.squeeze(0).permute(1, 2, 3, 0)
     return table.reshape(grid.size, dim)
+
+
+def placed(
+    x: Tensor,
+    ids: Tensor | None,
+    grid: TokenGrid,
+    num_heads: int,
+    position: Position,
+    reference_grid: int | None,
+    trained_grid: tuple[int, int, int] | None,
+) -> tuple[Tensor, RopeTable | None]:
+    """Tells tokens [B, K, D] where they are: adds fixed positions, or leaves them and makes the table for the blocks.
+
+    Args:
+        x: tokens.
+        ids: [B, K] token ids in the grid, or None if all are there in order.
+        grid: the token grid of the whole clip.
+        num_heads: heads that share the channels.
+        position: rotary positions of one of two flavours, or "sincos".
+        reference_grid: as in `rope_table`; without effect on "sincos".
+        trained_grid: as in `sincos_table`, for "sincos".
+
+    Returns:
+        The tokens, and the rotary table or None.
+    """
+    if position != "sincos":
+        return x, rope_table(grid, x.shape[-1] // num_heads, position, ids, reference_grid, x.device)
+    if trained_grid is None:
+        raise UserError("position=sincos needs the token grid that it was trained on.")
+    places = sincos_table(grid, x.shape[-1], TokenGrid(*trained_grid), x.device)
+    return x + (places if ids is None else places[ids]).to(x.dtype), None
 
 
 def check_ids(name: str, ids: Tensor, batch: int) -> None:

@@ -24,6 +24,7 @@ from jepa.models import (
     Preprocessing,
     TokenGrid,
     VideoEncoder,
+    _meta_format,
     create_model,
     create_predictor,
     load_classifiers,
@@ -442,6 +443,53 @@ def test_one_key_renamed_and_one_shape_off_in_a_meta_file(tmp_path):
     assert "missing: blocks.1.mlp.fc1.weight" in message
     assert "unexpected: blocks.1.mlp.fc9.weight" in message
     assert "norm.bias is [127] instead of [128]" in message
+
+
+def damaged(state: dict[str, torch.Tensor]):
+    """The same state with each key renamed or misshapen in turn; of blocks, which are alike, the first and the last."""
+    blocks = re.compile(r"blocks\.(\d+)\.")
+    last = max(int(match[1]) for match in map(blocks.search, state) if match)
+    for name, tensor in state.items():
+        if (match := blocks.search(name)) and int(match[1]) not in (0, last):
+            continue
+        rest = {other: value for other, value in state.items() if other != name}
+        yield name, {**rest, f"{name}x": tensor}
+        yield name, rest
+        yield name, {**rest, name: torch.zeros(()).expand([*tensor.shape[:-1], tensor.shape[-1] + 1])}
+        yield name, {**rest, name: torch.zeros(()).expand([tensor.shape[0] + 1, *tensor.shape[1:]])}
+        yield name, {**rest, name: torch.zeros(())}
+        yield name, {**rest, name: tensor[None]}
+
+
+def thin(module: nn.Module) -> dict[str, torch.Tensor]:
+    """A state dict of the right shapes that takes no memory."""
+    return {name: torch.zeros(()).expand(tensor.shape) for name, tensor in meta_state(module).items()}
+
+
+def test_every_single_damage_to_a_meta_file_is_refused():
+    """Whichever key is hit, the answer is a UserError: no crash from inside torch, and no model."""
+    with torch.device("meta"):
+        encoders = create_model("vit_nano", position="tiled"), create_model("vjepa2_1_vit_base_384")
+        predictor = create_predictor("vjepa2_1_vit_giant_384", depth=1, num_mask_tokens=2)
+        probe = AttentiveClassifier(PoolerConfig(32, 2, 2, 16, 64), {"verb": 3, "noun": 4})
+    path = Path("latest.pt")
+    for encoder in encoders:
+        for _, state in damaged(thin(encoder)):
+            with pytest.raises(UserError):
+                _meta_format.encoder_from({"encoder": state}, path, None, None)
+            with pytest.raises(UserError):
+                _meta_format.encoder_from({"encoder": state}, path, None, encoder.config)
+    for _, state in damaged(thin(predictor)):
+        with pytest.raises(UserError):
+            _meta_format.predictor_from({"predictor": state}, path, predictor.config)
+    heads = {"heads.verb": "verb_classifier", "heads.noun": "noun_classifier"}
+    thinned = {
+        re.sub("|".join(heads), lambda match: heads[match[0]], name): tensor
+        for name, tensor in thin(probe).items()
+    }
+    for _, state in damaged(thinned):
+        with pytest.raises(UserError):
+            _meta_format.probes_from({"classifiers": [state]}, path, 16)
 
 
 # -- the cost of loading
