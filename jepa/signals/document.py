@@ -35,6 +35,7 @@ from jepa.signals.policy import Policy
 from jepa.signals.scan import Scan
 from jepa.signals.schema import SCHEMA_ID, SignalsDocument
 from jepa.signals.scores import DIGITS, Scorer, ScoreTrack
+from jepa.signals.watch import Watch
 
 # What no picture shows. A reader must not take the silence of a visual probe for an all-clear.
 BEYOND_PICTURES = (
@@ -106,16 +107,17 @@ def segments_of(
     return found
 
 
-def not_assessed(policy: Policy, scorer: Scorer, watched: Sequence[int]) -> list[NotAssessed]:
+def not_assessed(policy: Policy, scorer: Scorer, watch: Watch) -> list[NotAssessed]:
     """What a reader might miss: sensitive categories without a probe, forecasts nobody can confirm, and
     sound."""
-    known = {signal.label for signal in [*scorer.observed, *scorer.anticipated, *scorer.tags]}
+    signals = [*scorer.observed, *scorer.anticipated, *scorer.tags, *watch.signals]
+    known = {signal.label for signal in signals}
     covered = {policy.category(label) for label in known}
     found = []
     for row in taxonomy.categories().values():
         if row.parent == taxonomy.SENSITIVE_TOPICS and row.id not in covered:
             found.append(NotAssessed(what=f"{row.id} {row.name}", why="No probe of this run looks for it."))
-    seen = {scorer.observed[i].label for i in watched}
+    seen = {signal.label for signal in watch.signals}
     for label in dict.fromkeys(signal.label for signal in scorer.anticipated):
         if label not in seen:
             why = "No probe tells when it happens, so forecasts of it stay open."
@@ -130,7 +132,7 @@ def not_assessed(policy: Policy, scorer: Scorer, watched: Sequence[int]) -> list
 
 
 def assemble(
-    asset: Asset, run: Run, policy: Policy, scorer: Scorer, watched: Sequence[int], scan: Scan
+    asset: Asset, run: Run, policy: Policy, scorer: Scorer, watch: Watch, scan: Scan
 ) -> SignalsDocument:
     """Builds, checks and seals the document of one video.
 
@@ -139,7 +141,7 @@ def assemble(
         run: what made it.
         policy: the customer's policy.
         scorer: encoder and probes.
-        watched: which of the scorer's observed signals count as risks.
+        watch: which risks were watched for.
         scan: what the pass over the video brought.
 
     Raises:
@@ -183,7 +185,7 @@ def assemble(
         "run": run,
         "calibrations": list(scorer.calibrations),
         "taxonomies": [iab, risk],
-        "not_assessed": not_assessed(policy, scorer, watched),
+        "not_assessed": not_assessed(policy, scorer, watch),
         "notices": notices,
         "timeline": Timeline(shots=shots, scenes=scenes, pauses=pauses),
         "tracks": tracks,

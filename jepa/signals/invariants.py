@@ -92,7 +92,10 @@ def _shots(document: SignalsDocument) -> Iterator[str]:
 
 
 def _tracks(document: SignalsDocument) -> Iterator[str]:
-    tracks, known = document.tracks, {probe.id: set(probe.labels) for probe in document.run.probes}
+    tracks, known = (
+        document.tracks,
+        {probe.id: {*probe.labels, *probe.groups} for probe in document.run.probes},
+    )
     count = len(tracks.window_end_ms)
     if any(late <= early for early, late in itertools.pairwise(tracks.window_end_ms)):
         yield "tracks: window_end_ms does not increase"
@@ -118,7 +121,8 @@ def _tracks(document: SignalsDocument) -> Iterator[str]:
 
 def _signal(document: SignalsDocument, kind: str, signal: Observed | Anticipated) -> Iterator[str]:
     probes = {probe.id: probe for probe in document.run.probes}
-    if signal.probe not in probes or signal.label not in probes[signal.probe].labels:
+    probe = probes.get(signal.probe)
+    if probe is None or signal.label not in (*probe.labels, *probe.groups):
         yield f"{kind} {signal.id}: {signal.label} is not a label of a probe {signal.probe} of this run"
     if signal.cat is not None and signal.cat not in taxonomy.categories():
         yield f"{kind} {signal.id}: {signal.cat} is not an id of the IAB Content Taxonomy {taxonomy.VERSION}"

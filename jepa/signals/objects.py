@@ -64,12 +64,14 @@ class EncoderFacts(Part):
 
 
 class ProbeFacts(Part):
-    """One probe. `trained_on` says in words which videos it learnt from, so what it cannot know."""
+    """One probe. `groups` names sets of its labels that the policy counts as one; `trained_on` says in words
+    which videos it learnt from, so what it cannot know."""
 
     id: Id
     task: Literal["anticipate", "describe", "classify"]
     weights_sha256: Sha256
     labels: list[Text]
+    groups: dict[str, list[Text]] = {}
     calibration: Id | None
     trained_on: Text
 

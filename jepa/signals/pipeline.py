@@ -34,9 +34,10 @@ from jepa.signals.ledger import statistics_of
 from jepa.signals.objects import Asset, EncoderFacts, Run
 from jepa.signals.policy import Policy, read_policy
 from jepa.signals.report import render
-from jepa.signals.scan import Scan, scan, watched_columns
+from jepa.signals.scan import Scan, scan
 from jepa.signals.schema import SCHEMA_ID, SignalsDocument
 from jepa.signals.scores import Scorer
+from jepa.signals.watch import Watch, watch_for
 
 DOCUMENT, REPORT, SUMMARY, POLICY_COPY = "signals.json", "report.html", "summary.json", "policy.yaml"
 # How far a replayed probability may be off: forward passes in other batches, or on other hardware, round
@@ -124,16 +125,16 @@ def find_videos(where: Path) -> list[Path]:
 def process(config: SignalsConfig, videos: Sequence[Path], policy: Policy, scorer: Scorer) -> dict[str, Any]:
     """The work of `run`, for any scorer."""
     out = Path(config.out)
-    watched = watched_columns(policy, scorer.observed, scorer.anticipated)
+    watch = watch_for(policy, scorer)
     # Wrong horizons are one mistake in the policy, not one per video.
-    EventDesk(policy, [scorer.observed[i] for i in watched], scorer.anticipated, scorer.horizons_ms)
+    EventDesk(policy, watch.signals, scorer.anticipated, scorer.horizons_ms)
     write_text(out / POLICY_COPY, Path(config.policy).read_text("utf-8"))
     settings = _settings(config, policy, scorer)
     known = {path: identifier for path, identifier in _identifiers(videos)}
     rows: list[dict[str, Any]] = []
     for number, path in enumerate(videos, start=1):
         print(f"[{number}/{len(videos)}] {printable(path.name)}", flush=True)
-        rows.append(_one(config, path, known[path], policy, scorer, watched, settings))
+        rows.append(_one(config, path, known[path], policy, scorer, watch, settings))
         print(f"    {_line(rows[-1])}", flush=True)
         write_json(out / SUMMARY, _summary(config, rows, len(videos)))
     summary = _summary(config, rows, len(videos))
@@ -198,7 +199,7 @@ def _one(
     identifier: str | None,
     policy: Policy,
     scorer: Scorer,
-    watched: Sequence[int],
+    watch: Watch,
     settings: dict[str, Any],
 ) -> dict[str, Any]:
     row: dict[str, Any] = {"path": printable(str(path.absolute())), "id": identifier}
@@ -213,7 +214,7 @@ def _one(
         }
     start = time.perf_counter()
     try:
-        result = scan(path, scorer, policy, watched, config.stride_ms, config.batch_size, config.limits)
+        result = scan(path, scorer, policy, watch, config.stride_ms, config.batch_size, config.limits)
         asset = Asset(
             id=identifier,
             name=printable(path.name),
@@ -224,7 +225,9 @@ def _one(
             width=result.size[0],
             height=result.size[1],
         )
-        document = assemble(asset, _run(config, asset, scorer, settings), policy, scorer, watched, result)
+        document = assemble(
+            asset, _run(config, asset, scorer, watch, settings), policy, scorer, watch, result
+        )
     except VideoError as error:
         return {**row, "status": "failed", "stage": error.stage, "reason": error.reason}
     except UserError as error:
@@ -262,7 +265,7 @@ def _finished(folder: Path, path: Path, config_sha256: str) -> bool:
     )
 
 
-def _run(config: SignalsConfig, asset: Asset, scorer: Scorer, settings: dict[str, Any]) -> Run:
+def _run(config: SignalsConfig, asset: Asset, scorer: Scorer, watch: Watch, settings: dict[str, Any]) -> Run:
     spec = max(scorer.specs, key=lambda item: item.reach_s)
     return Run(
         run_id=f"r-{digest([settings, asset.sha256, asset.name])[:12]}",
@@ -278,7 +281,7 @@ def _run(config: SignalsConfig, asset: Asset, scorer: Scorer, settings: dict[str
             clip_fps=spec.fps,
             stride_ms=config.stride_ms,
         ),
-        probes=list(scorer.probes),
+        probes=list(watch.probes),
     )
 
 

@@ -155,13 +155,17 @@ class Rule(_Section):
 
 
 class Policy(_Section):
-    """A whole policy file. `policy` is its name, `version` its version; both are printed in every
-    decision."""
+    """A whole policy file. `policy` is its name, `version` its version; both are printed in every decision.
+
+    `groups` gathers classes of a probe under one name, such as fire: [ignite bin, burn bin]; a group is a
+    risk.
+    """
 
     policy: Id
     version: Text
     about: Text
     labels: dict[str, Meaning] = {}
+    groups: dict[str, list[Text]] = {}
     observed: SpanRule = SpanRule()
     forecast: ForecastRule = ForecastRule()
     breaks: BreakRule = BreakRule()
@@ -176,10 +180,12 @@ class Policy(_Section):
         if twice:
             raise ValueError(f"the rule ids {', '.join(twice)} are used more than once")
         for rule in self.rules:
-            if rule.category not in ("any", *self.labels) and rule.category not in taxonomy.categories():
-                near = difflib.get_close_matches(rule.category, self.labels, n=2) or taxonomy.near_misses(
-                    rule.category
-                )
+            if (
+                rule.category not in ("any", *self.labels, *self.groups)
+                and rule.category not in taxonomy.categories()
+            ):
+                near = difflib.get_close_matches(rule.category, [*self.labels, *self.groups], n=2)
+                near = near or taxonomy.near_misses(rule.category)
                 hint = f"; did you mean {' or '.join(near)}?" if near else ""
                 raise ValueError(
                     f"rule {rule.id}: {rule.category!r} is neither a label of this policy nor an IAB id{hint}"

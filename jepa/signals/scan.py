@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -24,8 +24,9 @@ from jepa.data import LimitsConfig, open_video
 from jepa.errors import VideoError
 from jepa.signals.events import EventDesk, rounded
 from jepa.signals.policy import Policy
-from jepa.signals.scores import Scorer, ScoreTrack, Signal
+from jepa.signals.scores import Scorer, ScoreTrack
 from jepa.signals.timeline import TimelineMaker, reduce_frame
+from jepa.signals.watch import Watch
 from jepa.signals.windows import Window, WindowMaker
 
 _STRIP_MOST = 128  # pictures of the film strip; when there are more, every second one goes
@@ -138,10 +139,10 @@ class _Scoring:
     """Scores windows in batches and keeps what they bring."""
 
     def __init__(
-        self, scorer: Scorer, policy: Policy, watched: Sequence[int], batch_size: int, watch: Stopwatch
+        self, scorer: Scorer, policy: Policy, watch: Watch, batch_size: int, clock: Stopwatch
     ) -> None:
-        self.scorer, self.columns, self.batch_size, self.watch = scorer, list(watched), batch_size, watch
-        signals = [scorer.observed[i] for i in self.columns]
+        self.scorer, self.watch, self.batch_size, self.clock = scorer, watch, batch_size, clock
+        signals = list(watch.signals)
         self.desk = EventDesk(policy, signals, scorer.anticipated, scorer.horizons_ms)
         self.track = ScoreTrack(signals, list(scorer.anticipated), list(scorer.horizons_ms))
         self.tags: list[np.ndarray] = []
@@ -159,12 +160,12 @@ class _Scoring:
     def flush(self) -> None:
         if not self._waiting:
             return
-        with self.watch.stage("encode"):
+        with self.clock.stage("encode"):
             count = len(self._waiting[0].clips)
             clips = [torch.stack([window.clips[i] for window in self._waiting]) for i in range(count)]
             scores = self.scorer.score(clips)
-        with self.watch.stage("events"):
-            seen, foreseen = rounded(scores.observed)[:, self.columns], rounded(scores.anticipated)
+        with self.clock.stage("events"):
+            seen, foreseen = rounded(self.watch.read(scores.observed)), rounded(scores.anticipated)
             for i, window in enumerate(self._waiting):
                 self._keep(window, seen[i], foreseen[i], rounded(scores.tags[i]))
         self._waiting = []
@@ -203,7 +204,7 @@ def scan(
     path: Path,
     scorer: Scorer,
     policy: Policy,
-    watched: Sequence[int],
+    watch: Watch,
     stride_ms: int,
     batch_size: int,
     limits: LimitsConfig | None = None,
@@ -214,7 +215,7 @@ def scan(
         path: the video.
         scorer: encoder and probes.
         policy: thresholds of spans and forecasts.
-        watched: which of the scorer's observed signals count as risks.
+        watch: which risks to watch for.
         stride_ms: time between the ends of two windows.
         batch_size: windows per forward pass.
         limits: what the file may cost.
@@ -222,16 +223,16 @@ def scan(
     Raises:
         VideoError: the file cannot be read, or holds no frame.
     """
-    watch = Stopwatch()
-    scoring = _Scoring(scorer, policy, watched, batch_size, watch)
+    clock = Stopwatch()
+    scoring = _Scoring(scorer, policy, watch, batch_size, clock)
     strip = _Strip()
 
     def prepare(frame: Tensor) -> Tensor:
-        with watch.stage("prepare"):
+        with clock.stage("prepare"):
             return scorer.prepare(frame)
 
     windows = WindowMaker(scorer.specs, stride_ms, prepare)
-    with watch.stage("decode"):
+    with clock.stage("decode"):
         reader = open_video(path, limits=limits)
     with reader:
         fps = Fraction(reader.fps).limit_denominator(1001) if reader.fps > 0 else Fraction(25)
@@ -239,7 +240,7 @@ def scan(
         frames, first_s, last_s, gap_s = iter(reader), 0.0, 0.0, float(1 / fps)
         width = height = index = 0
         while True:
-            with watch.stage("decode"):
+            with clock.stage("decode"):
                 item = next(frames, None)
             if item is None:
                 break
@@ -251,7 +252,7 @@ def scan(
             if at_s > last_s:
                 gap_s = at_s - last_s
             last_s = at_s
-            with watch.stage("shots"):
+            with clock.stage("shots"):
                 timeline.push(reduce_frame(frame), at_s)
                 strip.push(frame, round(at_s * 1000))
             for window in windows.push(index, frame, at_s):
@@ -276,15 +277,5 @@ def scan(
         evidence=scoring.evidence,
         strip=strip.pictures,
         short=windows.short,
-        seconds=watch.seconds,
+        seconds=clock.seconds,
     )
-
-
-def watched_columns(policy: Policy, observed: Sequence[Signal], anticipated: Sequence[Signal]) -> list[int]:
-    """Which observed signals count as risks: those the policy marks, and those that are also forecast."""
-    foreseen = {signal.label for signal in anticipated}
-    return [
-        column
-        for column, signal in enumerate(observed)
-        if signal.label in foreseen or (signal.label in policy.labels and policy.labels[signal.label].risk)
-    ]

@@ -33,6 +33,7 @@ from jepa.signals.policy import Policy, read_policy
 from jepa.signals.scan import frame_sha256
 from jepa.signals.schema import SignalsDocument, parse_document
 from jepa.signals.scores import Scorer, Signal
+from jepa.signals.watch import Watch, watch_for
 from jepa.signals.windows import Window, WindowMaker
 
 
@@ -191,7 +192,7 @@ def _check(path: Path, tools: _Tools) -> Findings:
     found.faults += policy_faults(document, tools.policy)
     if tools.scorer is not None:
         try:
-            video_faults(document, tools.video_of(document), tools.scorer, found, tools.config)
+            video_faults(document, tools.video_of(document), tools.scorer, tools.policy, found, tools.config)
         except (UserError, VideoError) as error:
             found.faults.append(str(error))
     return found
@@ -260,7 +261,12 @@ def _differences(kind: str, stated: Sequence[Part], worked_out: Sequence[Part]) 
 
 
 def video_faults(
-    document: SignalsDocument, path: Path, scorer: Scorer, found: Findings, config: VerifyConfig
+    document: SignalsDocument,
+    path: Path,
+    scorer: Scorer,
+    policy: Policy,
+    found: Findings,
+    config: VerifyConfig,
 ) -> None:
     """Hashes the evidence frames again and makes the forecasts again; adds to `found`.
 
@@ -288,6 +294,7 @@ def video_faults(
     maker = WindowMaker(scorer.specs, document.run.encoder.stride_ms, scorer.prepare)
     last = max([*by_frame, *hashes], default=-1)
     done: set[int] = set()
+    watch = watch_for(policy, scorer)
     count, first_s, now_s = 0, 0.0, 0.0
     with open_video(path, limits=config.limits) as reader:
         frames = iter(reader)
@@ -305,21 +312,23 @@ def video_faults(
             for window in windows:
                 if window.end_ms in wanted:
                     done.add(window.end_ms)
-                    _compare(document, rows[window.end_ms], window, scorer, found)
+                    _compare(document, rows[window.end_ms], window, scorer, watch, found)
             count += 1
     if wanted - done and len(tracks.window_end_ms) == 1:  # shorter than one window
         for window in maker.finish(document.asset.duration_ms / 1000):
             done.add(window.end_ms)
-            _compare(document, 0, window, scorer, found)
+            _compare(document, 0, window, scorer, watch, found)
     for end_ms in sorted(wanted - done):
         found.faults.append(f"the window that ends at {end_ms} ms could not be made again from this video")
     found.forecasts = sum(item.issued_at_ms in done for item in document.anticipated)
 
 
-def _compare(document: SignalsDocument, row: int, window: Window, scorer: Scorer, found: Findings) -> None:
+def _compare(
+    document: SignalsDocument, row: int, window: Window, scorer: Scorer, watch: Watch, found: Findings
+) -> None:
     tracks = document.tracks
     scores = scorer.score([clip[None] for clip in window.clips])
-    seen = dict(zip(scorer.observed, rounded(scores.observed)[0].tolist(), strict=True))
+    seen = dict(zip(watch.signals, rounded(watch.read(scores.observed))[0].tolist(), strict=True))
     foreseen = dict(zip(scorer.anticipated, rounded(scores.anticipated)[0], strict=True))
     pairs = [
         (f"observed {track.label}", track.p[row], seen[Signal(track.probe, track.label)])

@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from jepa.errors import UserError
 from jepa.signals import pipeline
 from jepa.signals.audit import read_document
 from jepa.signals.policy import Policy, read_policy
+from jepa.signals.scores import Signal
+from jepa.signals.watch import watch_for
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "configs/policy").glob("*.yaml"))
 
@@ -134,3 +137,35 @@ def test_forecasts_cannot_be_made_to_remove() -> None:
             Policy.model_validate(
                 {"policy": "p", "version": "1", "about": "x", "rules": [rule | {"action": action}]}
             )
+
+
+def test_groups_add_disjoint_classes_and_take_the_likeliest_tag(scorer: Any, policy_file: Path) -> None:
+    policy_file.write_text(
+        policy_file.read_text().replace("rules:", "groups: {vivid: [red, bright]}\nrules:")
+    )
+    policy = read_policy(policy_file)
+    watch = watch_for(policy, scorer)
+    assert [signal.label for signal in watch.signals] == ["vivid"]
+    observed = np.array([[0.25, 0.5], [0.1, 0.0]])
+    assert watch.read(observed).tolist() == [[0.75], [0.1]]
+    scorer.probes = tuple(probe.model_copy(update={"task": "describe"}) for probe in scorer.probes)
+    assert watch_for(policy, scorer).read(observed).tolist() == [[0.5], [0.1]]
+    assert watch.probes[0].groups == {"vivid": ["red", "bright"]} and watch.probes[1].groups == {}
+
+
+def test_a_group_confirms_a_forecast_of_its_name(
+    scorer: Any, policy_file: Path, video: Path, tmp_path: Path
+) -> None:
+    """The forecaster says "danger", the observer "red": the policy joins them."""
+    policy_file.write_text(
+        policy_file.read_text()
+        .replace("red: {iab: I4GWl6, risk: true}", "danger: {iab: I4GWl6}")
+        .replace("category: red", "category: danger")
+        .replace("rules:", "groups: {danger: [red]}\nrules:")
+    )
+    scorer.anticipated = (Signal("foresee", "danger"),)
+    see, foresee = scorer.probes
+    scorer.probes = (see, foresee.model_copy(update={"labels": ["danger"]}))
+    document = decisions(scorer, policy_file, video, tmp_path / "out")
+    assert [item.resolution.status for item in document.anticipated] == ["confirmed", "refuted", "expired"]
+    assert document.run.probes[0].groups == {"danger": ["red"]}

@@ -210,10 +210,13 @@ def test_memory_does_not_grow_with_the_video(
 ) -> None:
     """Pictures kept for the report stay few however long the video is."""
     from jepa.signals import scan
+    from jepa.signals.watch import watch_for
+
+    policy = read_policy(policy_file)
 
     story = [(20, 20, 20), (20, 200, 20), (220, 20, 20), (10, 10, 230)]
     long = make_video("long.mp4", [story[i // 15 % 4] for i in range(1500)])
-    result = scan.scan(long, scorer, read_policy(policy_file), [0], 200, 8)
+    result = scan.scan(long, scorer, policy, watch_for(policy, scorer), 200, 8)
     assert result.duration_ms == 150_000 and len(result.strip) <= scan._STRIP_MOST
     assert len(result.timeline._histograms) <= 64
     # One picture per forecast and one per span, none for heights that were passed.
