@@ -48,6 +48,8 @@ def _dispatch(arguments: list[str]) -> int:
         print(_help(name))
         return 0
     show_only = _take_cfg_flag(rest)
+    if command.bare:
+        rest = [text if "=" in text or text.startswith("-") else f"{command.bare}={text}" for text in rest]
     flags = [text for text in rest if "=" not in text]
     if flags:
         raise UserError(

@@ -34,6 +34,7 @@ class Command(NamedTuple):
     config: str
     function: str
     summary: str
+    bare: str = ""  # the key that a word without = stands for, if any
 
 
 COMMANDS = {
@@ -43,8 +44,20 @@ COMMANDS = {
     ),
     "export": Command("jepa.pretrain.export", "ExportConfig", "run", "an encoder that others can load"),
     "probe": Command("jepa.probes", "ProbeConfig", "run", "train and test a probe on a frozen encoder"),
+    "signals": Command(
+        "jepa.signals", "SignalsConfig", "run", "a video in; a document, exports and a report out"
+    ),
+    "verify": Command(
+        "jepa.signals.verify", "VerifyConfig", "run", "check a signals document and replay it", "path"
+    ),
+    "shard": Command(
+        "jepa.data.shards", "ShardConfig", "run", "pack many small videos into a few large files"
+    ),
+    "bench": Command(
+        "jepa.data.bench", "DecodeBenchConfig", "run", "clips per second of the loader, beside others"
+    ),
     "doctor": Command(
-        "jepa.doctor", "DoctorConfig", "run", "what works on this machine, and what to install"
+        "jepa.doctor", "DoctorConfig", "run", "what works on this machine; data=... reads a data set"
     ),
 }
 

@@ -17,10 +17,15 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from jepa.data.scan import ScanConfig, scan
+
 
 @dataclass
-class DoctorConfig:
-    """Nothing to choose yet: every check runs."""
+class DoctorConfig(ScanConfig):
+    """What to examine: the machine, or a data set on it."""
+
+    data: str = ""
+    """folder of videos, a list of them, or shards, to be read and reported on; empty examines the machine"""
 
 
 @dataclass(frozen=True)
@@ -46,7 +51,14 @@ _OPTIONAL = [
 
 
 def run(config: DoctorConfig) -> list[Finding]:
-    """Prints the table and returns its lines."""
+    """Prints the table of what works here and returns its lines; with `data` it reads that data set instead.
+
+    Raises:
+        UserError: the data set does not exist or holds no video.
+    """
+    if config.data:
+        scan(config)
+        return []
     findings = examine()
     table = Table(title="jepa doctor", title_justify="left")
     for heading in ("part", "state", "what was found", "remedy"):

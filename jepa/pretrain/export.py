@@ -22,7 +22,7 @@ class ExportConfig:
     run: str = "???"
     """folder of a pretraining run"""
     out: str = "???"
-    """folder to write; receives config.json and encoder.safetensors"""
+    """folder to write; receives config.json, encoder.safetensors and predictor.safetensors"""
     format: str = "native"
     """native: what jepa.load_encoder reads"""
     weights: str = "target"
@@ -63,5 +63,7 @@ def run(config: ExportConfig) -> Path:
         "tool": f"jepa {jepa.__version__}",
     }
     preprocessing = Preprocessing(data.num_frames, data.fps, data.crop_px, data.crop_px, data.mean, data.std)
-    save_encoder(config.out, learner.encoder, preprocessing, about)
+    # A predictor of pixels guesses nothing that a probe could read.
+    predictor = learner.predictor if trained.objective.predict == "latents" else None
+    save_encoder(config.out, learner.encoder, preprocessing, about, predictor)
     return Path(config.out)
