@@ -114,11 +114,11 @@ def topple(start: float, speed: float, gravity: float, length: float, times: np.
     The inverted pendulum, angle'' = gravity / length * sin(angle), in semi-implicit Euler steps of 1/STEP_HZ s.
     """
     angles = np.empty(len(times))
-    angle, clock = start, 0.0
+    angle, done = start, 0
     for i, time in enumerate(times):
-        while clock < time:
+        while done < round(float(time) * STEP_HZ):
             speed += gravity / length * math.sin(angle) / STEP_HZ
             angle = min(angle + speed / STEP_HZ, math.pi / 2)
-            clock += 1 / STEP_HZ
+            done += 1
         angles[i] = angle
     return angles

@@ -36,17 +36,17 @@ def build(setting: Setting) -> Scene:
     heading = start + sign * (bend + turn * ease(times, moment - 0.1, moment + 0.9))
     velocity = speed * np.stack([np.cos(heading), np.sin(heading)], axis=1)
     drag = -math.log(_DAMPING)
-    nudges = rng.normal(0, 0.5, (math.ceil(setting.duration_s / _HOLD_S) + 1, 2))
+    nudges = rng.normal(0, 0.35, (math.ceil(setting.duration_s / _HOLD_S) + 1, 2))
     actions = np.gradient(velocity, times, axis=0) + drag * velocity + nudges[(times / _HOLD_S).astype(int)]
     middle = VIEW_M / 2 + rng.uniform(-0.3, 0.3, 2)
     path = np.concatenate([np.zeros((1, 2)), np.cumsum(velocity[:-1], axis=0) / float(setting.rate)])
     origin = middle - path[int(moment * float(setting.rate))]  # nothing but the turn depends on its side
     simulation = Simulation(0.0, 0.3, _DAMPING)
-    simulation.disc(origin[0], origin[1], 0.24, (velocity[0, 0], velocity[0, 1]), bounce=0.2)
+    simulation.disc(origin[0], origin[1], 0.3, (velocity[0, 0], velocity[0, 1]), bounce=0.2)
     straight = velocity[0] * setting.duration_s
     crates = [origin + straight * share + rng.uniform(-0.4, 0.4, 2) for share in (0.35, 0.75)]
     for crate in crates:
-        if np.hypot(*(crate - origin)) > 0.6:
+        if np.hypot(*(crate - origin)) > 0.7:
             simulation.box(crate[0], crate[1], 0.17, 0.17)
 
     def thrust(clock: float) -> None:
@@ -97,13 +97,13 @@ def _vehicle(shape: str, x: float, y: float, heading: float, colour: str) -> lis
     def at(along: float, across: float) -> tuple[float, float]:
         return x + along * cosine - across * sine, y + along * sine + across * cosine
 
-    wheel = (0.09, 0.045, 0.02)
+    wheel = (0.11, 0.055, 0.02)
     wheels = [
         Part("box", *at(a, b), wheel, (0.15, 0.15, 0.17), heading, actor=0)
-        for a in (-0.15, 0.15)
-        for b in (-0.21, 0.21)
+        for a in (-0.19, 0.19)
+        for b in (-0.27, 0.27)
     ]
-    half = (0.27, 0.19, 0.06) if shape == "rover" else (0.24, 0.2, 0.16)
+    half = (0.34, 0.24, 0.07) if shape == "rover" else (0.31, 0.25, 0.18)
     body = Part("box", x, y, half, COLOURS[colour], heading, actor=0, drop=0.1)
-    light = Part("disc", *at(0.19, 0.0), (0.06,), (1.0, 0.97, 0.8), actor=0, flat=True)
+    light = Part("disc", *at(0.24, 0.0), (0.08,), (1.0, 0.97, 0.8), actor=0, flat=True)
     return [*wheels, body, light]

@@ -15,7 +15,8 @@ DECK = ("ignites", "smoulders", "ignites", "dies_out", "ignites", "burns")
 SHAPES = ("bin", "crate")
 LEAST_S = 2.5
 _SMOKE: Colour = (0.35, 0.35, 0.37)
-_PUFFS_PER_S, _RISE_M_S, _LIFE_S = 16.0, 0.85, 2.2
+_PUFFS_PER_S, _RISE_M_S, _LIFE_S = 16.0, 0.85, 2.0
+_THIN = 0.2  # smoke that means nothing
 
 
 def tasks(outcome: str) -> dict[str, str]:
@@ -31,7 +32,7 @@ def build(setting: Setting) -> Scene:
     plan, rng, times = setting.plan, setting.rng, setting.times
     outcome = plan.outcome
     moment, lead = setting.moment(), setting.lead()
-    x = VIEW_M / 2 + rng.uniform(-0.8, 0.8)
+    x = VIEW_M / 2 + rng.uniform(-0.5, 0.5)
     half = (
         (rng.uniform(0.24, 0.32), rng.uniform(0.28, 0.36))
         if plan.shape == "bin"
@@ -39,17 +40,18 @@ def build(setting: Setting) -> Scene:
     )
     top = FLOOR_Y + 2 * half[1]
     sign = setting.omen(moment, lead, outcome == "smoulders")
-    smoke = 0.25 + 0.75 * sign
     if outcome == "smoulders":
-        smoke = smoke * (1 - 0.7 * ease(times, moment, moment + 1.0))
+        sign = sign * (1 - ease(times, moment, moment + 1.0))
+    smoke = _THIN + (1 - _THIN) * sign
     flames = ease(times, moment, moment + 0.9) * rng.uniform(0.8, 1.2)
     if outcome == "smoulders":
         flames = np.zeros(len(times))
     if outcome in ("dies_out", "burns"):
         flames = np.full(len(times), rng.uniform(0.8, 1.2))
-        smoke = np.full(len(times), 0.8)
+        smoke = np.ones(len(times))
     if outcome == "dies_out":
         flames = flames * (1 - ease(times, moment - 0.9, moment))
+        smoke = 1 - (1 - _THIN) * np.clip((times - moment) / lead, 0, 1)
     wind = rng.uniform(-0.25, 0.25)
     puffs = _puffs(rng, setting.duration_s, x, top, half[0], wind)
     tongues = rng.uniform(0, 2 * math.pi, 7), rng.uniform(6, 12, 7)

@@ -159,7 +159,7 @@ def _arms(pose: figure.Pose, outcome: str, who: int, reach: figure.Reach) -> fig
     """One hand is lifted in all; a push draws both back and out, a handshake brings one forward."""
     near, far = pose.arms[0] + reach.lift, pose.arms[1]
     if outcome == "push" and who == 0:
-        raised = 0.7 * reach.hint + 1.45 * reach.act
+        raised = 1.1 * reach.hint * (1 - reach.act) + 1.45 * reach.act
         bend = 1.2 * reach.hint * (1 - reach.act)
         return replace(
             pose,
@@ -167,6 +167,6 @@ def _arms(pose: figure.Pose, outcome: str, who: int, reach: figure.Reach) -> fig
             elbows=(0.25 + bend, 0.25 + bend),
         )
     if outcome == "handshake":
-        held = max(0.55 * reach.hint, reach.act)
+        held = max(0.8 * reach.hint, reach.act)
         return replace(pose, arms=(near * (1 - held) + 1.25 * held + reach.shake, far))
     return replace(pose, arms=(near, far))

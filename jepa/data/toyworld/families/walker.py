@@ -63,10 +63,11 @@ def build(setting: Setting) -> Scene:
     steps = np.concatenate([[0.0], np.cumsum(walking[:-1] * pace / float(setting.rate))])
     here = VIEW_M / 2 + rng.uniform(-0.5, 0.5)
     at = np.interp(min(max(slip if upright else moment, 0.0), setting.duration_s), times, steps)
-    phase = rng.uniform(0, 1.15)
+    phase, peel_x = rng.uniform(0, 1.15), here + facing * rng.uniform(0.1, 0.3)
+    if not upright:
+        here += facing * pace * (0.25 * lead + 0.14)  # where a fall would have ended
     shirt = COLOURS[plan.colour]
-    peel_x = here + facing * (rng.uniform(0.1, 0.3) if upright else rng.uniform(0.0, 0.4))
-    slid = 0.35 * ease(times, max(slip, 0.0), max(slip, 0.0) + 0.6) * upright
+    slid = 0.35 * (ease(times, max(slip, 0.0), max(slip, 0.0) + 0.6) if upright else np.ones(len(times)))
     frames = []
     for k in range(len(times)):
         x = here + facing * float(steps[k] - at)
