@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from jepa.errors import UserError
+from jepa.models import load_encoder
+from jepa.probes import ProbeConfig, load_probe, run
+from jepa.probes.settings import DescribeSettings, FeatureSettings, HeadSettings, ProbeData
+from jepa.probes.text import Learned, contrast, retrieval_figures
+
+WORDS = {
+    "left": "A square glides to the left.",
+    "right": "A square moves right.",
+    "rest": "Nothing moves at all.",
+}
+
+
+def test_contrast_is_cross_entropy_and_equal_texts_are_all_right() -> None:
+    generator = torch.Generator().manual_seed(0)
+    video = torch.randn(1, 1, 4, 6, generator=generator)
+    texts = functional.normalize(torch.randn(1, 4, 6, generator=generator), dim=-1)
+    scores = functional.normalize(video[0, 0], dim=-1) @ texts[0].T / 0.07
+    wanted = functional.cross_entropy(scores, torch.arange(4), reduction="none")
+    torch.testing.assert_close(contrast(video, texts)[0, 0], wanted)
+    texts[0, 1] = texts[0, 0]
+    p = (functional.normalize(video[0, 0], dim=-1) @ texts[0].T / 0.07).softmax(-1)
+    torch.testing.assert_close(contrast(video, texts)[0, 0, 0], -torch.log(p[0, 0] + p[0, 1]))
+
+
+def test_retrieval_figures_by_hand() -> None:
+    similar = np.array([[0.9, 0.5, 0.1], [0.2, 0.9, 0.8]])
+    relevant = np.array([[True, False, True], [False, False, True]])
+    figures = retrieval_figures(similar, relevant)
+    assert figures["recall_1"] == 0.5 and figures["recall_5"] == 1.0
+    assert figures["mrr"] == pytest.approx((1 + 1 / 2) / 2)
+    assert figures["map"] == pytest.approx(((1 + 2 / 3) / 2 + 1 / 2) / 2)
+
+
+def test_learned_text_puts_shared_words_together_and_refuses_strangers() -> None:
+    text = Learned.fit([*WORDS.values(), "A ball falls.", "A tower falls down."] * 2)
+    a, b, c = text.encode(["a square moves right", "square moves", "a tower falls"])
+    torch.testing.assert_close(a.norm(), torch.tensor(1.0))
+    assert a @ b > a @ c
+    with pytest.raises(UserError, match="'zebra'"):
+        text.encode(["zebra"])
+
+
+@pytest.fixture(scope="module")
+def described(squares: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The moving squares with truth files, as the toy world writes them."""
+    root = tmp_path_factory.mktemp("described")
+    shutil.copytree(squares / "clips", root / "clips")
+    shutil.copy(squares / "labels.csv", root / "labels.csv")
+    (root / "truth").mkdir()
+    for i in range(36):
+        label = ("left", "right", "rest")[i % 3]
+        tags = [label, "still" if label == "rest" else "motion", *(["rare"] if i == 0 else [])]
+        (root / f"truth/{i:02d}.json").write_text(json.dumps({"tags": tags, "captions": [WORDS[label]]}))
+    return root
+
+
+def config(root: Path, export: Path, out: Path) -> ProbeConfig:
+    return ProbeConfig(
+        task="describe",
+        encoder=str(export),
+        out=str(out),
+        data=ProbeData(root=str(root), group_column="scene", folds=3),
+        features=FeatureSettings(cache=str(export / "cache")),
+        heads=HeadSettings(kinds=["linear"], steps=60, lrs=[0.02], weight_decays=[0.1]),
+        describe=DescribeSettings(text_encoder="trained"),
+        seeds=[0, 1],
+    )
+
+
+@pytest.fixture(scope="module")
+def done(
+    described: Path, export: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, Any]]:
+    out = tmp_path_factory.mktemp("describe")
+    return out, run(config(described, export, out))
+
+
+def test_tags_and_search_beside_chance_and_untrained(done: tuple[Path, dict[str, Any]]) -> None:
+    _, results = done
+    assert results["tags"] == ["left", "motion", "rest", "right", "still"]  # "rare" cannot be learned
+    rows = {r["features"]: r for r in results["rows"]}
+    assert set(rows) == {"chance", "one frame", "motion", "untrained", "encoder"}
+    assert rows["chance"]["map"] == pytest.approx(np.mean([1 / 3, 2 / 3, 1 / 3, 1 / 3, 1 / 3]), abs=0.1)
+    assert rows["chance"]["auc"] == pytest.approx(0.5)
+    assert rows["motion"]["map"] > rows["chance"]["map"] + 0.2
+    assert 0.2 < rows["chance"]["search"]["map"] < 0.6
+    for row in results["rows"]:
+        assert 0 <= row["search"]["nearest_caption"] <= 1
+
+
+def test_saved_describer_answers_in_one_space(done: tuple[Path, dict[str, Any]], export: Path) -> None:
+    probe: Any = load_probe(done[0] / "probe", load_encoder(export))
+    assert probe.captions == tuple(sorted(WORDS.values()))
+    out = probe.predict(torch.randn(2, 64, 24, generator=torch.Generator().manual_seed(0)))
+    assert out.tags.shape == (2, 5) and out.tags.min() >= 0 and out.tags.max() <= 1
+    torch.testing.assert_close(out.embedding.norm(dim=-1), torch.ones(2))
+    sentence = probe.encode_text(["A square moves right."])
+    assert sentence.shape[1] == out.embedding.shape[1]
+    torch.testing.assert_close(
+        sentence[0], probe.caption_vectors[probe.captions.index("A square moves right.")]
+    )
+    (nearest,) = probe.nearest_captions(sentence, 2)
+    assert nearest[0][0] == "A square moves right." and nearest[0][1] == pytest.approx(1, abs=1e-4)
+
+
+def test_a_list_without_words_uses_its_labels(squares: Path, export: Path, tmp_path: Path) -> None:
+    results = run(config(squares, export, tmp_path))
+    assert results["tags"] == ["left", "rest", "right"] and results["captions"] == 3
