@@ -41,7 +41,6 @@ class Finding:
 # (part, module, what it is for, extra that installs it)
 _OPTIONAL = [
     ("scikit-learn", "sklearn", "probes", "probes"),
-    ("torchmetrics", "torchmetrics", "probes", "probes"),
     ("pydantic", "pydantic", "signals", "signals"),
     ("scenedetect", "scenedetect", "shots", "signals"),
     ("transformers", "transformers", "Hugging Face folders", "hf"),
