@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 import jepa
 from jepa.errors import UserError
-from jepa.models import Preprocessing, save_encoder
+from jepa.models import Preprocessing, save_encoder, save_hf
 from jepa.pretrain.checkpoint import newest_checkpoint
 from jepa.pretrain.settings import PretrainConfig
 from jepa.pretrain.trainer import build_learner
@@ -24,7 +24,7 @@ class ExportConfig:
     out: str = "???"
     """folder to write; receives config.json, encoder.safetensors and predictor.safetensors"""
     format: str = "native"
-    """native: what jepa.load_encoder reads"""
+    """native: what jepa.load_encoder reads; hf: what transformers.AutoModel reads, with this library installed"""
     weights: str = "target"
     """target: the averaged encoder, the usual choice; context: the one that was trained"""
 
@@ -35,8 +35,8 @@ def run(config: ExportConfig) -> Path:
     Raises:
         UserError: no run, no readable checkpoint, or an unknown option.
     """
-    if config.format != "native":
-        raise UserError(f"format={config.format!r} is unknown; choose native.")
+    if config.format not in ("native", "hf"):
+        raise UserError(f"format={config.format!r} is unknown; choose native or hf.")
     if config.weights not in ("target", "context"):
         raise UserError(f"weights={config.weights!r} is unknown; choose target or context.")
     state, _ = newest_checkpoint(Path(config.run))
@@ -63,6 +63,9 @@ def run(config: ExportConfig) -> Path:
         "tool": f"jepa {jepa.__version__}",
     }
     preprocessing = Preprocessing(data.num_frames, data.fps, data.crop_px, data.crop_px, data.mean, data.std)
+    if config.format == "hf":
+        save_hf(config.out, learner.encoder, preprocessing, custom_code=True)
+        return Path(config.out)
     # A predictor of pixels guesses nothing that a probe could read.
     predictor = learner.predictor if trained.objective.predict == "latents" else None
     save_encoder(config.out, learner.encoder, preprocessing, about, predictor)

@@ -16,6 +16,10 @@ class DataConfig(ClipConfig):
 
     root: str = "???"
     """folder of videos, or a list of them (CSV with a `path` column, or `path label` lines)"""
+    num_frames: int = 8
+    """frames in a clip; V-JEPA 2 trains on 16"""
+    crop_px: int = 128
+    """side of the square that a clip has in the end, in pixels; V-JEPA 2 trains on 256"""
     workers: int = 2
     """processes that decode; 0 decodes in the training process. The result is the same for any number"""
     max_bad_share: float = 0.1

@@ -256,6 +256,20 @@ def test_an_export_loads_and_gives_the_targets_features(tiny, tmp_path):
         assert torch.equal(encoder(clip), learner.encoder(clip))
 
 
+def test_an_export_for_transformers_gives_the_same_features(tiny, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    import jepa
+    import jepa.models.hf_auto  # registers the model class
+
+    run = trainer.run(tiny("train.steps=2"))
+    native = jepa.load_encoder(export(ExportConfig(str(run), str(tmp_path / "native"))))
+    folder = export(ExportConfig(str(run), str(tmp_path / "hf"), format="hf"))
+    theirs = transformers.AutoModel.from_pretrained(folder)
+    clip = torch.randn(1, 3, 4, 32, 32)
+    outputs = theirs(clip.transpose(1, 2))
+    assert torch.allclose(outputs.last_hidden_state, native(clip), atol=1e-6)
+
+
 def test_nothing_to_export_is_said(tmp_path):
     with pytest.raises(UserError, match="no checkpoint"):
         export(ExportConfig(str(tmp_path), str(tmp_path / "out")))
