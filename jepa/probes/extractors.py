@@ -36,7 +36,7 @@ def state_hash(module: torch.nn.Module, start: str = "") -> str:
     digest = hashlib.sha256(start.encode())
     for name, value in sorted(module.state_dict().items()):
         digest.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
-        digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 

@@ -31,6 +31,7 @@ class Brightness(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
+        self.register_buffer("count", torch.tensor(3))  # batch norms hold a number without axes
         zero, one = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
         self.pretrained_cfg = {"input_size": (3, 32, 32), "crop_pct": 1.0, "mean": zero, "std": one}
 
