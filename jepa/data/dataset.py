@@ -124,7 +124,7 @@ class BadVideo:
 class ClipDataset(Dataset):
     """Clips from items.
 
-    `ds[index]` for any index >= 0 is a dict: video uint8 [C, T, H, W] (channels innermost in memory), index, times
+    `ds[index]` for any index >= 0 is a dict: video uint8 [C, T, H, W], index, times
     float64 [T] in seconds, item (place in `items`), clip (number within the video), bad (list of BadVideo).
 
     Training: with k = clips_per_video, `epoch, position = divmod(index // k, len(items))`, and each epoch is another
@@ -264,7 +264,6 @@ def open_item(item: Item, config: ClipConfig) -> VideoReader:
 def collate(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Stacks samples: video uint8 [B, C, T, H, W], times float64 [B, T], index, item and clip int64 [B], bad a list.
 
-    Videos keep their channels innermost in memory (torch.channels_last_3d), as convolutions and decoders like them.
     Samples without a video (evaluation, unreadable) are left out.
     """
     kept = [s for s in samples if s["video"] is not None]
@@ -273,8 +272,7 @@ def collate(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
         batch[name] = torch.tensor([s[name] for s in kept], dtype=torch.int64)
     if kept:
         batch["times"] = torch.stack([s["times"] for s in kept])
-        # [T, H, W, C] is how the bytes lie, so this is one plain copy.
-        batch["video"] = torch.stack([s["video"].permute(1, 2, 3, 0) for s in kept]).permute(0, 4, 1, 2, 3)
+        batch["video"] = torch.stack([s["video"] for s in kept])
     else:
         batch["times"] = torch.empty(0, 0, dtype=torch.float64)
         batch["video"] = torch.empty(0, 3, 0, 0, 0, dtype=torch.uint8)

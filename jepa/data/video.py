@@ -117,14 +117,16 @@ class VideoReader:
                 last, picture = array, self._finish(array)
                 if each is not None:
                     picture = each(picture)
-                picture = picture.permute(1, 2, 0)
             if data is None:
-                # Channels lie innermost, as decoders write them; the result is a view in the agreed order.
-                data = torch.empty((len(wanted), *picture.shape), dtype=torch.uint8)
+                # In memory as the pictures are: decoders write channels innermost, resizing leaves them outermost,
+                # and turning one into the other costs as much as the resizing.
+                shape = (len(wanted), *picture.shape)
+                order_of = torch.channels_last if picture.stride(0) == 1 else torch.contiguous_format
+                data = torch.empty(shape, dtype=torch.uint8, memory_format=order_of)
             data[place] = picture
             times[place] = moment
         assert data is not None  # at() yields once per time
-        return Frames(data.permute(0, 3, 1, 2), times)
+        return Frames(data, times)
 
     def frames(self, indices: Sequence[int]) -> Frames:
         """The frames with these numbers, counted from 0 in display order; negative ones count from the end.
@@ -222,8 +224,8 @@ def open_video(
 
     Args:
         path: a local file, the bytes of one, or a seekable binary file (from fsspec, say). Addresses are refused.
-        backend: "pyav", "torchcodec", "decord", or "auto" for PyAV, which is always installed, has a current FFmpeg
-            and was the fastest of the three where it was measured (benchmarks/decode.md).
+        backend: "pyav", "torchcodec", "decord", or "auto" for PyAV, which is always installed, has a current FFmpeg and
+            reads all that the other two read.
         limits: what the file may cost, and whether it is decoded in a child process.
         lenient: pass over what does not decode and hold the frame before it. Only PyAV can.
         threads: decoder threads. One is right inside loader workers; 0 lets FFmpeg choose.

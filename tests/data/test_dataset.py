@@ -54,7 +54,7 @@ def test_a_sample_has_the_agreed_form(library):
     assert sample["times"].diff().numpy() == pytest.approx([0.125] * 3, abs=0.051)
     batch = collate([dataset[0], sample])
     assert batch["video"].shape == (2, 3, 4, 32, 32)
-    assert batch["video"].is_contiguous(memory_format=torch.channels_last_3d)
+    assert batch["video"].is_contiguous()
     assert torch.equal(batch["video"][1], sample["video"]) and batch["index"].tolist() == [0, 7]
     assert len(dataset) == 6
 
