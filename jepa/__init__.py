@@ -15,6 +15,7 @@ _HOME = {
     "create_model": "jepa.models.zoo",
     "list_models": "jepa.models.zoo",
     "load_encoder": "jepa.models.weights",
+    "load_probe": "jepa.probes.store",
     "open_video": "jepa.data.video",
     "UserError": "jepa.errors",
     "VideoError": "jepa.errors",

@@ -297,8 +297,10 @@ def load_batches(
 
 
 def _leave_signals_to_the_trainer(worker: int) -> None:
-    # Ctrl-C reaches the whole process group; a worker that died of it would take the save down with it.
+    # Ctrl-C and a scheduler's SIGTERM reach the whole process group; a worker that died of it would take the save
+    # down with it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 def draw_masks(

@@ -104,7 +104,11 @@ def command_line(folder, out, *overrides):
 def start(folder, out, *overrides):
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.Popen(
-        command_line(folder, out, *overrides), env=environment, stderr=subprocess.PIPE, text=True
+        command_line(folder, out, *overrides),
+        env=environment,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
 
 
@@ -138,11 +142,15 @@ def test_kill_9_loses_at_most_the_steps_since_the_last_checkpoint(video_folder, 
 
 
 @pytest.mark.slow
-def test_sigterm_saves_and_exits_with_143(video_folder, tmp_path):
-    process = start(video_folder, tmp_path / "run", "train.steps=5000", "train.save_every=5")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_to_the_whole_process_group_saves_and_exits_with_its_code(
+    video_folder, tmp_path, number, code
+):
+    keys = ("train.steps=5000", "train.save_every=5", "data.workers=2")
+    process = start(video_folder, tmp_path / "run", *keys)
     wait_for(tmp_path / "run", "checkpoints/*.pt", process)
-    process.terminate()
-    assert process.wait(60) == 143
+    os.killpg(process.pid, number)  # as a scheduler or a terminal does
+    assert process.wait(60) == code
     report = process.stderr.read()
     step = final_state(tmp_path / "run")["step"]
     assert f"saved after step {step};" in report
