@@ -260,15 +260,16 @@ def scan(
             index += 1
     if index == 0:
         raise VideoError(str(path), "decode", "the file opens but holds no frame")
-    end_s = last_s + min(gap_s, 1.0)
-    for window in windows.finish(end_s):
+    # Whole milliseconds, because that is what a document keeps and a replay starts from.
+    duration_ms = max(round((last_s + min(gap_s, 1.0)) * 1000), round(last_s * 1000) + 1)
+    for window in windows.finish(duration_ms / 1000):
         scoring.push(window)
     scoring.flush()
     return Scan(
         frames=index,
         size=(width, height),
         fps=fps,
-        duration_ms=max(round(end_s * 1000), scoring.track.end_ms[-1] + 1),
+        duration_ms=duration_ms,
         timeline=timeline,
         track=scoring.track,
         tags=scoring.tags,

@@ -71,11 +71,10 @@ class TimelineMaker:
     def __init__(self, fps: Fraction) -> None:
         self._fps = fps
         shortest = max(2, round(_MIN_SHOT_S * fps))
-        self._detectors: list[tuple[Kind, Any]] = [
-            ("cut", AdaptiveDetector(min_scene_len=shortest)),
-            ("fade", ThresholdDetector(threshold=10, min_scene_len=shortest)),
-        ]
+        self._cuts = AdaptiveDetector(min_scene_len=shortest)
+        self._fades: Any = ThresholdDetector(min_scene_len=shortest)
         self._shortest = shortest
+        self._dark = (-1, -1)
         self.times_s: list[float] = []
         """when each frame is first shown"""
         self.stillness: list[float] = []
@@ -96,21 +95,32 @@ class TimelineMaker:
             self._firsts[0] = self._histograms[0][1]
         self._move(image, time_s)
         code = FrameTimecode(index, fps=self._fps)
-        for kind, detector in self._detectors:
-            for found in detector.process_frame(code, image):
-                self._start(int(found.frame_num), kind)
+        for found in self._cuts.process_frame(code, image):
+            cut = int(found.frame_num)
+            # A cut is reported two frames late, so it may belong to a darkness that has just ended.
+            if not self._dark[0] <= cut <= self._dark[1]:
+                self._start(cut, "cut")
+        dark_since = self._fades.last_fade["frame"]
+        for found in self._fades.process_frame(code, image):
+            self._fade(int(dark_since.frame_num), int(found.frame_num), index)
 
     def _start(self, frame: int, kind: Kind) -> None:
-        near = [other for other in self._starts if abs(frame - other) < self._shortest]
-        if near:
-            # The way into black or out of it looks like a cut to one detector and is half a fade to the
-            # other.
-            if kind == "fade" and self._starts[near[-1]] == "cut":
-                self._starts[near[-1]] = "fade"
+        if any(abs(frame - other) < self._shortest for other in self._starts):
             return
         self._starts[frame] = kind
         held = dict(self._histograms)
         self._firsts[frame] = held.get(frame, self._histograms[-1][1])
+
+    def _fade(self, dark: int, middle: int, light: int) -> None:
+        """One boundary in the middle of the darkness; the steps into it and out of it are no cuts of their
+        own."""
+        self._dark = (dark, light)
+        for frame in [f for f in self._starts if dark <= f <= light and f > 0]:
+            del self._starts[frame], self._firsts[frame]
+        if dark > 0:  # a video that begins in black has not faded
+            self._start(middle, "fade")
+            if middle in self._starts:
+                self._firsts[middle] = self._histograms[-1][1]  # the new shot's look, not that of black
 
     def _move(self, image: np.ndarray, time_s: float) -> None:
         grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY).astype(np.float32)

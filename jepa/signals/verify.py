@@ -293,6 +293,9 @@ def video_faults(
         hashes.setdefault(evidence.frame, []).append(evidence)
     maker = WindowMaker(scorer.specs, document.run.encoder.stride_ms, scorer.prepare)
     last = max([*by_frame, *hashes], default=-1)
+    single = len(tracks.window_end_ms) == 1
+    if single:  # shorter than one window, whose end is then the end of the video
+        last = document.asset.frames - 1
     done: set[int] = set()
     watch = watch_for(policy, scorer)
     count, first_s, now_s = 0, 0.0, 0.0
@@ -314,7 +317,7 @@ def video_faults(
                     done.add(window.end_ms)
                     _compare(document, rows[window.end_ms], window, scorer, watch, found)
             count += 1
-    if wanted - done and len(tracks.window_end_ms) == 1:  # shorter than one window
+    if wanted - done and single:
         for window in maker.finish(document.asset.duration_ms / 1000):
             done.add(window.end_ms)
             _compare(document, 0, window, scorer, watch, found)

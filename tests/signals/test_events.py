@@ -235,6 +235,12 @@ def test_a_fade_through_black_is_one_boundary() -> None:
     assert 50 <= shots[1].start_frame <= 68
 
 
+def test_hard_steps_into_black_and_back_are_one_boundary_and_black_at_the_start_is_none() -> None:
+    parts = [(20, (-60, -60, -60), 0), (50, RED, 1), (30, (-60, -60, -60), 0), (50, GREEN, 1)]
+    shots, _ = timeline(parts).shots_and_scenes(6000)
+    assert [(shot.start_frame, shot.kind) for shot in shots] == [(0, "start"), (85, "fade")]
+
+
 def test_pauses_are_where_motion_stops() -> None:
     maker = timeline([(60, RED, 3), (40, RED, 0), (60, RED, 3)])
     (pause,) = maker.pauses(0.6, 400, 6400)

@@ -241,3 +241,15 @@ def test_a_second_start_redoes_what_changed(
     change(second, ["asset", "name"], "x")
     assert process(scorer, policy_file, [video], out)["counts"] == {"done": 1}
     assert second.read_bytes() == first
+
+
+@pytest.mark.parametrize("fps", [10, 12, 25, 30])
+def test_a_video_shorter_than_a_window_replays(
+    check: Any, scorer: Any, policy_file: Path, make_video: Any, tmp_path: Path, fps: int
+) -> None:
+    """Frame rates whose last frame ends between two milliseconds, which a document cannot keep."""
+    for frames in (1, 2, 3):
+        video = make_video(f"v{fps}-{frames}.mp4", [(220, 220, 20)] * frames, fps=fps)
+        process(scorer, policy_file, [video], tmp_path / f"out{frames}")
+        (found,) = check(tmp_path / f"out{frames}", every=True)["findings"]
+        assert found.replayed >= 1 and found.difference == 0
