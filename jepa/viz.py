@@ -38,9 +38,9 @@ def draw_masks(
     rows = [("the clip", moments)]
     height, width = frames.shape[-2:]
     for name, mask in masks.items():
-        seen = torch.zeros(grid.size)
-        seen[mask.context[0]] = 1
-        seen = F.interpolate(seen.view(1, grid.t, grid.h, grid.w), (height, width))[0].unsqueeze(-1).numpy()
+        shown = torch.zeros(grid.size)
+        shown[mask.context[0]] = 1
+        seen = F.interpolate(shown.view(1, grid.t, grid.h, grid.w), (height, width))[0].unsqueeze(-1).numpy()
         rows.append((name, (moments * seen + 205 * (1 - seen)).astype(np.uint8)))
     return _image_rows(rows, path, title)
 
