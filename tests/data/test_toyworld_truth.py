@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import itertools
 import json
 import subprocess
 import sys
@@ -338,3 +339,22 @@ def test_one_video_does_not_depend_on_how_many_are_asked_for():
     config = ToyWorldConfig(out="", family="events", duration_s=3.0, height_px=64, width_px=64)
     few, many = World(config), World(dataclasses.replace(config, videos=10**9))
     assert few.truth(5) == many.truth(5)
+
+
+def test_sentences_put_an_before_vowels():
+    one = world(family="motion")
+    texts = [text for index in range(24) for text in one.truth(index)["captions"]]
+    assert any("orange" in text for text in texts)
+    assert not any(" a orange" in text or "A orange" in text for text in texts)
+
+
+def test_no_event_shows_before_its_scene_begins():
+    """A board, a hand or a foot that is already on its way at time 0 would start with a jerk."""
+    one = world(family="tower", omen_s=6.0, distractors=0)
+    for index in range(20):
+        boards = [
+            next(p for p in parts if p.actor == 1 and p.kind == "box") for parts in one.takes(index)[0].frames
+        ]
+        if one.plan(index).label in ("falls", "sways"):
+            assert abs(boards[0].angle) < 1e-6
+            assert max(abs(b.angle - a.angle) for a, b in itertools.pairwise(boards)) < 0.2

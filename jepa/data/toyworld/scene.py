@@ -159,9 +159,9 @@ class Setting:
         """When the event comes: uniform from a fifth to four fifths of the scene, whatever the outcome, on a frame."""
         return self.to_frame(self.rng.uniform(0.2, 0.8) * self.duration_s)
 
-    def lead(self) -> float:
-        """How long before its moment an event shows, in seconds."""
-        return float(self.config.omen_s * self.rng.uniform(0.6, 1.0))
+    def lead(self, moment: float) -> float:
+        """How long before its moment an event shows, in seconds; never before the scene begins."""
+        return float(min(self.config.omen_s * self.rng.uniform(0.6, 1.0), 0.9 * moment))
 
     def omen(self, moment: float, lead: float, decoy: bool) -> np.ndarray:
         """How plainly the event shows in each frame: from 0 at the lead to about 1 at the moment.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import json
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,13 +67,13 @@ def truth_of(config: ToyWorldConfig, plan: VideoPlan, takes: list[Take]) -> dict
         "moment_s": _s(first.moment_s),
         "omen_s": _s(first.omen_s),
         "decoy": first.decoy,
-        "captions": _captions(takes),
+        "captions": _proofread(_captions(takes)),
         "tags": sorted({tag for take in takes for tag in take.scene.tags}),
-        "counterfactual": " ".join(take.scene.counterfactual for take in takes if take.scene.counterfactual),
-        "shots": [_shot(config, take) for take in takes],
+        "counterfactual": _proofread(" ".join(filter(None, (take.scene.counterfactual for take in takes)))),
+        "shots": [_proofread(_shot(config, take)) for take in takes],
         "scenes": _scenes(config, takes),
         "transitions": _transitions(config, takes),
-        "segments": [segment for take in takes for segment in _segments(config, take)],
+        "segments": [_proofread(segment) for take in takes for segment in _segments(config, take)],
         "hazards": hazards,
         "breaks": _breaks(config, takes, hazards),
         "intensity_per_s": _intensity(config, takes),
@@ -80,6 +81,17 @@ def truth_of(config: ToyWorldConfig, plan: VideoPlan, takes: list[Take]) -> dict
         "boxes": _boxes(config, takes),
         "actions": [_actions(take) for take in takes],
     }
+
+
+def _proofread(value: object) -> object:
+    """Every text in it with "an" before vowels: names of things are put into sentences as they come."""
+    if isinstance(value, str):
+        return re.sub(r"\b([Aa]) (?=[aeiou])", r"\1n ", value)
+    if isinstance(value, dict):
+        return {key: _proofread(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_proofread(item) for item in value]
+    return value
 
 
 def _s(value: float) -> float:

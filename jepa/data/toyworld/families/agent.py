@@ -30,7 +30,7 @@ def build(setting: Setting) -> Scene:
     sign = 1 if plan.outcome == "turns_left" else -1
     moment = setting.moment()
     start = rng.integers(4) * math.pi / 2 + rng.uniform(-0.3, 0.3)
-    speed, lead = rng.uniform(0.55, 0.85), setting.lead()
+    speed, lead = rng.uniform(0.55, 0.85), setting.lead(moment)
     turn = rng.uniform(1.4, 2.4)
     bend = 0.5 * setting.config.clarity * setting.omen(moment, lead, decoy=False) ** 2
     heading = start + sign * (bend + turn * ease(times, moment - 0.1, moment + 0.9))

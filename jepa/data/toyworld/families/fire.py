@@ -31,7 +31,8 @@ def build(setting: Setting) -> Scene:
     """Smoke thickens towards the moment as the sign says; the size of the flames follows the outcome."""
     plan, rng, times = setting.plan, setting.rng, setting.times
     outcome = plan.outcome
-    moment, lead = setting.moment(), setting.lead()
+    moment = setting.moment()
+    lead = setting.lead(moment)
     x = VIEW_M / 2 + rng.uniform(-0.5, 0.5)
     half = (
         (rng.uniform(0.24, 0.32), rng.uniform(0.28, 0.36))

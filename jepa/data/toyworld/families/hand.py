@@ -29,7 +29,8 @@ def build(setting: Setting) -> Scene:
     """Moves the wrist along one line in and out; what differs is how far it comes and what it holds when."""
     plan, rng, times = setting.plan, setting.rng, setting.times
     outcome = plan.outcome
-    moment, lead = setting.moment(), max(0.8, setting.lead())
+    moment = setting.moment()
+    lead = max(0.8, setting.lead(moment))
     thing = VIEW_M / 2 + rng.uniform(-0.55, 0.55, 2)
     angle = math.pi / 2 + rng.uniform(-0.9, 0.9)
     inward = np.array([math.cos(angle), math.sin(angle)])

@@ -44,7 +44,7 @@ def build(setting: Setting) -> Scene | None:
     top = FLOOR_Y + rng.uniform(1.1, 1.6)
     edge = VIEW_M / 2 + toward * rng.uniform(-0.1, 0.7)
     speed = toward * rng.uniform(0.45, 0.85)
-    lead = setting.lead()
+    lead = setting.lead(moment)
     block_at = edge - toward * 0.1
     start = edge - speed * moment
     if outcome == "rolls_below":

@@ -36,7 +36,8 @@ def build(setting: Setting) -> Scene:
     """All walk up alike and lift a hand a little; what sets them apart grows with the square of the way."""
     plan, rng, times = setting.plan, setting.rng, setting.times
     outcome = plan.outcome
-    moment, lead = setting.moment(), setting.lead()
+    moment = setting.moment()
+    lead = setting.lead(moment)
     facing = int(rng.choice([-1, 1]))  # of the one who pushes
     pace, middle = rng.uniform(0.5, 0.75), VIEW_M / 2 + rng.uniform(-0.3, 0.3)
     slows = moment - 0.4

@@ -39,18 +39,19 @@ def build(setting: Setting) -> Scene | None:
     if plan.shape == "slabs":
         count += 2
     middle, board_y = VIEW_M / 2 + rng.uniform(-0.4, 0.4), FLOOR_Y + 0.5
-    moment, lead, side = setting.moment(), setting.lead(), float(rng.choice([-1, 1]))
+    moment = setting.moment()
+    lead, side = setting.lead(moment), float(rng.choice([-1, 1]))
     names = list(COLOURS)
-    first = names.index(plan.colour)
+    base = names.index(plan.colour)
     colours = [
-        COLOURS[names[(first + 3 * i) % len(names)]] if i else COLOURS[plan.colour] for i in range(count)
+        COLOURS[names[(base + 3 * i) % len(names)]] if i else COLOURS[plan.colour] for i in range(count)
     ]
     bottoms = [board_y + _BOARD[1] + (2 * i + 1) * half[1] for i in range(count)]
     if plan.outcome == "built":
         return _tell(setting, _build_up(setting, middle, bottoms, half), half, colours, moment, lead)
     critical = math.atan(half[0] / (count * half[1]))
     goes = plan.outcome in ("falls", "heap")
-    when = moment if plan.outcome != "heap" else rng.uniform(0.2, 0.8)
+    when = moment if plan.outcome != "heap" else lead + rng.uniform(0.0, 0.5)
     friction = max(plan.friction, 0.45)  # below it the blocks slide off before they can tip
     peak = 1.45 * critical
     if not goes:
@@ -85,7 +86,10 @@ def build(setting: Setting) -> Scene | None:
         across = np.cos(motion.poses[:, 0, 2]) * (motion.poses[:, -1, 0] - motion.poses[:, 1, 0])
         away = np.abs(across - (bottoms[-1] - bottoms[0]) * -np.sin(motion.poses[:, 0, 2])) > 0.06
         tipped = np.abs(motion.poses[:, -1, 2] - motion.poses[:, 0, 2]) > 0.06
-        moment = float(setting.times[int(np.argmax(away | tipped | low))])
+        first = int(np.argmax(away | tipped | low))
+        if first < setting.num_frames // 8:
+            return None
+        moment = float(setting.times[first])
     return _tell(setting, motion, half, colours, moment, lead)
 
 

@@ -33,7 +33,8 @@ def build(setting: Setting) -> Scene:
     plan, rng, times = setting.plan, setting.rng, setting.times
     outcome = plan.outcome
     facing = int(rng.choice([-1, 1]))
-    moment, lead = setting.moment(), setting.lead()
+    moment = setting.moment()
+    lead = setting.lead(moment)
     slip = moment - lead
     pace = rng.uniform(0.75, 1.05)
     upright = outcome in ("falls", "recovers")
