@@ -172,7 +172,7 @@ def judge(
     }
     weights = rule.weights.model_dump()
     factors = [
-        Factor(name=name, value=value, weight=weights[name], part=round(value * weights[name], 9))
+        Factor(name=name, value=value, weight=weights[name], part=round(value * weights[name], 9) + 0.0)
         for name, value in values.items()
     ]
     ref = None

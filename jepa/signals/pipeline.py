@@ -131,6 +131,13 @@ def process(config: SignalsConfig, videos: Sequence[Path], policy: Policy, score
     write_text(out / POLICY_COPY, Path(config.policy).read_text("utf-8"))
     settings = _settings(config, policy, scorer)
     known = {path: identifier for path, identifier in _identifiers(videos)}
+    for probe in watch.probes:
+        names = ", ".join(map(printable, probe.labels))
+        print(
+            f"Probe {probe.id} ({probe.task}) learnt from {printable(probe.trained_on)}. It tells only: "
+            f"{names}."
+        )
+    print("What no probe knows is not assessed, which is not the same as safe.")
     rows: list[dict[str, Any]] = []
     for number, path in enumerate(videos, start=1):
         print(f"[{number}/{len(videos)}] {printable(path.name)}", flush=True)

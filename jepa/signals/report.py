@@ -35,7 +35,7 @@ _STATUS_WORDS = {
     "confirmed": "came true",
     "refuted": "did not come true",
     "expired": "cut off by the end",
-    "open": "nobody can tell",
+    "open": "unresolved, since no probe can tell",
 }
 
 
