@@ -174,10 +174,20 @@ def test_outcomes_are_balanced_within_every_split():
 def test_combinations_in_the_unseen_part_are_never_trained_on_though_each_piece_is():
     plans = [world(family="events").plan(i).shots[0].plan for i in range(2000)]
     unseen = [world(family="events", part="combinations").plan(i).shots[0].plan for i in range(400)]
-    seen = {(p.family, p.outcome, p.colour, p.shape) for p in plans}
-    assert not seen & {(p.family, p.outcome, p.colour, p.shape) for p in unseen}
-    assert all(held_out(p.family, p.outcome, p.colour, p.shape) for p in unseen)
-    assert {(p.family, p.colour) for p in unseen} <= {(p.family, p.colour) for p in plans}
+    assert not {(p.family, p.colour, p.shape) for p in plans} & {
+        (p.family, p.colour, p.shape) for p in unseen
+    }
+    assert all(held_out(p.family, p.colour, p.shape) for p in unseen)
+    for piece in ("colour", "shape", "outcome"):
+        assert {getattr(p, piece) for p in unseen} <= {getattr(p, piece) for p in plans}
+
+
+def test_looks_say_nothing_about_the_outcome():
+    plans = [world(family="fire").plan(i).shots[0].plan for i in range(6000)]
+    looks = collections.defaultdict(list)
+    for p in plans:
+        looks[p.colour, p.shape].append(p.outcome == "ignites")
+    assert all(abs(np.mean(answers) - 0.5) < 0.1 for answers in looks.values())
 
 
 def test_other_physics_lies_outside_the_trained_range():

@@ -15,7 +15,7 @@ DECK = ("ignites", "smoulders", "ignites", "dies_out", "ignites", "burns")
 SHAPES = ("bin", "crate")
 LEAST_S = 2.5
 _SMOKE: Colour = (0.35, 0.35, 0.37)
-_PUFFS_PER_S, _RISE_M_S, _LIFE_S = 16.0, 0.85, 2.0
+_PUFFS_PER_S, _RISE_M_S, _LIFE_S = 18.0, 0.95, 1.4
 _THIN = 0.2  # smoke that means nothing
 
 
@@ -44,15 +44,15 @@ def build(setting: Setting) -> Scene:
     if outcome == "smoulders":
         sign = sign * (1 - ease(times, moment, moment + 1.0))
     smoke = _THIN + (1 - _THIN) * sign
-    flames = ease(times, moment, moment + 0.9) * rng.uniform(0.8, 1.2)
+    flames = ease(times, moment, moment + 0.5) * rng.uniform(0.7, 1.2)
     if outcome == "smoulders":
         flames = np.zeros(len(times))
     if outcome in ("dies_out", "burns"):
-        flames = np.full(len(times), rng.uniform(0.8, 1.2))
-        smoke = np.ones(len(times))
+        flames = np.full(len(times), rng.uniform(0.7, 1.2))
+        smoke = np.full(len(times), rng.uniform(0.3, 1.1))
     if outcome == "dies_out":
-        flames = flames * (1 - ease(times, moment - 0.9, moment))
-        smoke = 1 - (1 - _THIN) * np.clip((times - moment) / lead, 0, 1)
+        flames = flames * (1 - ease(times, moment - 0.5, moment))
+        smoke = smoke + (_THIN - smoke) * ease(times, moment - 0.5, moment)
     wind = rng.uniform(-0.25, 0.25)
     puffs = _puffs(rng, setting.duration_s, x, top, half[0], wind)
     tongues = rng.uniform(0, 2 * math.pi, 7), rng.uniform(6, 12, 7)
@@ -169,7 +169,7 @@ def _puffs(
     count = int((duration + _LIFE_S) * _PUFFS_PER_S)
     born = np.arange(count) / _PUFFS_PER_S - _LIFE_S
     spread = rng.uniform(-0.6, 0.6, count) * half
-    drift, size = wind + rng.uniform(-0.12, 0.12, count), rng.uniform(0.16, 0.28, count)
+    drift, size = wind + rng.uniform(-0.12, 0.12, count), rng.uniform(0.22, 0.36, count)
     return [
         (float(b), x + float(s), float(d), float(z))
         for b, s, d, z in zip(born, spread, drift, size, strict=True)
