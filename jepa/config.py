@@ -1,7 +1,7 @@
 """Commands and their configurations: dataclasses, checked and merged by Hydra, documented by their own doc lines.
 
 Each command is a dataclass beside a function in some room. This file registers them, merges `key=value` overrides and
-recipes (`configs/recipe/*.yaml`), and turns every mistake into one paragraph with the remedy.
+recipes (`configs/pretrain/recipe/*.yaml`), and turns every mistake into one paragraph with the remedy.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from hydra import compose, initialize_config_dir
+from hydra import compose, initialize, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
@@ -85,7 +85,15 @@ def compose_config(name: str, cls: type, overrides: list[str]) -> DictConfig:
     # Hydra wants a plus where a group is not in the defaults list; nobody who names a recipe should have to know.
     overrides = [f"+{text}" if text.startswith("recipe=") else text for text in overrides]
     try:
-        with initialize_config_dir(str(configs_folder().resolve()), version_base="1.3"):
+        # Only a command's own folder: Hydra takes every folder beside a recipe's for a group, and `policy=FILE` for
+        # the choice of one.
+        folder = configs_folder().resolve() / name
+        start = (
+            initialize_config_dir(str(folder), version_base="1.3")
+            if folder.is_dir()
+            else initialize(config_path=None, version_base="1.3")
+        )
+        with start:
             return compose(f"jepa_{name}", overrides=overrides)
     except (HydraException, OmegaConfBaseException) as error:
         raise UserError(_explain(error, name, cls)) from error
@@ -157,7 +165,7 @@ def _explain(error: Exception, name: str, cls: type) -> str:
         hint = f"Did you mean {' or '.join(close)}? " if close else ""
         return f"`jepa {name}` has no key {key!r}. {hint}`jepa {name} --help` lists the keys."
     if "recipe/" in detail:
-        found = sorted(path.stem for path in (configs_folder() / "recipe").glob("*.yaml"))
+        found = sorted(path.stem for path in (configs_folder() / "pretrain" / "recipe").glob("*.yaml"))
         return f"There is no such recipe ({detail}). The recipes are {', '.join(found)}."
     where = f"{key}: " if key else ""
     return f"`jepa {name}` cannot use what was given: {where}{detail}. `jepa {name} --help` lists the keys."

@@ -66,6 +66,22 @@ def test_every_key_of_every_command_is_explained(capsys, name):
         assert len(meaning) >= 10, f"{name} {key} has no doc line"
 
 
+def test_a_key_named_like_a_folder_of_configs_is_still_a_key(capsys):
+    keys = ["video=a.mp4", "probes=p", "policy=configs/policy/toy-brand.yaml", "out=o"]
+    code, out, err = run(capsys, "signals", *keys, "--cfg", "job")
+    assert code == 0, err
+    assert "policy: configs/policy/toy-brand.yaml" in out
+
+
+def test_the_demo_recipe_is_found_and_applied(capsys):
+    code, out, _ = run(
+        capsys, "pretrain", "recipe=demo", "data.root=x", "out=o", "train.steps=3", "--cfg", "job"
+    )
+    assert code == 0
+    assert "kind: slots" in out
+    assert "steps: 3" in out
+
+
 def test_the_overview_names_every_command(capsys):
     code, out, _ = run(capsys)
     assert code == 0
