@@ -3,6 +3,9 @@
 import csv
 import dataclasses
 import json
+import subprocess
+import sys
+import time
 from fractions import Fraction
 
 import av
@@ -43,6 +46,25 @@ def test_a_world_that_grows_keeps_its_first_videos_and_a_stopped_one_goes_on(tmp
     write_world(small(tmp_path / "grown", videos=3))
     assert contents(folder) == whole
     assert (folder / "videos/000000.mp4").stat().st_mtime_ns == kept
+
+
+def test_a_killed_run_leaves_whole_files_and_is_continued_to_the_same_bytes(tmp_path):
+    code = (
+        "from jepa.data.toyworld import *;"
+        f"write_world(ToyWorldConfig(out={str(tmp_path / 'w')!r}, videos=30, height_px=64, width_px=64, duration_s=1.0))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code])
+    while len(list(tmp_path.glob("w/videos/0*.mp4"))) < 4:
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    (tmp_path / "w/videos/.000029.1.partial.mp4").write_bytes(b"half")
+    done = {p.name: p.read_bytes() for p in tmp_path.glob("w/videos/0*.mp4")}
+    assert len(done) < 30
+    resumed = contents(write_world(small(tmp_path / "w", videos=30)))
+    assert resumed == contents(write_world(small(tmp_path / "whole", videos=30)))
+    assert all(resumed[f"videos/{name}"] == data for name, data in done.items())
 
 
 def test_videos_are_h264_with_the_stated_times_and_short_groups_of_pictures(tmp_path):

@@ -36,6 +36,8 @@ def write_world(config: ToyWorldConfig) -> Path:
     """
     world, out = World(config), Path(config.out)
     _claim(config, out)
+    for leftover in out.glob("*/.*.partial.*"):  # of a run that was killed
+        leftover.unlink()
     todo = [i for i in range(config.videos) if not (_video(out, i).exists() and _truth(out, i).exists())]
     task = partial(_write_video, config)
     if config.workers == 0:

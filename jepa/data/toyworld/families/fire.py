@@ -67,7 +67,7 @@ def build(setting: Setting) -> Scene:
         for born, px, drift, size in puffs:
             age = float(time) - born
             if 0 <= age < _LIFE_S:
-                strength = float(np.interp(born, times, smoke))
+                strength = (float(np.interp(born, times, smoke)) + float(smoke[k])) / 2
                 fade = min(1.0, age * 4) * (1 - age / _LIFE_S)
                 swirl = drift * age + 0.06 * math.sin(3 * age + 9 * drift)
                 at = px + swirl, top + _RISE_M_S * age * (0.6 + 0.4 * strength)
