@@ -51,7 +51,8 @@ def test_a_world_that_grows_keeps_its_first_videos_and_a_stopped_one_goes_on(tmp
 def test_a_killed_run_leaves_whole_files_and_is_continued_to_the_same_bytes(tmp_path):
     code = (
         "from jepa.data.toyworld import *;"
-        f"write_world(ToyWorldConfig(out={str(tmp_path / 'w')!r}, videos=30, height_px=64, width_px=64, duration_s=1.0))"
+        f"write_world(ToyWorldConfig(out={str(tmp_path / 'w')!r}, videos=30,"
+        "height_px=64, width_px=64, duration_s=1.0))"
     )
     process = subprocess.Popen([sys.executable, "-c", code])
     while len(list(tmp_path.glob("w/videos/0*.mp4"))) < 4:
