@@ -98,7 +98,9 @@ def _help(name: str) -> str:
     for key, default, meaning in rows:
         lines.append(f"  {f'{key}={default}':<{wide}}  {meaning}")
     if name == "pretrain":
-        recipes = ", ".join(sorted(path.stem for path in (configs_folder() / "pretrain" / "recipe").glob("*.yaml")))
+        recipes = ", ".join(
+            sorted(path.stem for path in (configs_folder() / "pretrain" / "recipe").glob("*.yaml"))
+        )
         lines.append(f"\n  {'recipe=NAME':<{wide}}  settings that go together: {recipes}")
     return "\n".join(lines)
 
