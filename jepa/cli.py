@@ -88,7 +88,7 @@ def _overview() -> str:
 
 
 def _help(name: str) -> str:
-    from jepa.config import COMMANDS, config_class, configs_folder, describe_keys
+    from jepa.config import COMMANDS, config_class, describe_keys, recipes
 
     rows = list(describe_keys(config_class(COMMANDS[name])))
     wide = max(
@@ -98,10 +98,7 @@ def _help(name: str) -> str:
     for key, default, meaning in rows:
         lines.append(f"  {f'{key}={default}':<{wide}}  {meaning}")
     if name == "pretrain":
-        recipes = ", ".join(
-            sorted(path.stem for path in (configs_folder() / "pretrain" / "recipe").glob("*.yaml"))
-        )
-        lines.append(f"\n  {'recipe=NAME':<{wide}}  settings that go together: {recipes}")
+        lines.append(f"\n  {'recipe=NAME':<{wide}}  settings that go together: {', '.join(recipes())}")
     return "\n".join(lines)
 
 

@@ -74,6 +74,11 @@ def configs_folder() -> Path:
     return inside if inside.is_dir() else package.parent / "configs"
 
 
+def recipes() -> list[str]:
+    """Names that `recipe=` takes."""
+    return sorted(path.stem for path in (configs_folder() / "pretrain" / "recipe").glob("*.yaml"))
+
+
 def compose_config(name: str, cls: type, overrides: list[str]) -> DictConfig:
     """Defaults, then the recipe if one is named (`recipe=NAME`), then the overrides.
 
@@ -165,7 +170,6 @@ def _explain(error: Exception, name: str, cls: type) -> str:
         hint = f"Did you mean {' or '.join(close)}? " if close else ""
         return f"`jepa {name}` has no key {key!r}. {hint}`jepa {name} --help` lists the keys."
     if "recipe/" in detail:
-        found = sorted(path.stem for path in (configs_folder() / "pretrain" / "recipe").glob("*.yaml"))
-        return f"There is no such recipe ({detail}). The recipes are {', '.join(found)}."
+        return f"There is no such recipe ({detail}). The recipes are {', '.join(recipes())}."
     where = f"{key}: " if key else ""
     return f"`jepa {name}` cannot use what was given: {where}{detail}. `jepa {name} --help` lists the keys."

@@ -17,7 +17,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from jepa.data.scan import ScanConfig, scan
+from jepa.data.scan import ScanConfig, scan, summary
 
 
 @dataclass
@@ -56,7 +56,7 @@ def run(config: DoctorConfig) -> list[Finding]:
         UserError: the data set does not exist or holds no video.
     """
     if config.data:
-        scan(config)
+        Console().print(summary(scan(config), config.out), markup=False, highlight=False, soft_wrap=True)
         return []
     findings = examine()
     table = Table(title="jepa doctor", title_justify="left")

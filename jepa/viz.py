@@ -113,7 +113,7 @@ def _image_rows(rows: Sequence[tuple[str, np.ndarray]], path: str | Path, title:
     for (name, images), line in zip(rows, axes, strict=True):
         for axis in line:
             axis.set_axis_off()
-        for image, axis in zip(images, line, strict=False):
+        for image, axis in zip(images, line, strict=True):
             axis.imshow(image, interpolation="nearest")
         line[0].text(
             -0.08, 0.5, name, transform=line[0].transAxes, ha="right", va="center", color=_INK, fontsize=9

@@ -181,7 +181,9 @@ def draw_pictures() -> list[Path]:
             frames, features, grid, OUT / "features.png", "Main directions of the tokens as colours"
         ),
         draw_losses(
-            {what: OUT / what for what in ("latents", "pixels")}, OUT / "losses.png", "Loss while training"
+            {what: OUT / what for what in ("latents", "pixels")},
+            OUT / "losses.png",
+            "Loss while training: that of latents rises while its targets grow richer",
         ),
     ]
 

@@ -37,3 +37,4 @@ def test_a_data_set_is_read_and_reported_on(video_folder, tmp_path, capsys):
     report = (tmp_path / "scan.jsonl").read_text().splitlines()
     assert len(report) == 3
     assert "bad.mp4" in report[0]
+    assert "3 files, 1 of them unreadable" in capsys.readouterr().out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -58,7 +59,7 @@ class MixtureDataset(Dataset):
         for weight in weights:
             reached += weight
             self._bounds.append(round(_BLOCK * reached / total))
-        if any(a == b for a, b in zip(self._bounds, self._bounds[1:], strict=False)):
+        if any(a == b for a, b in itertools.pairwise(self._bounds)):
             raise UserError(f"weights={list(weights)}: the smallest is below a thousandth of the sum.")
 
     def __len__(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from jepa.data import ClipConfig
+from jepa.errors import UserError
 from jepa.masking import MaskConfig
 from jepa.pretrain.journal import WandbConfig
 from jepa.pretrain.objective import ObjectiveConfig
@@ -87,6 +88,15 @@ class TrainConfig:
     max_skipped: int = 10
     """steps in a row with a non-finite loss or gradient after which the run stops; none of them touches a weight"""
 
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "save_every", "keep", "log_every"):
+            if getattr(self, name) < 1:
+                raise UserError(f"train.{name}={getattr(self, name)} has to be at least 1.")
+        if self.seed < 0:
+            raise UserError(f"train.seed={self.seed} has to be 0 or more.")
+        if self.precision not in ("auto", "bf16", "fp32"):
+            raise UserError(f"train.precision={self.precision!r} is unknown; choose auto, bf16 or fp32.")
+
 
 @dataclass
 class PretrainConfig:
@@ -102,3 +112,9 @@ class PretrainConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     wandb: WandbConfig = field(default_factory=WandbConfig)
+
+    def __post_init__(self) -> None:
+        if not self.masks:
+            raise UserError(
+                "masks is empty, so nothing would be hidden and nothing guessed; give at least one mask."
+            )

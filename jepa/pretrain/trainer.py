@@ -86,8 +86,7 @@ def run(config: PretrainConfig) -> Path:
     if saved:
         check_same_run(saved, identity, out)
         state.load_state_dict(saved)
-    else:
-        write_text(out / "config.yaml", yaml.safe_dump(asdict(config), sort_keys=False))
+    write_text(out / "config.yaml", yaml.safe_dump(asdict(config), sort_keys=False))
 
     batches = load_batches(items, config, start=state.finished, pin=device.type == "cuda")
     with (
@@ -205,7 +204,9 @@ def build_learner(config: PretrainConfig) -> MaskedPrediction:
             )
     # A fork keeps the caller's random state: building a model must not change what a notebook draws next.
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.train.seed)
+        torch.default_generator.manual_seed(
+            config.train.seed
+        )  # torch.manual_seed would reach the GPUs' as well
         encoder = create_model(model.name, patch_px=model.patch_px, tubelet_frames=model.tubelet_frames)
         width = len(objective.levels) * encoder.embed_dim
         if objective.predict == "pixels":
