@@ -8,6 +8,7 @@ time of every frame. The other reader then only supplies pixels, by frame number
 from __future__ import annotations
 
 import io
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -21,7 +22,7 @@ from jepa.errors import UserError, VideoError
 _BLOCK = 16  # frames fetched together when every frame is wanted
 
 
-class _GuardedFile:
+class _GuardedFile(ABC):
     """The parts that both share. Subclasses supply `_fetch`."""
 
     def __init__(self, source: Source, name: str, limits: LimitsConfig, threads: int) -> None:
@@ -65,8 +66,9 @@ class _GuardedFile:
             for place, frame in zip(places, self._fetch(places), strict=True):
                 yield float(self._moments[place]), frame
 
+    @abstractmethod
     def _fetch(self, places: list[int]) -> Iterator[np.ndarray]:
-        raise NotImplementedError
+        """Frames at these places of the list of moments, in order."""
 
     def close(self) -> None:
         """See PyAvFile."""
