@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from jepa.data.toyworld import ToyWorldConfig, World, write_world
-from jepa.data.toyworld.mp4 import yuv420
+from jepa.data.toyworld.mp4 import write_mp4, yuv420
 from jepa.errors import UserError
 
 
@@ -33,6 +33,19 @@ def test_same_seed_same_bytes_on_any_number_of_processes(tmp_path):
     other = contents(write_world(small(tmp_path / "other", seed=1)))
     assert one == two
     assert one["videos/000000.mp4"] != other["videos/000000.mp4"]
+
+
+def test_noisy_frames_are_encoded_to_the_same_bytes_every_time(tmp_path):
+    """Memory is stirred between encodings: an encoder that reads what it did not write would show it."""
+    config = ToyWorldConfig(out="", flicker=0.6, distractors=0, width_px=96, height_px=96, fps=12)
+    frames = list(World(config).frames(30))
+    rng = np.random.default_rng(0)
+    seen = set()
+    for _ in range(80):
+        _stir = [rng.integers(0, 255, int(rng.integers(1, 200_000)), dtype=np.uint8) for _ in range(4)]
+        write_mp4(tmp_path / "clip.mp4", frames, Fraction(12), 18)
+        seen.add((tmp_path / "clip.mp4").read_bytes())
+    assert len(seen) == 1
 
 
 def test_a_world_that_grows_keeps_its_first_videos_and_a_stopped_one_goes_on(tmp_path):

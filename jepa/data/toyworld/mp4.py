@@ -10,6 +10,10 @@ import av
 import numpy as np
 
 _GOP_FRAMES = 8  # a seek decodes at most this many frames
+# x264's lookahead (rate control by macroblock tree) is not repeatable: of 80 encodings of the same noisy frames in one
+# process, up to 7 came out with other bytes. Without it, all were alike.
+_PARAMS = ("rc-lookahead=0", "mbtree=0")
+_COLOURS = tuple(f"{key}=smpte170m" for key in ("colorprim", "transfer", "colormatrix"))
 _TO_YUV = np.array([[66, 129, 25], [-38, -74, 112], [112, -94, -18]], np.int32)
 
 
@@ -48,9 +52,7 @@ def write_mp4(path: Path, frames: Iterable[np.ndarray], rate: Fraction, crf: int
                     "g": str(_GOP_FRAMES),
                     "bf": "0",
                     "threads": "1",
-                    "x264-params": ":".join(
-                        f"{key}=smpte170m" for key in ("colorprim", "transfer", "colormatrix")
-                    ),
+                    "x264-params": ":".join([*_PARAMS, *_COLOURS]),
                 }
                 stream.codec_context.time_base = 1 / rate
             picture = av.VideoFrame.from_ndarray(yuv420(frame), format="yuv420p")
