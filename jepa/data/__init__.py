@@ -23,6 +23,10 @@ _HOME = {
     "read_items": "jepa.data.manifest",
     "normalise": "jepa.data.transforms",
     "MixtureDataset": "jepa.data.mixture",
+    "SourceConfig": "jepa.data.stream",
+    "StreamConfig": "jepa.data.stream",
+    "Stream": "jepa.data.stream",
+    "open_stream": "jepa.data.stream",
     "ShardConfig": "jepa.data.shards",
     "ScanConfig": "jepa.data.scan",
 }

@@ -13,7 +13,7 @@ import numpy as np
 from jepa.errors import UserError
 
 # What a draw is for. Each has its own counter range, so adding a draw to one never shifts another.
-ORDER, WINDOW, CROP, FLIP, REPLACE, MIX, JITTER = range(1, 8)
+ORDER, WINDOW, CROP, FLIP, REPLACE, MIX, JITTER, GROUP = range(1, 9)
 
 SHORT_POLICIES = ("hold", "loop", "stretch")
 _MASK = (1 << 64) - 1
@@ -47,6 +47,11 @@ def shuffled(position: int, size: int, seed: int, epoch: int, purpose: int = ORD
         value = left << half | right
         if value < size:
             return value
+
+
+def seed_of(seed: int, part: int) -> int:
+    """A seed for part number `part` of a run, so that equal sample numbers in two parts draw different numbers."""
+    return _mix(_mix(seed) ^ part)
 
 
 def _mix(value: int) -> int:

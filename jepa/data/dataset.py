@@ -262,14 +262,16 @@ def open_item(item: Item, config: ClipConfig) -> VideoReader:
 
 
 def collate(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Stacks samples: video uint8 [B, C, T, H, W], times float64 [B, T], index, item and clip int64 [B], bad a list.
+    """Stacks samples: video uint8 [B, C, T, H, W], times float64 [B, T], and int64 [B] index, item, clip and source.
 
-    Samples without a video (evaluation, unreadable) are left out.
+    `bad` is a list of BadVideo. `source` numbers the data sets of a mixture and is 0 elsewhere. Samples without a video
+    (evaluation, unreadable) are left out.
     """
     kept = [s for s in samples if s["video"] is not None]
     batch: dict[str, Any] = {"bad": [event for s in samples for event in s["bad"]]}
     for name in ("index", "item", "clip"):
         batch[name] = torch.tensor([s[name] for s in kept], dtype=torch.int64)
+    batch["source"] = torch.tensor([s.get("source", 0) for s in kept], dtype=torch.int64)
     if kept:
         batch["times"] = torch.stack([s["times"] for s in kept])
         batch["video"] = torch.stack([s["video"] for s in kept])

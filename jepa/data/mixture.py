@@ -1,14 +1,16 @@
-"""Several data sets in one stream, by weight."""
+"""Several data sets in one stream, by weight; clips of one shape per step."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
+import numpy as np
 from torch.utils.data import Dataset
 
-from jepa.data.clips import MIX, shuffled
+from jepa.data.clips import GROUP, MIX, shuffled
 from jepa.data.dataset import ClipDataset
 from jepa.errors import UserError
 
@@ -22,45 +24,70 @@ class Place(NamedTuple):
     sample: int
 
 
+class _Turns:
+    """Who has turn n, by weight: shuffled within blocks, and everybody counts the own turns without gaps."""
+
+    def __init__(self, weights: Sequence[float], seed: int, purpose: int) -> None:
+        self.seed, self.purpose = seed, purpose
+        bounds = np.round(_BLOCK * np.cumsum(weights) / np.sum(weights)).astype(np.int64)
+        self.shares = np.diff(bounds, prepend=0)
+        if not self.shares.all():
+            raise UserError(f"weights={list(weights)}: the smallest is below a thousandth of the sum.")
+        self._holder = np.repeat(np.arange(len(weights)), self.shares)
+        self._known: tuple[int, np.ndarray, np.ndarray] | None = None  # the block that was asked for last
+
+    def __call__(self, turn: int) -> tuple[int, int]:
+        """(who, which of the own turns)."""
+        block, position = divmod(turn, _BLOCK)
+        if self._known is None or self._known[0] != block:
+            order = [shuffled(p, _BLOCK, self.seed, block, self.purpose) for p in range(_BLOCK)]
+            who = self._holder[order]
+            own = np.empty(_BLOCK, np.int64)
+            for one, share in enumerate(self.shares):
+                own[who == one] = np.arange(share)
+            self._known = (block, who, own)
+        _, who, own = self._known
+        one = int(who[position])
+        return one, block * int(self.shares[one]) + int(own[position])
+
+
 class MixtureDataset(Dataset):
     """An endless, deterministic stream of samples from several data sets.
 
-    Within every 1000 choices each data set comes up exactly `weight * 1000` times, in shuffled order, and each walks
-    through its own stream without gaps: its epochs stay whole. All of it is arithmetic on (seed, index).
+    Data sets whose clips have one shape (frames, side) share batches. Where there are several shapes, each step holds
+    one of them, and which one is a function of (seed, step). Both choices keep the weights: within every 1000 steps,
+    and within every 1000 clips of a shape, each comes up as often as its weight says, to a thousandth. Each data set
+    walks through its own stream in order and without gaps, so its epochs stay whole.
 
     Args:
-        sources: the data sets. They may differ in everything, clip length included.
-        weights: one per data set, of any sum.
+        sources: the data sets.
+        weights: the share of clips that come from each, of any sum.
         seed: of the run.
-        run_length: consecutive samples that come from the same data set. Where clips differ in shape this has to be
-            the global batch size, since one batch holds one shape.
+        batch_size: clips per step, of all processes together. Sample `index` belongs to step `index // batch_size`.
 
     Raises:
-        UserError: the weights do not fit, or a weight is too small to be met.
+        UserError: the weights do not fit, or one is too small to be met.
     """
 
     def __init__(
-        self, sources: Sequence[ClipDataset], weights: Sequence[float], seed: int, run_length: int = 1
+        self, sources: Sequence[ClipDataset], weights: Sequence[float], seed: int, batch_size: int
     ) -> None:
         if not sources or len(sources) != len(weights):
             raise UserError(f"{len(sources)} data sets and {len(weights)} weights: give one weight for each.")
-        if min(weights) <= 0:
-            raise UserError(f"weights={list(weights)} have to be above 0; leave out what is not wanted.")
-        if run_length < 1:
-            raise UserError(f"run_length={run_length} has to be at least 1.")
-        shapes = {(s.config.num_frames, s.config.crop_px) for s in sources}
-        if len(shapes) > 1 and run_length == 1:
+        if not all(0 < weight < float("inf") for weight in weights):
             raise UserError(
-                "clips of different shapes cannot share a batch: set run_length to the batch size."
+                f"weights={list(weights)} have to be finite and above 0; leave out what is not wanted."
             )
-        self.sources, self.seed, self.run_length = list(sources), seed, run_length
-        self._bounds = [0]
-        total, reached = sum(weights), 0.0
-        for weight in weights:
-            reached += weight
-            self._bounds.append(round(_BLOCK * reached / total))
-        if any(a == b for a, b in itertools.pairwise(self._bounds)):
-            raise UserError(f"weights={list(weights)}: the smallest is below a thousandth of the sum.")
+        if batch_size < 1:
+            raise UserError(f"batch_size={batch_size} has to be at least 1.")
+        self.sources, self.batch_size = list(sources), batch_size
+        by_shape: dict[tuple[int, int], list[int]] = {}
+        for number, source in enumerate(sources):
+            by_shape.setdefault((source.config.num_frames, source.config.crop_px), []).append(number)
+        self._groups = list(by_shape.values())
+        shares = [sum(weights[n] for n in group) for group in self._groups]
+        self._step_turns = _Turns(shares, seed, GROUP)
+        self._turns = [_Turns([weights[n] for n in group], seed, MIX) for group in self._groups]
 
     def __len__(self) -> int:
         """Samples of all sources once."""
@@ -68,21 +95,24 @@ class MixtureDataset(Dataset):
 
     def place(self, index: int) -> Place:
         """Which sample of which data set sample `index` is."""
-        choice, within = divmod(index, self.run_length)
-        block, position = divmod(choice, _BLOCK)
-        slot = shuffled(position, _BLOCK, self.seed, block, MIX)
-        source = next(i for i, bound in enumerate(self._bounds[1:]) if slot < bound)
-        share = self._bounds[source + 1] - self._bounds[source]
-        own = block * share + slot - self._bounds[source]
-        return Place(source, own * self.run_length + within)
+        step, within = divmod(index, self.batch_size)
+        group, own_step = self._step_turns(step)
+        one, own = self._turns[group](own_step * self.batch_size + within)
+        return Place(self._groups[group][one], own)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
         """Several samples; `index` in them is the mixture's own, `source` says which data set."""
-        samples = []
-        for index in indices:
-            source, own = self.place(index)
-            samples.append({**self.sources[source][own], "index": index, "source": source})
-        return samples
+        places = [self.place(index) for index in indices]
+        samples: dict[int, dict[str, Any]] = {}
+        order = sorted(range(len(indices)), key=lambda n: (places[n], n))
+        # Each data set's part at once, so that clips from one visit of a video share one open file.
+        for number, part in itertools.groupby(order, key=lambda n: places[n].source):
+            positions = list(part)
+            found = self.sources[number].__getitems__([places[n].sample for n in positions])
+            for n, sample in zip(positions, found, strict=True):
+                bad = [replace(event, index=indices[n]) for event in sample["bad"]]
+                samples[n] = {**sample, "index": indices[n], "source": number, "bad": bad}
+        return [samples[n] for n in range(len(indices))]

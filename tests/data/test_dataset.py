@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import json
 import pickle
 
@@ -23,7 +22,6 @@ from jepa.data.dataset import (
     collate,
 )  # fmt: skip
 from jepa.data.manifest import Item, read_items
-from jepa.data.mixture import MixtureDataset
 from jepa.data.shards import ShardConfig
 from jepa.data.shards import run as make_shards
 from jepa.errors import UserError, VideoError
@@ -229,33 +227,3 @@ def test_every_setting_is_documented():
     for field in dataclasses.fields(ClipConfig):
         after = source.split(f"    {field.name}: ", 1)[1].splitlines()
         assert after[1].strip().startswith('"""'), field.name
-
-
-def test_a_mixture_meets_its_weights_and_keeps_epochs_whole(library):
-    items = read_items(library)
-    sources = [ClipDataset(items[:2], config(), 1), ClipDataset(items[2:], config(), 2)]
-    mixture = MixtureDataset(sources, [3, 1], seed=5)
-    places = [mixture.place(i) for i in range(4000)]
-    counts = [[p.sample for p in places if p.source == s] for s in (0, 1)]
-    assert [len(c) for c in counts] == [3000, 1000]
-    assert all(sorted(c) == list(range(len(c))) for c in counts)
-    first = [p.source for p in places[:1000]]
-    assert 100 < sum(a != b for a, b in itertools.pairwise(first)) < 700  # neither blocks nor a comb
-    runs = [batches(mixture, steps=2, workers=w) for w in (0, 2)]
-    assert same(*runs) and runs[0][0]["index"].tolist() == [0, 1, 2, 3]
-
-
-def test_clip_lengths_are_mixed_by_whole_batches(library):
-    items = read_items(library)
-    sources = [ClipDataset(items, config(num_frames=n), 1) for n in (2, 8)]
-    lengths = [
-        b["video"].shape[2] for b in batches(MixtureDataset(sources, [1, 1], 5, run_length=4), steps=12)
-    ]
-    assert set(lengths) == {2, 8}
-    for weights, length, message in (
-        ([1], 4, "one weight"),
-        ([1, 0], 4, "above 0"),
-        ([1, 1], 1, "run_length"),
-    ):
-        with pytest.raises(UserError, match=message):
-            MixtureDataset(sources, weights, 5, run_length=length)

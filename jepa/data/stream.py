@@ -1,0 +1,122 @@
+"""From settings to the stream of clips that a run reads: one data set, or several mixed by weight.
+
+stream = open_stream(config.data, seed=0, batch_size=64)
+loader = DataLoader(stream.dataset, batch_sampler=stream.sampler(steps=1000, rank=r, world=w), collate_fn=collate)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass, field, fields, replace
+
+from jepa.data.clips import seed_of
+from jepa.data.dataset import ClipConfig, ClipDataset, StreamSampler
+from jepa.data.manifest import Item, read_items
+from jepa.data.mixture import MixtureDataset
+from jepa.errors import UserError
+
+
+@dataclass
+class SourceConfig:
+    """One data set of a mixture, and what it has of its own. Empty keys are those of the settings around it."""
+
+    root: str = "???"
+    """folder of videos or pictures, a list of them, or shards"""
+    weight: float = 1.0
+    """its share of all clips, over the sum of the weights"""
+    num_frames: int | None = None
+    """frames in a clip, if other; a step holds clips of one length"""
+    fps: float | None = None
+    """their rate, if other"""
+    crop_px: int | None = None
+    """side of a clip in pixels, if other; a step holds clips of one size"""
+    hflip: float | None = None
+    """probability of mirroring, if other"""
+    clips_per_video: int | None = None
+    """windows taken from one video per visit, if other"""
+
+
+@dataclass
+class StreamConfig(ClipConfig):
+    """Which videos, and how a clip is cut from one."""
+
+    root: str = ""
+    """folder of videos or pictures, a list of them (CSV, TSV, JSON lines, Parquet, or `path label` lines), or shards"""
+    mix: list[SourceConfig] = field(default_factory=list)
+    """several data sets instead of root: [{root:DIR,weight:3},{root:LIST,weight:1,num_frames:32}]"""
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Clips by index, and what a run has to know of them."""
+
+    dataset: ClipDataset | MixtureDataset
+    items: list[Item]
+    """all videos; those of a mixture one source after the other"""
+    fingerprint: str
+    """SHA-256 of which videos there are and in which order; moving a folder as a whole does not change it"""
+    batch_size: int
+    """clips per step, of all processes together"""
+
+    def sampler(self, steps: int, start_step: int = 0, rank: int = 0, world: int = 1) -> StreamSampler:
+        """The indices of this rank's clips, step by step.
+
+        Args:
+            steps: where to stop.
+            start_step: first step, which is all the state there is.
+            rank: of this process.
+            world: number of processes.
+
+        Raises:
+            UserError: the batch does not divide among the processes.
+        """
+        return StreamSampler(self.batch_size, steps, start_step, rank, world)
+
+
+def open_stream(config: StreamConfig, seed: int, batch_size: int) -> Stream:
+    """Reads the lists of videos that the settings name; opens no video.
+
+    Args:
+        config: with either `root` or `mix`.
+        seed: of the run.
+        batch_size: clips per step, of all processes together.
+
+    Raises:
+        UserError: neither or both of root and mix, a source that holds no videos, or weights that cannot be met.
+    """
+    if bool(config.root) == bool(config.mix):
+        raise UserError(
+            f"data.root and data.mix are {'both' if config.root else 'neither'} given. Name one data set with "
+            "data.root=DIR, or several with data.mix=[{root:DIR,weight:2},{root:DIR,weight:1}]."
+        )
+    if config.root:
+        items = read_items(config.root)
+        digest = hashlib.sha256(_rows(items, config.root)).hexdigest()
+        return Stream(ClipDataset(items, config, seed), items, digest, batch_size)
+    if config.mode != "train":
+        raise UserError("data.mix is for training; evaluate one data set at a time with data.root=DIR.")
+    sources, everything, whole = [], [], hashlib.sha256()
+    for number, source in enumerate(config.mix):
+        own = {
+            f.name: getattr(source, f.name)
+            for f in fields(source)
+            if f.name not in ("root", "weight") and getattr(source, f.name) is not None
+        }
+        items = read_items(source.root)
+        # A seed for each: the same sample number in two data sets must not mean the same crop.
+        sources.append(ClipDataset(items, replace(config, **own), seed_of(seed, number)))
+        everything += items
+        whole.update(hashlib.sha256(_rows(items, source.root)).digest())
+    weights = [source.weight for source in config.mix]
+    mixture = MixtureDataset(sources, weights, seed, batch_size)
+    return Stream(mixture, everything, whole.hexdigest(), batch_size)
+
+
+def _rows(items: list[Item], root: str) -> bytes:
+    """One line per item. Names inside shards are relative already."""
+    rows = (
+        f"{item.path if item.span else os.path.relpath(item.path, root)}\t{item.start_s}\t{item.end_s}\n"
+        for item in items
+    )
+    return "".join(rows).encode(errors="surrogateescape")
