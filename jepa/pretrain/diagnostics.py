@@ -131,7 +131,7 @@ def slot_shares(index: torch.Tensor, grid: tuple[int, int, int]) -> torch.Tensor
 
 
 def gradient_norms(parts: Mapping[str, nn.Module]) -> dict[str, float]:
-    """Euclidean norm of the gradient of each named part; to be asked after backward and before the gradient is freed."""
+    """Euclidean norm of the gradient of each named part; ask after backward, before the gradient is freed."""
     return {
         f"grad_norm/{name}": float(
             nn.utils.get_total_norm([p.grad for p in part.parameters() if p.grad is not None])
