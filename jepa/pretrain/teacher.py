@@ -1,0 +1,94 @@
+"""Who says what the hidden tokens are: an average of the encoder over its recent past, a frozen encoder, or nobody."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from jepa.errors import UserError
+from jepa.models import VideoEncoder, load_encoder
+from jepa.pretrain.objectives.learners import Learner
+from jepa.pretrain.objectives.parts import latent_targets, own_pixels
+
+if TYPE_CHECKING:
+    from jepa.pretrain.settings import PretrainConfig
+
+
+class Teacher:
+    """An encoder without gradient that says what each token should be predicted as.
+
+    Args:
+        encoder: put into eval mode and frozen.
+        make: (encoder, video) -> targets [B, N, E].
+        leader: the encoder whose weights it follows, or None if it stays as it is.
+    """
+
+    def __init__(
+        self,
+        encoder: VideoEncoder,
+        make: Callable[[VideoEncoder, Tensor], Tensor],
+        leader: VideoEncoder | None = None,
+    ) -> None:
+        self.encoder = encoder.requires_grad_(False).eval()
+        self.leader = leader
+        self._make = make
+        self._pairs: tuple[list[Tensor], list[Tensor]] | None = None
+
+    @torch.no_grad()
+    def targets(self, video: Tensor) -> Tensor:
+        """Targets of every token, [B, N, E]."""
+        return self._make(self.encoder, video)
+
+    @torch.no_grad()
+    def follow(self, momentum: float) -> None:
+        """Moves towards the leader: p = momentum * p + (1 - momentum) * q, in one fused pass.
+
+        Momentum 1 stays, 0 copies. Without a leader nothing moves. The parameter lists are taken at the first call,
+        so encoders may be sharded before it (BYOL, arXiv 2006.07733; V-JEPA 2, arXiv 2506.09985).
+        """
+        if self.leader is None:
+            return
+        if self._pairs is None:
+            self._pairs = list(self.encoder.parameters()), list(self.leader.parameters())
+        torch._foreach_lerp_(*self._pairs, 1.0 - momentum)
+
+
+def build_teacher(config: PretrainConfig, learner: Learner) -> Teacher | None:
+    """The teacher that `config.objective` asks for, on the learner's device; None if there is none.
+
+    A pixel baseline has a teacher as well: its targets are pixels, its encoder is the average that is exported.
+
+    Raises:
+        UserError: the frozen teacher cannot be read, or cuts a clip into other tokens than the trained encoder.
+    """
+    objective = config.objective
+    if objective.teacher == "none":
+        return None
+    make = partial(latent_targets, levels=objective.levels, deep=objective.deep)
+    if objective.teacher == "frozen":
+        encoder = load_encoder(objective.teacher_from).to(next(learner.parameters()).device)
+        check_same_tokens(encoder, learner.encoder, objective.teacher_from)
+        return Teacher(encoder, make)
+    if objective.predict == "pixels":
+        return Teacher(copy.deepcopy(learner.encoder), own_pixels, leader=learner.encoder)
+    return Teacher(copy.deepcopy(learner.encoder), make, leader=learner.encoder)
+
+
+def check_same_tokens(teacher: VideoEncoder, student: VideoEncoder, source: str) -> None:
+    """Refuses a teacher whose tokens are not the student's.
+
+    Raises:
+        UserError: patch or tubelet differ.
+    """
+    for name in ("patch_px", "tubelet_frames"):
+        theirs, ours = getattr(teacher.config, name), getattr(student.config, name)
+        if theirs != ours:
+            raise UserError(
+                f"The teacher in {source} has {name}={theirs}, the trained encoder {ours}: they would cut a clip into "
+                f"different tokens. Set model.{name}={theirs}, or take another teacher."
+            )
