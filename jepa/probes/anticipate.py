@@ -14,6 +14,7 @@ import torch
 
 from jepa.errors import UserError
 from jepa.files import write_json
+from jepa.probes.anticipate_now import actions_of, evaluate_now, save_observer
 from jepa.probes.anticipate_probe import WITH_FUTURE, save_forecaster
 from jepa.probes.anticipate_report import hazard_rows, print_anticipation
 from jepa.probes.evaluate import FeatureSet, HeadRun, evaluate_head
@@ -43,7 +44,8 @@ NOW, DETECTOR = "action now (truth)", "action now (probe)"
 
 
 def run(config: ProbeConfig) -> dict[str, Any]:
-    """Trains and tests the forecasts, prints the tables, writes OUT/results.json and OUT/probe.
+    """Trains and tests the forecasts, prints the tables, writes OUT/results.json, OUT/probe and the observer
+    OUT/now.
 
     Raises:
         UserError: the list, the split or the config cannot be used.
@@ -82,9 +84,9 @@ def run(config: ProbeConfig) -> dict[str, Any]:
     )
     names = [timeline.name for timeline in timelines]
     next_part = _next_action(config, asked, timelines, sets_next, _map_folds(folds, names, asked), kinds)
-    hazard_part = _hazards(
-        config, ahead, hazards, sets_hazard, _map_folds(folds, names, ahead.samples), kinds
-    )
+    moments = _map_folds(folds, names, ahead.samples)
+    now_part, detector = evaluate_now(config, ahead.samples, sets_hazard, moments)
+    hazard_part = _hazards(config, ahead, hazards, sets_hazard, moments, kinds, detector)
     results = {
         "schema": "jepa.probe.results/1",
         "task": "anticipate",
@@ -99,6 +101,7 @@ def run(config: ProbeConfig) -> dict[str, Any]:
         "encoder": {"sha256": main.sha256, "name": str(encoder.about.get("name", "encoder"))},
         "excluded": [dataclasses.asdict(bad) for bad in report.bad],
         "folds": [{"name": f.name, "videos": [len(f.train), len(f.val), len(f.test)]} for f in folds],
+        "now": now_part,
         "next_action": next_part,
         "hazard": hazard_part,
         "decoded_videos": report.decoded,
@@ -108,8 +111,11 @@ def run(config: ProbeConfig) -> dict[str, Any]:
     train, val = (folds[0].train, folds[0].val) if len(folds) == 1 else holdout(
         ["-"] * len(names), [t.group for t in timelines], config.data.val_share, config.split_seed
     )  # fmt: skip
-    save_forecaster(config, results, main, asked, ahead, sets_next, sets_hazard,
-          {names[i] for i in train}, {names[i] for i in val})  # fmt: skip
+    learnt, held = {names[i] for i in train}, {names[i] for i in val}
+    save_forecaster(config, results, main, asked, ahead, sets_next, sets_hazard, learnt, held)
+    if detector is not None:
+        own = next(data for data in sets_hazard if data.name == ENCODER)
+        save_observer(config, results, main, ahead.samples, own, learnt, held)
     print_anticipation(table_console(), results, report)
     return results
 
@@ -238,21 +244,19 @@ def _hazards(
     sets: Sequence[FeatureSet],
     folds: list[Fold],
     kinds: list[str],
+    detector: HeadRun | None,
 ) -> dict[str, Any] | None:
     if not categories:
         return None
     horizons = config.anticipate.horizons_s
     event, observed = torch.from_numpy(ahead.event), torch.from_numpy(ahead.observed)
     targets = hazard_targets(event, observed, len(horizons))
-    actions = sorted({sample.label for sample in ahead.samples})
-    present = np.array([actions.index(sample.label) for sample in ahead.samples])
+    actions, labels = actions_of(ahead.samples)
+    present = labels.numpy()
     runs: list[HazardRun] = [base_rate_run(targets, folds)]
     runs.append(after_action_run(NOW, as_belief(present, len(actions)), present, targets, folds))
     for data in sets:
-        if data.name == ENCODER and len(actions) > 1:
-            detector = evaluate_head(
-                "linear", data, torch.from_numpy(present), len(actions), folds, config.heads, config.seeds
-            )
+        if data.name == ENCODER and detector is not None:
             runs.append(after_action_run(DETECTOR, detector.probability, present, targets, folds))
         runs += [
             evaluate_hazards(kind, data, targets, folds, config.heads, config.seeds)

@@ -186,6 +186,7 @@ def save_forecaster(
         "max_tokens": config.features.max_tokens,
         "encoder": results["encoder"],
         "data": results["data"],
+        "trained_on": data_card("train", [s for s in [*asked, *ahead.samples] if s.name in train]),
         "calibration": {
             "method": "temperature for actions, scale and offset of the hazard per category",
             "temperature": temperature,

@@ -128,6 +128,12 @@ def print_anticipation(console: Any, results: dict[str, Any], report: EncodeRepo
             f"{row['ece']:.3f}",
         )  # fmt: skip
     console.print(table)
+    now = results["now"]
+    if now["rows"]:
+        accuracies = ", ".join(f"{row['features']} {row['accuracy']:.3f}" for row in now["rows"])
+        console.print(
+            f"What is going on at a window's end, {len(now['classes'])} actions, accuracy: {accuracies}."
+        )
     hazard = results["hazard"]
     if hazard is not None:
         horizons = results["horizons_s"]

@@ -1,17 +1,11 @@
-"""`jepa probe task=describe`: tags with calibrated probabilities, and search by a sentence.
-
-Tags and captions come from `truth/<video>.json` beside the list where there is one, else from columns of the
-list; a list that has neither uses its label for both.
-"""
+"""`jepa probe task=describe`: tags with calibrated probabilities, and search by a sentence."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +18,13 @@ from jepa.errors import UserError
 from jepa.files import write_json
 from jepa.probes.calibrate import fit_platt
 from jepa.probes.describe_probe import save_describer
+from jepa.probes.describe_words import Words, read_words, split_into_shots
 from jepa.probes.evaluate import FeatureSet, make_grid
 from jepa.probes.forecast import head_input
 from jepa.probes.heads import AttentiveBank, Bank, LinearBank, Setting, bank_logits, train_bank
 from jepa.probes.metrics import brier, calibration_error, group_bootstrap, mean_and_spread
 from jepa.probes.results import table_console
-from jepa.probes.samples import Sample, column, read_rows, read_samples
+from jepa.probes.samples import read_samples
 from jepa.probes.settings import HeadSettings, ProbeConfig
 from jepa.probes.sources import ENCODER, encode_samples, load_frozen_encoder, make_extractors
 from jepa.probes.splits import Fold, make_folds, select_test_part
@@ -39,42 +34,6 @@ from jepa.probes.text import TextEncoder, contrast, make_text_encoder, retrieval
 SEARCH_COLUMNS = ("recall_1", "recall_5", "map", "map_spread", "nearest_caption")
 MIN_VIDEOS = 5
 """a tag must be on this many training videos, and off as many, to be learned"""
-
-
-@dataclass
-class Words:
-    """What is said about each sample."""
-
-    tags: list[list[str]]
-    captions: list[list[str]]
-
-
-def read_words(config: ProbeConfig, samples: Sequence[Sample]) -> Words:
-    """Tags and captions of every sample.
-
-    Raises:
-        UserError: a named column does not exist.
-    """
-    root = Path(config.data.root)
-    folder = root if root.is_dir() else root.parent
-    truths = [folder / "truth" / f"{sample.path.stem}.json" for sample in samples]
-    if all(path.is_file() for path in truths):
-        found = [json.loads(path.read_text(encoding="utf-8")) for path in truths]
-        return Words([t["tags"] for t in found], [t["captions"] for t in found])
-    by_name: dict[str, dict[str, str]] = {}
-    if root.is_file() or (root / "labels.csv").is_file():
-        _, rows = read_rows(root)
-        path = column(rows, config.data.path_column, ("path", "file", "video", "filename"), "path")
-        by_name = {row[path]: row for row in rows}
-    names = [name for name in config.describe.tag_columns if by_name and name in next(iter(by_name.values()))]
-    text = config.describe.caption_column
-    tags, captions = [], []
-    for sample in samples:
-        row = by_name.get(sample.name, {})
-        split = [tag.strip() for name in names for tag in row[name].split(";") if tag.strip()]
-        tags.append(split or [sample.label])
-        captions.append([row[text]] if row.get(text) else [sample.label.replace("_", " ")])
-    return Words(tags, captions)
 
 
 def multi_label_loss(logits: Tensor, targets: Tensor) -> Tensor:
@@ -150,6 +109,7 @@ def run(config: ProbeConfig) -> dict[str, Any]:
     listed = read_samples(data.root, data.label_column, data.group_column, data.path_column)
     if data.folds is None:
         listed, _ = select_test_part(listed, data.test_split)
+    listed = split_into_shots(data.root, listed)
     extractors = make_extractors(config, encoder)
     samples, sets, report = encode_samples(config, listed, extractors)
     encoded = time.perf_counter()

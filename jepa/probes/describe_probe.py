@@ -144,6 +144,7 @@ def save_describer(
         "max_tokens": config.features.max_tokens,
         "encoder": results["encoder"],
         "data": results["data"],
+        "trained_on": data_card("train", [samples[i] for i in train]),
         "calibration": {
             "method": "scale and offset per tag",
             "videos": held_out["videos"],

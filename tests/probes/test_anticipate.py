@@ -205,6 +205,31 @@ def test_saved_forecaster_never_falls_with_the_horizon_and_needs_its_future(
     torch.testing.assert_close(out.next_action.sum(-1), torch.ones(4))
 
 
+def test_the_observer_tells_what_goes_on_and_says_what_it_learnt_from(
+    done: tuple[Path, dict[str, Any]], flashes: Path, export_with_predictor: Path
+) -> None:
+    out, results = done
+    assert [row["features"] for row in results["now"]["rows"]][0] == "majority"
+    encoder = load_encoder(export_with_predictor)
+    now, forecaster = load_probe(out / "now", encoder), load_probe(out / "probe", encoder)
+    assert now.task == "classify" and now.classes == ("drift", "flash", "wait")
+    for card in (now.about, forecaster.about):
+        assert card["data"]["videos"] == 18
+        # Three folds by video: the saved heads learn from what is left of all 18 after the validation part.
+        assert card["trained_on"]["videos"] + card["calibration"]["videos"] == 18
+        assert 0 < card["calibration"]["videos"] < card["trained_on"]["videos"]
+    right, asked = 0, 0
+    for i in range(18):
+        with jepa.data.open_video(flashes / f"{i:02d}.mp4") as reader:
+            for end, label in ((1.0, "drift"), (4.5, "flash" if i % 2 == 0 else "wait")):
+                frames = reader.frames_at([end - 1 + k / 8 for k in range(8)]).data
+                with torch.inference_mode():
+                    p = now.predict(encoder(encoder.preprocess(frames)[None])).probability[0]
+                torch.testing.assert_close(p.sum(), torch.tensor(1.0))
+                right, asked = right + (now.classes[int(p.argmax())] == label), asked + 1
+    assert right / asked > 0.7
+
+
 def test_guess_future_asks_for_the_slots_after_the_window() -> None:
     asked: dict[str, Any] = {}
 

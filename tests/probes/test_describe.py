@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -13,6 +14,8 @@ from torch.nn import functional
 from jepa.errors import UserError
 from jepa.models import load_encoder
 from jepa.probes import ProbeConfig, load_probe, run
+from jepa.probes.describe_words import Words, read_words, split_into_shots
+from jepa.probes.samples import read_samples
 from jepa.probes.settings import DescribeSettings, FeatureSettings, HeadSettings, ProbeData
 from jepa.probes.text import Learned, contrast, retrieval_figures
 
@@ -119,3 +122,33 @@ def test_saved_describer_answers_in_one_space(done: tuple[Path, dict[str, Any]],
 def test_a_list_without_words_uses_its_labels(squares: Path, export: Path, tmp_path: Path) -> None:
     results = run(config(squares, export, tmp_path))
     assert results["tags"] == ["left", "rest", "right"] and results["captions"] == 3
+
+
+def test_films_are_described_shot_by_shot_and_segments_by_their_own_words(tmp_path: Path) -> None:
+    (tmp_path / "film.mp4").write_bytes(b"x")
+    (tmp_path / "truth").mkdir()
+    shot = {"family": "walker", "colour": "red", "shape": "figure"}
+    truth = {
+        "tags": ["all"],
+        "captions": ["All of it."],
+        "shots": [
+            shot | {"start_s": 0.0, "end_s": 3.0, "outcome": "falls", "captions": ["It falls."]},
+            shot | {"start_s": 3.0, "end_s": 6.5, "outcome": "gets_up", "captions": ["It rises."]},
+        ],
+        "segments": [{"start_s": 0.0, "end_s": 1.0, "verb": "walk", "noun": "figure", "captions": []}],
+    }
+    (tmp_path / "truth/film.json").write_text(json.dumps(truth))
+    (tmp_path / "labels.csv").write_text("path,label\nfilm.mp4,hazard\n")
+    asked = ProbeConfig(task="describe", data=ProbeData(root=str(tmp_path)))
+    shots = split_into_shots(str(tmp_path), read_samples(tmp_path))
+    assert [(s.start_s, s.end_s, s.label) for s in shots] == [
+        (0.0, 3.0, "walker falls"),
+        (3.0, 6.5, "walker gets_up"),
+    ]
+    words = read_words(asked, shots)
+    assert words.tags == [["red", "figure", "falls"], ["red", "figure", "gets up"]]
+    assert words.captions == [["It falls."], ["It rises."]]
+    segment = dataclasses.replace(shots[0], end_s=1.0)
+    assert read_words(asked, [segment]) == Words([["walk", "figure"]], [["walk figure"]])
+    with pytest.raises(UserError, match="neither a shot nor a segment from 0 to 2 s"):
+        read_words(asked, [dataclasses.replace(shots[0], end_s=2.0)])
