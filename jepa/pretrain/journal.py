@@ -1,4 +1,8 @@
-"""Every number of a run, in three places: a progress bar, `metrics.jsonl`, and Weights & Biases when configured."""
+"""Every number of a run, in three places: a progress bar, `metrics.jsonl`, and Weights & Biases when configured.
+
+Warnings go to `events.jsonl` beside it, one object a line: `{"step": 200, "kind": "warning", "text": "..."}`.
+`jepa report` draws both files.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +48,7 @@ class Journal:
     Args:
         run: the run folder.
         steps: length of the run.
-        start: finished steps of an earlier start; later rows of `metrics.jsonl` are dropped: they come again.
+        start: finished steps of an earlier start; later rows of both files are dropped: they come again.
         wandb: where else to log.
         settings: the resolved configuration, for Weights & Biases.
     """
@@ -52,8 +56,9 @@ class Journal:
     def __init__(
         self, run: Path, steps: int, start: int, wandb: WandbConfig, settings: dict[str, Any]
     ) -> None:
-        self.path = run / "metrics.jsonl"
-        self._forget_rows_after(start)
+        self.path, self.events = run / "metrics.jsonl", run / "events.jsonl"
+        for path in (self.path, self.events):
+            _forget_rows_after(path, start)
         self.console = Console(stderr=True)
         self._progress = Progress(
             TextColumn("step"),
@@ -89,6 +94,15 @@ class Journal:
         """Prints one line above the progress bar."""
         self.console.print(sentence, markup=False, highlight=False, soft_wrap=True)
 
+    def warn(self, step: int, sentence: str) -> None:
+        """Says that something is wrong after `step` finished steps, and keeps it in `events.jsonl`."""
+        self.say(f"warning: {sentence}")
+        # Opened for each event: there are few, and a run without any leaves no empty file.
+        with open(self.events, "a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, "kind": "warning", "text": sentence}) + "\n")
+        if self._wandb is not None:
+            self._wandb.alert(title=f"jepa: warning at step {step}", text=sentence)
+
     def log(self, step: int, row: dict[str, float], clips_per_step: int) -> None:
         """Records the numbers after `step` finished steps; adds clips per second since the last row."""
         before, then = self._since
@@ -111,11 +125,6 @@ class Journal:
         if self._wandb is not None:
             self._wandb.log(clean, step=step)
 
-    def _forget_rows_after(self, start: int) -> None:
-        if self.path.exists():
-            rows = self.path.read_text(encoding="utf-8").splitlines()
-            write_text(self.path, "".join(f"{row}\n" for row in rows if _step_of(row) <= start))
-
     @staticmethod
     def _start_wandb(run: Path, config: WandbConfig, settings: dict[str, Any]) -> Any:
         import wandb
@@ -135,6 +144,12 @@ class Journal:
             config=settings,
             settings=wandb.Settings(silent=True) if not sys.stderr.isatty() else None,
         )
+
+
+def _forget_rows_after(path: Path, start: int) -> None:
+    if path.exists():
+        rows = path.read_text(encoding="utf-8").splitlines()
+        write_text(path, "".join(f"{row}\n" for row in rows if _step_of(row) <= start))
 
 
 def _step_of(row: str) -> float:

@@ -1,0 +1,170 @@
+"""The watch measures what it says, warns of a collapse and of nothing else."""
+
+import math
+
+import pytest
+import torch
+
+from jepa.config import COMMANDS, compose_config, config_class, to_dataclass
+from jepa.errors import UserError
+from jepa.masking import MaskConfig, sample_masks
+from jepa.models import TokenGrid
+from jepa.pretrain import diagnostics
+from jepa.pretrain.objectives import build_learner, gather_tokens
+from jepa.pretrain.teacher import build_teacher
+from jepa.pretrain.watch import Watch, WatchConfig, _mask_shares
+
+SMALL = (
+    "data.root=none", "out=none", "model.name=vit_nano", "model.patch_px=8", "model.predictor_dim=32",
+    "model.predictor_depth=1", "model.predictor_heads=2", "data.crop_px=16", "data.num_frames=4",
+)  # fmt: skip
+
+
+def build(*keys):
+    command = COMMANDS["pretrain"]
+    config = to_dataclass("pretrain", compose_config("pretrain", config_class(command), [*SMALL, *keys]))
+    learner = build_learner(config)
+    return config, learner, build_teacher(config, learner)
+
+
+def clips(seed, count=8):
+    """A bright square that moves over noise, [count, 3, 4, 16, 16]."""
+    draws = torch.Generator().manual_seed(seed)
+    video = 0.3 * torch.randn(count, 3, 4, 16, 16, generator=draws)
+    start, step = (torch.randint(0, high, (count, 2), generator=draws) for high in (12, 2))
+    for clip in range(count):
+        for t in range(4):
+            y, x = ((start[clip] + t * step[clip]) % 12).tolist()
+            video[clip, :, t, y : y + 4, x : x + 4] += 3
+    return video
+
+
+def masks_of(config, grid, count, step=0):
+    indices = range(step * count, (step + 1) * count)
+    return [sample_masks(mask, grid, 0, indices, stream) for stream, mask in enumerate(config.masks)]
+
+
+def train(keys, steps, lr, seed):
+    """A tiny run; returns the rows of its log steps and all warnings."""
+    config, learner, teacher = build(f"train.seed={seed}", *keys)
+    watch, rows, said = Watch(WatchConfig()), [], []
+    optimizer = torch.optim.AdamW(learner.parameters(), lr=lr, weight_decay=0.04)
+    for step in range(steps):
+        video = clips(1000 * seed + step)
+        masks = masks_of(config, learner.encoder.grid_of(video), len(video), step)
+        targets = None if teacher is None else teacher.targets(video)
+        learner(video, targets, masks, step / steps)["loss"].backward()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        if teacher is not None:
+            teacher.follow(0.99)
+        if (step + 1) % 25 == 0 or step == 0:
+            rows.append(watch.look(learner, teacher, video, masks, targets))
+            said += watch.warnings(step + 1, rows[-1])
+    return rows, said
+
+
+def test_a_run_made_to_collapse_is_called_out_and_a_healthy_one_is_not():
+    masks = "masks=[{kind: slots, hidden: 0.5}]"
+    rows, said = train((masks, "objective.teacher=none"), 75, 2e-3, seed=0)
+    assert rows[-1]["target_varies"] < 0.05 * rows[0]["target_varies"]
+    assert said and "collapse" in said[0] and "optim.lr" in said[0]
+    rows, said = train((masks,), 75, 5e-4, seed=0)
+    assert not said, said
+
+
+def test_what_is_looked_at_is_what_the_names_say():
+    config, learner, teacher = build("masks=[{kind: tokens, hidden: 0.5}, {kind: future, hidden: 0.5}]")
+    video = clips(0, 6)
+    grid = learner.encoder.grid_of(video)
+    masks = masks_of(config, grid, 6)
+    targets = teacher.targets(video)
+    row = Watch(WatchConfig(clips=4)).look(learner, teacher, video, masks, targets)
+    with torch.no_grad():
+        tokens = teacher.encoder(video[:4])
+        masks = [type(mask)(*(part[:4] for part in mask)) for mask in masks]
+        guesses = [learner.guess(video[:4], mask) for mask in masks]
+    wanted = [gather_tokens(targets[:4], mask.target) for mask in masks]
+    assert row["rank"] == pytest.approx(diagnostics.rank_me(tokens.flatten(0, 1)), rel=1e-4)
+    assert row["spread_clips"] == pytest.approx(diagnostics.spread_across_clips(tokens), rel=1e-4)
+    assert row["target_varies"] == pytest.approx(diagnostics.varying_share(targets[:4]), rel=1e-4)
+    for i in range(2):
+        share = diagnostics.unexplained_share(guesses[i], wanted[i])
+        assert row[f"unexplained/mask{i}"] == pytest.approx(share, rel=1e-4)
+    whole = diagnostics.unexplained_share(torch.cat(guesses, 1), torch.cat(wanted, 1))
+    assert row["unexplained"] == pytest.approx(whole, rel=1e-4)
+    assert row["mask1/context_slot00"] == 1 and row["mask1/target_slot01"] == 1 and row["mask1/target"] == 0.5
+    assert row["spectrum/1"] >= row["spectrum/2"] > 0
+    assert all(math.isfinite(value) for value in row.values())
+    assert all(p.grad is None for p in learner.parameters()) and learner.training
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        ("objective.teacher=none",),
+        ("objective.predict=pixels",),
+        ("objective.deep=true", "objective.context.weight=0.5"),
+        (
+            "objective.predict=views", "objective.teacher=none", "objective.sigreg.weight=0.05",
+            "masks=[{kind: tokens, hidden: 0.5}, {kind: tokens, hidden: 0.75}]",
+        ),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("frames", [4, 1])
+def test_every_objective_can_be_looked_at(keys, frames):
+    config, learner, teacher = build(*keys)
+    video = clips(0)[:, :, :frames]
+    masks = masks_of(config, learner.encoder.grid_of(video), len(video))
+    targets = None if teacher is None else teacher.targets(video)
+    row = Watch(WatchConfig()).look(learner, teacher, video, masks, targets)
+    assert {"rank", "lidar", "mask0/context"} <= row.keys()
+    assert ("unexplained" in row) == ("objective.predict=views" not in keys)
+    assert all(math.isfinite(value) for value in row.values()), row
+
+
+def test_a_fall_is_said_once_with_its_figures_and_again_after_a_recovery():
+    watch = Watch(WatchConfig())
+    assert watch.warnings(0, {"rank": 180.0, "loss": 1.0}) == []
+    assert watch.warnings(100, {"rank": 210.0}) == []
+    assert watch.warnings(150, {"rank": 60.0}) == []  # a young encoder's dip
+    (said,) = watch.warnings(200, {"rank": 9.0})
+    assert "rank fell from 210 to 9 between steps 100 and 200: collapse" in said and "optim.ema" in said
+    assert watch.warnings(250, {"rank": 8.0}) == []
+    assert watch.warnings(300, {"rank": 150.0}) == []
+    assert "partial collapse" in watch.warnings(350, {"rank": 40.0})[0]
+
+
+def test_figures_that_are_missing_or_not_numbers_are_passed_over():
+    watch = Watch(WatchConfig())
+    assert watch.warnings(0, {"rank": float("nan")}) == []
+    assert watch.warnings(1, {"rank": 20.0, "target_varies": 0.06}) == []
+    assert watch.warnings(2, {}) == []
+    (said,) = watch.warnings(3, {"rank": 19.0, "target_varies": 0.001})
+    assert "from 6 % to 0.1 %" in said
+
+
+def test_a_resumed_watch_says_what_one_never_stopped_says():
+    rows = [{"rank": value} for value in (30.0, 40.0, 9.0, 8.0, 35.0, 5.0)]
+    whole, first, second = Watch(WatchConfig()), Watch(WatchConfig()), Watch(WatchConfig())
+    expected = [whole.warnings(step, row) for step, row in enumerate(rows)]
+    said = [first.warnings(step, row) for step, row in enumerate(rows[:3])]
+    second.load_state_dict(first.state_dict())
+    said += [second.warnings(step, row) for step, row in enumerate(rows) if step >= 3]
+    assert said == expected and sum(map(len, said)) == 2
+
+
+def test_masks_that_starve_late_moments_are_named():
+    grid = TokenGrid(8, 16, 16)
+    published = sample_masks(MaskConfig("reference", 0.15), grid, 0, range(24))
+    (said,) = Watch(WatchConfig()).warnings(1, _mask_shares([published], grid))
+    assert "time slot 7" in said and "masks.kind" in said
+    for kind in ("blocks", "slots", "tokens", "future"):
+        mask = sample_masks(MaskConfig(kind, 0.5), grid, 0, range(24))
+        assert Watch(WatchConfig()).warnings(1, _mask_shares([mask], grid)) == []
+
+
+def test_thresholds_that_make_no_sense_are_refused():
+    for keys in ({"clips": 1}, {"min_rank": 1.5}, {"min_cover": -0.1}):
+        with pytest.raises(UserError, match="watch"):
+            WatchConfig(**keys)
