@@ -10,7 +10,7 @@ from fractions import Fraction
 
 from jepa.errors import UserError
 
-VERSION = 2
+VERSION = 3
 """Raised whenever the same knobs would give other bytes: a folder is never continued by other code."""
 
 BACKGROUNDS = ("plain", "varied")

@@ -108,6 +108,27 @@ class Simulation:
         return motion
 
 
+def let_down(motion: Motion, start: int, end: int, stretch: float) -> Motion:
+    """The same poses from frame `start` to `end`, passed through steadily: what is let down instead of falling.
+
+    What took `end - start` frames takes `stretch` times as many, along the path's length after Hermite's 3t^2 - 2t^3,
+    so a single frame shows no more than a place on the path that both share. Poses are interpolated linearly.
+    """
+    poses = motion.poses
+    frames, last = np.arange(len(poses)), len(poses) - 1
+    start, end = min(start, last), min(max(end, start + 1), last)
+    steps = np.hypot(*np.moveaxis(np.diff(poses[..., :2], axis=0), -1, 0)).mean(axis=1)
+    length = np.concatenate([[0.0], np.cumsum(steps + 1e-6)])
+    span = stretch * max(end - start, 1)
+    way = np.clip((frames - start) / span, 0, 1)
+    inside = length[start] + (length[end] - length[start]) * way * way * (3 - 2 * way)
+    at = np.interp(inside, length, frames)
+    at = np.where(frames < start, frames, np.where(frames > start + span, end + frames - start - span, at))
+    low = np.minimum(at.astype(int), last - 1)
+    share = (at - low)[:, None, None]
+    return Motion(poses[low] * (1 - share) + poses[low + 1] * share, motion.contacts)
+
+
 def topple(start: float, speed: float, gravity: float, length: float, times: np.ndarray) -> np.ndarray:
     """Angle from upright of a rod that falls about its foot, at each time; it comes to rest lying, at pi / 2.
 
@@ -122,3 +143,9 @@ def topple(start: float, speed: float, gravity: float, length: float, times: np.
             done += 1
         angles[i] = angle
     return angles
+
+
+def topple_s(start: float, speed: float, gravity: float, length: float) -> float:
+    """Seconds that such a rod takes to lie."""
+    times = np.arange(0, 4 * STEP_HZ) / STEP_HZ
+    return float(times[int(np.argmax(topple(start, speed, gravity, length, times) >= math.pi / 2))])

@@ -155,9 +155,18 @@ class Setting:
         """The time of the first frame that is not before `time`, or the end."""
         return min(float(np.ceil(time * float(self.rate) - 1e-9)) / float(self.rate), self.duration_s)
 
-    def moment(self) -> float:
-        """When the event comes: uniform from a fifth to four fifths of the scene, whatever the outcome, on a frame."""
-        return self.to_frame(self.rng.uniform(0.2, 0.8) * self.duration_s)
+    def moment(self, room_s: float = 0.0) -> float:
+        """When the event comes: uniform from a fifth to four fifths of the scene, whatever the outcome, on a frame.
+
+        It leaves `room_s` before the end where that can be had, so that the last frame shows what came of it.
+        """
+        latest = min(0.8, max(0.4, 1 - room_s / self.duration_s))
+        return self.to_frame(self.rng.uniform(0.2, latest) * self.duration_s)
+
+    def moments(self) -> tuple[float, float]:
+        """Two moments, one in each half of the scene, for what is done and undone."""
+        first, second = self.rng.uniform(0.2, 0.38), self.rng.uniform(0.57, 0.8)
+        return self.to_frame(first * self.duration_s), self.to_frame(second * self.duration_s)
 
     def lead(self, moment: float) -> float:
         """How long before its moment an event shows, in seconds; never before the scene begins."""

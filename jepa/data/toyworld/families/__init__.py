@@ -69,7 +69,7 @@ HAZARDS = {
     ("walker", "falls"),
     ("meeting", "push"),
     ("fire", "ignites"),
-    ("fire", "dies_out"),
+    ("fire", "reignites"),
     ("fire", "burns"),
 }
 """Outcomes that hold a hazard."""

@@ -43,8 +43,7 @@ def build(setting: Setting) -> Scene:
     origin = middle - path[int(moment * float(setting.rate))]  # nothing but the turn depends on its side
     simulation = Simulation(0.0, 0.3, _DAMPING)
     simulation.disc(origin[0], origin[1], 0.3, (velocity[0, 0], velocity[0, 1]), bounce=0.2)
-    straight = velocity[0] * setting.duration_s
-    crates = [origin + straight * share + rng.uniform(-0.4, 0.4, 2) for share in (0.35, 0.75)]
+    crates = rng.uniform(0.5, VIEW_M - 0.5, (2, 2))  # anywhere: where they lie must not tell the side
     for crate in crates:
         if np.hypot(*(crate - origin)) > 0.7:
             simulation.box(crate[0], crate[1], 0.17, 0.17)

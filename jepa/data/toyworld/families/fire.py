@@ -1,4 +1,8 @@
-"""Smoke rises from a bin and flames follow, or it thins out; or flames die down, or burn all the time."""
+"""Smoke rises from a bin: it catches fire and goes out, burns out and catches fire again, only smokes, or burns on.
+
+What catches fire was out at some time and burns at another, so each video that shows it shows the undoing too: of all
+videos half burn at any time, whether or not a fire starts.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +14,8 @@ from jepa.data.toyworld.backdrop import FLOOR_Y
 from jepa.data.toyworld.render import VIEW_M, Colour, Part
 from jepa.data.toyworld.scene import COLOURS, Actor, Hazard, Scene, Segment, Setting, ease
 
-OUTCOMES = ("ignites", "smoulders", "dies_out", "burns")
-DECK = ("ignites", "smoulders", "ignites", "dies_out", "ignites", "burns")
+OUTCOMES = ("ignites", "reignites", "smoulders", "burns")
+DECK = OUTCOMES
 SHAPES = ("bin", "crate")
 LEAST_S = 2.5
 _SMOKE: Colour = (0.35, 0.35, 0.37)
@@ -21,17 +25,18 @@ _THIN = 0.2  # smoke that means nothing
 
 def tasks(outcome: str) -> dict[str, str]:
     """`fire_starts` holds for every video, `fire_will_start` for those that start with smoke alone."""
-    answer = "yes" if outcome == "ignites" else "no"
+    answer = "yes" if outcome in ("ignites", "reignites") else "no"
     return {"fire_starts": answer} | (
         {"fire_will_start": answer} if outcome in ("ignites", "smoulders") else {}
     )
 
 
 def build(setting: Setting) -> Scene:
-    """Smoke thickens towards the moment as the sign says; the size of the flames follows the outcome."""
+    """Flames and smoke have a level before, between and after two moments; towards the first, smoke says what comes."""
     plan, rng, times = setting.plan, setting.rng, setting.times
     outcome = plan.outcome
-    moment = setting.moment()
+    first, second = setting.moments()
+    moment = second if outcome == "reignites" else first
     lead = setting.lead(moment)
     x = VIEW_M / 2 + rng.uniform(-0.5, 0.5)
     half = (
@@ -40,19 +45,14 @@ def build(setting: Setting) -> Scene:
         else (rng.uniform(0.38, 0.46), 0.26)
     )
     top = FLOOR_Y + 2 * half[1]
-    sign = setting.omen(moment, lead, outcome == "smoulders")
-    if outcome == "smoulders":
-        sign = sign * (1 - ease(times, moment, moment + 1.0))
-    smoke = _THIN + (1 - _THIN) * sign
-    flames = ease(times, moment, moment + 0.5) * rng.uniform(0.7, 1.2)
-    if outcome == "smoulders":
-        flames = np.zeros(len(times))
-    if outcome in ("dies_out", "burns"):
-        flames = np.full(len(times), rng.uniform(0.7, 1.2))
-        smoke = np.full(len(times), rng.uniform(0.3, 1.1))
-    if outcome == "dies_out":
-        flames = flames * (1 - ease(times, moment - 0.5, moment))
-        smoke = smoke + (_THIN - smoke) * ease(times, moment - 0.5, moment)
+    outside, inside = outcome in ("reignites", "burns"), outcome in ("ignites", "burns")
+    change = ease(times, first, first + 0.4) * (1 - ease(times, second, second + 0.4))
+    flames = rng.uniform(0.6, 1.2) * outside * (1 - change) + rng.uniform(0.5, 1.2) * inside * change
+    outer = rng.uniform(0.3, 1.1) if outside else _THIN
+    sign = (
+        setting.omen(moment, lead, outcome == "smoulders") * (not outside) * (1 - change) * (times < second)
+    )
+    smoke = outer + (1 - _THIN) * sign + (rng.uniform(0.3, 1.1) - outer) * change
     wind = rng.uniform(-0.25, 0.25)
     puffs = _puffs(rng, setting.duration_s, x, top, half[0], wind)
     tongues = rng.uniform(0, 2 * math.pi, 7), rng.uniform(6, 12, 7)
@@ -67,7 +67,7 @@ def build(setting: Setting) -> Scene:
         for born, px, drift, size in puffs:
             age = float(time) - born
             if 0 <= age < _LIFE_S:
-                strength = (float(np.interp(born, times, smoke)) + float(smoke[k])) / 2
+                strength = 0.25 * float(np.interp(born, times, smoke)) + 0.75 * float(smoke[k])
                 fade = min(1.0, age * 4) * (1 - age / _LIFE_S)
                 swirl = drift * age + 0.06 * math.sin(3 * age + 9 * drift)
                 at = px + swirl, top + _RISE_M_S * age * (0.6 + 0.4 * strength)
@@ -111,19 +111,19 @@ def build(setting: Setting) -> Scene:
     name = f"{plan.colour} {plan.shape}"
     says = {
         "ignites": (
-            f"Smoke rises from a {name}, then it catches fire.",
+            f"Smoke rises from a {name}, it catches fire and goes out again.",
             f"A {name} starts to burn.",
-            "Smoke turns into flames.",
+            "Smoke turns into flames that do not last.",
         ),
         "smoulders": (
-            f"Smoke rises from a {name} and thins out.",
+            f"Smoke thickens over a {name} and thins out.",
             f"A {name} smokes but does not burn.",
             "Smoke, and no fire.",
         ),
-        "dies_out": (
-            f"Flames on a {name} die down to smoke.",
-            f"The fire in a {name} goes out.",
-            "A fire ends in smoke.",
+        "reignites": (
+            f"Flames on a {name} die down to smoke, and it catches fire again.",
+            f"A {name} starts to burn once more.",
+            "A fire goes out and comes back.",
         ),
         "burns": (f"A {name} burns.", f"Flames rise from a {name} all the time.", "A steady fire."),
     }[outcome]
@@ -131,15 +131,32 @@ def build(setting: Setting) -> Scene:
     pair = {
         "ignites": ("smoke", "ignite"),
         "smoulders": ("smoke", "thin"),
-        "dies_out": ("burn", "die"),
+        "reignites": ("smoke", "ignite"),
         "burns": ("burn", "burn"),
     }
     before, after = pair[outcome]
     otherwise = {
         "ignites": f"The {name} would have gone on smoking had it been put out in time.",
+        "reignites": f"The {name} would have gone on smoking had it been put out for good.",
         "smoulders": f"The {name} would have burned had the smoke grown thicker.",
     }
-    onset = {"ignites": moment, "dies_out": 0.0, "burns": 0.0}
+    starts = {"ignites": [moment], "reignites": [0.0, moment], "burns": [0.0]}.get(outcome, [])
+    early = f"A {name} burns." if outside else f"Smoke rises from a {name}."
+    segments = [
+        Segment(0.0, moment, before, plan.shape, (early,)),
+        Segment(moment, end, after, plan.shape, says[1:2]),
+        Segment(end, setting.duration_s, "burn" if outside else "smoke", plan.shape),
+    ]
+    if outcome == "reignites":
+        out_s = min(first + 0.5, moment)
+        segments[0] = Segment(out_s, moment, "smoke", plan.shape, (f"Smoke rises from a {name}.",))
+        segments.insert(0, Segment(0.0, out_s, "burn", plan.shape, (early,)))
+    if outcome == "ignites":
+        end = min(second + 0.5, setting.duration_s)
+        segments[1:] = [
+            Segment(moment, end, after, plan.shape, says[1:2]),
+            Segment(end, setting.duration_s, "smoke", plan.shape, (f"The fire in a {name} is out.",)),
+        ]
     return Scene(
         side=True,
         frames=frames,
@@ -150,14 +167,8 @@ def build(setting: Setting) -> Scene:
         event_end_s=end,
         omen_s=omen,
         decoy=outcome == "smoulders",
-        segments=[
-            Segment(0.0, moment, before, plan.shape, (says[0].split(",")[0].rstrip(".") + ".",)),
-            Segment(moment, end, after, plan.shape, says[1:2]),
-            Segment(
-                end, setting.duration_s, "burn" if outcome in ("ignites", "burns") else "smoke", plan.shape
-            ),
-        ],
-        hazards=[Hazard(onset[outcome], "fire", 3, "381")] if outcome in onset else [],
+        segments=segments,
+        hazards=[Hazard(start, "fire", 3, "381") for start in starts],
         counterfactual=otherwise.get(outcome, ""),
     )
 

@@ -1,4 +1,7 @@
-"""A ball rolls along a shelf: over its edge and down, against a block let down before it, or to a halt before."""
+"""A ball on a cord rolls along a shelf: off its edge, where it falls or is let down, or against a block, or to a halt.
+
+Falling and being let down share every place: the cord is always there, and only the pace tells whether it holds.
+"""
 
 from __future__ import annotations
 
@@ -7,39 +10,34 @@ import math
 import numpy as np
 
 from jepa.data.toyworld.backdrop import FLOOR_Y
-from jepa.data.toyworld.physics import Motion, Simulation
+from jepa.data.toyworld.physics import Motion, Simulation, let_down
 from jepa.data.toyworld.render import VIEW_M, Part
 from jepa.data.toyworld.scene import COLOURS, WOOD, Actor, Scene, Segment, Setting, ease
 
-OUTCOMES = ("falls_off", "stopped", "stops_short", "rolls_below")
-DECK = (
-    "falls_off",
-    "falls_off",
-    "stopped",
-    "rolls_below",
-    "falls_off",
-    "falls_off",
-    "stops_short",
-    "rolls_below",
-)
+OUTCOMES = ("falls_off", "let_down", "stopped", "stops_short")
+DECK = ("falls_off", "let_down", "stopped", "falls_off", "let_down", "stops_short")
 SHAPES = ("striped", "plain")
 LEAST_S = 2.0
 _THICK = 0.09
 _HANG_M = 0.95  # a block hangs this high over the edge
 _AJAR = 0.38  # and comes down by this share at most where it is not to stop the ball
+_SLOWER = 1.4  # a ball takes this much longer to be let down than to fall
 
 
 def tasks(outcome: str) -> dict[str, str]:
-    """`ball_falls` holds for every video; `ball_will_fall` for those in which the ball starts on the shelf."""
+    """`ball_falls` asks whether a ball that leaves the shelf falls; `ball_will_fall` whether one on it will."""
     answer = "yes" if outcome == "falls_off" else "no"
-    return {"ball_falls": answer} | ({} if outcome == "rolls_below" else {"ball_will_fall": answer})
+    if outcome == "let_down":
+        return {"ball_falls": answer}
+    return {"ball_will_fall": answer} | ({"ball_falls": answer} if outcome == "falls_off" else {})
 
 
 def build(setting: Setting) -> Scene | None:
     """Sets the speed so that the ball is at the edge at the moment; None if physics says otherwise."""
     plan, rng = setting.plan, setting.rng
     outcome = plan.outcome
-    moment = setting.moment()
+    leaves = outcome in ("falls_off", "let_down")
+    moment = setting.moment(1.2)
     radius, toward = rng.uniform(0.2, 0.28), int(rng.choice([-1, 1]))
     top = FLOOR_Y + rng.uniform(1.1, 1.6)
     edge = VIEW_M / 2 + toward * rng.uniform(-0.1, 0.7)
@@ -47,14 +45,11 @@ def build(setting: Setting) -> Scene | None:
     lead = setting.lead(moment)
     block_at = edge - toward * 0.1
     start = edge - speed * moment
-    if outcome == "rolls_below":
-        top_of_ball, start = FLOOR_Y, VIEW_M / 2 - speed * rng.uniform(0.2, 0.8) * setting.duration_s
-    else:
-        top_of_ball = top
 
     def simulate(with_block: bool) -> Motion:
         simulation = Simulation(plan.gravity, plan.friction)
-        simulation.disc(start, top_of_ball + radius + 0.01, radius, (speed, 0.0), bounce=0.55)
+        bounce = 0.0 if outcome == "let_down" else 0.8
+        simulation.disc(start, top + radius + 0.01, radius, (speed, 0.0), bounce)
         simulation.wall(-9, FLOOR_Y - 0.01, 13, FLOOR_Y - 0.01)
         simulation.wall(edge - toward * 9, top - 0.01, edge, top - 0.01)
         if with_block:
@@ -69,8 +64,7 @@ def build(setting: Setting) -> Scene | None:
 
     motion = simulate(with_block=outcome == "stopped")
     low = motion.poses[:, 0, 1] < top - 0.05
-    fell = bool(low.any()) and outcome != "rolls_below"
-    if fell != (outcome == "falls_off"):
+    if bool(low.any()) != leaves:
         return None
     counterfactual = ""
     if outcome == "stopped":
@@ -80,9 +74,15 @@ def build(setting: Setting) -> Scene | None:
         reach = np.argmax(np.abs(motion.poses[:, 0, 0] - block_at) < radius + 0.04)
         moment = float(setting.times[reach]) if touched else moment
         counterfactual = "The ball would have fallen off the shelf had the block not stopped it."
-    elif fell:
-        moment = float(setting.times[int(np.argmax(motion.poses[:, 0, 0] * toward > edge * toward))])
+    elif leaves:
+        first = int(np.argmax(motion.poses[:, 0, 0] * toward > edge * toward))
+        moment = float(setting.times[first])
         counterfactual = "The ball would have stayed on the shelf had the block come down."
+        if outcome == "let_down":
+            landed = motion.poses[:, 0, 1] < FLOOR_Y + radius + 0.03
+            last = int(np.argmax(landed)) if landed.any() else setting.num_frames - 1
+            motion = let_down(motion, first, last, _SLOWER)
+            counterfactual = "The ball would have fallen had its cord not held it."
     elif outcome == "stops_short":
         counterfactual = "The ball would have fallen off the shelf had it rolled on at its first speed."
     shut = np.minimum(setting.omen(moment, lead, outcome != "stopped"), 1.0)
@@ -131,13 +131,19 @@ def _tell(
         hang = block_at + toward * 0.09, top + 0.2 + _HANG_M * (1 - down)
         line = Part("capsule", *hang, (0.0, 5.0, 0.015), (0.25, 0.25, 0.28), flat=True)
         gate = Part("box", *hang, (0.09, 0.2, 0.02), (0.45, 0.47, 0.52), actor=2)
-        frames.append([*still, line, gate, shade, ball])
+        cord = Part("capsule", x, y, (0.0, 5.0, 0.012), (0.3, 0.3, 0.3), flat=True)
+        frames.append([*still, line, gate, cord, shade, ball])
     name = f"{plan.colour} {plan.shape} ball"
     says = {
         "falls_off": (
             f"A {name} rolls along a shelf, falls off its edge and bounces on the floor.",
             f"A {name} drops from a shelf.",
             f"The {plan.colour} ball rolls over the edge and falls.",
+        ),
+        "let_down": (
+            f"A {name} rolls off a shelf and is let down to the floor on its cord.",
+            f"A cord lets a {name} down from a shelf.",
+            f"The {plan.colour} ball leaves the shelf and sinks to the floor.",
         ),
         "stopped": (
             f"A {name} rolls along a shelf and a block that comes down at the edge stops it.",
@@ -149,24 +155,20 @@ def _tell(
             f"A {name} slows down and stops on a shelf.",
             f"The {plan.colour} ball stays on the shelf.",
         ),
-        "rolls_below": (
-            f"A {name} rolls along the floor, below a shelf.",
-            f"A {name} rolls by under a shelf.",
-            f"The {plan.colour} ball crosses the floor.",
-        ),
     }[outcome]
-    end = min(moment + math.sqrt(2 * (top - FLOOR_Y) / plan.gravity) + 0.3, setting.duration_s)
+    down_s = math.sqrt(2 * (top - FLOOR_Y) / plan.gravity) * (_SLOWER if outcome == "let_down" else 1.0)
+    end = min(moment + down_s + 0.3, setting.duration_s)
     first = Segment(0.0, moment, "roll", "ball", (f"A {name} rolls along.",))
     verb, noun = {
         "falls_off": ("fall", "ball"),
         "stopped": ("hit", "block"),
         "stops_short": ("stop", "ball"),
-        "rolls_below": ("roll", "floor"),
+        "let_down": ("sink", "ball"),
     }[outcome]
     segments = [
         first,
         Segment(moment, end, verb, noun, says[2:]),
-        Segment(end, setting.duration_s, "rest", "ball"),
+        Segment(end, setting.duration_s, "roll" if outcome in ("falls_off", "let_down") else "rest", "ball"),
     ]
     return Scene(
         side=True,

@@ -1,4 +1,7 @@
-"""A tower of blocks on a tilting board: it falls, sways and stands again, is built by a hook, or lies there already."""
+"""A tower on a tilting board: it falls, is let down by its cords, sways and stands again, or is built by a hook.
+
+Falling and being let down share every place: a cord goes up from each block, and only the pace tells whether it holds.
+"""
 
 from __future__ import annotations
 
@@ -7,24 +10,23 @@ import math
 import numpy as np
 
 from jepa.data.toyworld.backdrop import FLOOR_Y
-from jepa.data.toyworld.physics import Motion, Simulation
+from jepa.data.toyworld.physics import Motion, Simulation, let_down
 from jepa.data.toyworld.render import VIEW_M, Colour, Part
 from jepa.data.toyworld.scene import COLOURS, WOOD, Actor, Scene, Segment, Setting, ease
 
-OUTCOMES = ("falls", "sways", "built", "heap")
-DECK = ("falls", "sways", "falls", "built", "falls", "heap", "falls", "sways", "built", "heap")
+OUTCOMES = ("falls", "let_down", "sways", "built")
+DECK = ("falls", "let_down", "sways", "falls", "let_down", "sways", "built")
 SHAPES = ("blocks", "slabs")
 LEAST_S = 2.5
 _BOARD = 0.8, 0.05
-_WARM_S = 3.5  # a heap has fallen this long before the first frame
+_SLOWER = 1.3  # a tower takes this much longer to be let down than to fall
 
 
 def tasks(outcome: str) -> dict[str, str]:
-    """`tower_falls` holds for every tower but one that is being built, `tower_will_fall` for those that tilt."""
+    """`tower_falls` asks whether a tower that comes down falls; `tower_will_fall` whether one that tilts will."""
     answer = "yes" if outcome == "falls" else "no"
-    if outcome == "built":
-        return {}
-    return {"tower_falls": answer} | ({"tower_will_fall": answer} if outcome in ("falls", "sways") else {})
+    columns = {"tower_falls": ("falls", "let_down"), "tower_will_fall": ("falls", "sways")}
+    return {column: answer for column, outcomes in columns.items() if outcome in outcomes}
 
 
 def build(setting: Setting) -> Scene | None:
@@ -39,7 +41,7 @@ def build(setting: Setting) -> Scene | None:
     if plan.shape == "slabs":
         count += 2
     middle, board_y = VIEW_M / 2 + rng.uniform(-0.4, 0.4), FLOOR_Y + 0.5
-    moment = setting.moment()
+    moment = setting.moment(1.8)
     lead, side = setting.lead(moment), float(rng.choice([-1, 1]))
     names = list(COLOURS)
     base = names.index(plan.colour)
@@ -50,20 +52,18 @@ def build(setting: Setting) -> Scene | None:
     if plan.outcome == "built":
         return _tell(setting, _build_up(setting, middle, bottoms, half), half, colours, moment, lead)
     critical = math.atan(half[0] / (count * half[1]))
-    goes = plan.outcome in ("falls", "heap")
-    when = moment if plan.outcome != "heap" else lead + rng.uniform(0.0, 0.5)
+    goes = plan.outcome != "sways"
     friction = max(plan.friction, 0.45)  # below it the blocks slide off before they can tip
     peak = 1.45 * critical
     if not goes:
         holds = min(critical, 0.9 * math.atan(friction))
         peak = holds * rng.uniform(0.4, 0.9) * (1.05 - 0.35 * setting.config.clarity)
-    warm = _WARM_S if plan.outcome == "heap" else 0.0
     sway = 0.1 * critical * rng.uniform(0.5, 1.5)
 
     def tilt(clock: float) -> float:
-        rise = float(ease(np.array(clock), when - lead, when))
+        rise = float(ease(np.array(clock), moment - lead, moment))
         if not goes:
-            rise *= 1 - float(ease(np.array(clock), when, when + 0.8))
+            rise *= 1 - float(ease(np.array(clock), moment, moment + 0.8))
         return side * (peak * rise + sway * rise * math.sin(9 * clock))
 
     simulation = Simulation(plan.gravity, friction)
@@ -76,13 +76,11 @@ def build(setting: Setting) -> Scene | None:
         board = simulation.bodies[0]
         board.angular_velocity = (tilt(clock + 1 / 240) - board.angle) * 240
 
-    skip = round(warm * float(setting.rate))
-    motion = simulation.run(setting.num_frames + skip, setting.rate, steer)
-    motion.poses = motion.poses[skip:]
+    motion = simulation.run(setting.num_frames, setting.rate, steer)
     low = motion.poses[:, -1, 1] < bottoms[-1] - 2 * half[1]
-    if bool(low.any()) != goes or (plan.outcome == "falls" and low[: setting.num_frames // 5].any()):
+    if bool(low.any()) != goes:
         return None
-    if plan.outcome == "falls":
+    if goes:
         across = np.cos(motion.poses[:, 0, 2]) * (motion.poses[:, -1, 0] - motion.poses[:, 1, 0])
         away = np.abs(across - (bottoms[-1] - bottoms[0]) * -np.sin(motion.poses[:, 0, 2])) > 0.06
         tipped = np.abs(motion.poses[:, -1, 2] - motion.poses[:, 0, 2]) > 0.06
@@ -90,6 +88,10 @@ def build(setting: Setting) -> Scene | None:
         if first < setting.num_frames // 8:
             return None
         moment = float(setting.times[first])
+        if plan.outcome == "let_down":
+            heights = motion.poses[:, 1:, 1].mean(axis=1)
+            landed = heights < heights[-1] + 0.04 * (heights[0] - heights[-1])
+            motion = let_down(motion, first, int(np.argmax(landed)), _SLOWER)
     return _tell(setting, motion, half, colours, moment, lead)
 
 
@@ -135,7 +137,13 @@ def _tell(
             ),
             Part("box", x, y, (*_BOARD, 0.03), WOOD, angle, actor=1),
         ]
-        for pose, colour in zip(poses[1 : len(colours) + 1], colours, strict=True):
+        blocks = poses[1 : len(colours) + 1]
+        if plan.outcome != "built":
+            parts += [
+                Part("capsule", pose[0], pose[1], (0.0, 5.0, 0.01), (0.35, 0.35, 0.35), flat=True)
+                for pose in blocks
+            ]
+        for pose, colour in zip(blocks, colours, strict=True):
             parts.append(Part("box", pose[0], pose[1], (*half, 0.035), colour, pose[2], actor=0))
         if plan.outcome == "built":
             parts += _hook(poses[-1], half)
@@ -157,17 +165,17 @@ def _tell(
             f"A {name} is stacked piece by piece.",
             "A tower grows block by block.",
         ),
-        "heap": (
-            f"A fallen {name} lies beside a board.",
-            f"The {plan.shape} of a tower lie in a heap.",
-            "A heap of blocks at rest.",
+        "let_down": (
+            f"A {name} on a tilting board is let down gently by its cords.",
+            f"The board tilts and cords lower the {name} to the floor.",
+            "A tower is taken down softly.",
         ),
     }[plan.outcome]
     verbs = {
         "falls": ("lean", "fall"),
         "sways": ("lean", "stand"),
         "built": ("build", "build"),
-        "heap": ("lie", "lie"),
+        "let_down": ("lean", "sink"),
     }
     before, after = verbs[plan.outcome]
     omen = max(0.0, moment - lead)
@@ -176,12 +184,13 @@ def _tell(
         Segment(omen, moment, before, "tower", says[1:2]),
         Segment(moment, end, after, "tower", says[:1]),
     ]
-    if plan.outcome in ("falls", "sways"):
+    if plan.outcome != "built":
         segments.insert(0, Segment(0.0, omen, "stand", "tower", (f"A {name} stands on a board.",)))
     else:
         segments = [Segment(0.0, setting.duration_s, before, "tower", says[:1])]
     otherwise = {
         "falls": "The tower would have stood had the board stayed level.",
+        "let_down": "The tower would have fallen had its cords not held it.",
         "sways": "The tower would have fallen had the board tilted further.",
     }
     return Scene(

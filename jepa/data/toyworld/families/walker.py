@@ -1,4 +1,7 @@
-"""A figure walks, slips on a peel and falls, or recovers; or gets up, or lies there."""
+"""A figure walks and slips on a peel: it falls, lies down with care, or recovers; or it gets up from the floor.
+
+Falling and lying down share every pose: only the pace tells them apart.
+"""
 
 from __future__ import annotations
 
@@ -9,35 +12,35 @@ import numpy as np
 
 from jepa.data.toyworld import figure
 from jepa.data.toyworld.backdrop import FLOOR_Y
-from jepa.data.toyworld.physics import topple
+from jepa.data.toyworld.physics import topple, topple_s
 from jepa.data.toyworld.render import VIEW_M, Colour, Part
 from jepa.data.toyworld.scene import COLOURS, Actor, Hazard, Scene, Segment, Setting, ease
 
-OUTCOMES = ("falls", "recovers", "gets_up", "lies")
-DECK = ("falls", "recovers", "falls", "gets_up", "falls", "lies")
+OUTCOMES = ("falls", "lies_down", "recovers", "gets_up")
+DECK = ("falls", "lies_down", "recovers", "falls", "lies_down", "recovers", "gets_up")
 SHAPES = ("figure",)
 LEAST_S = 2.5
 _PEEL: Colour = (0.95, 0.83, 0.25)
+_SLOWER = 1.3  # lying down takes this much longer than falling
 
 
 def tasks(outcome: str) -> dict[str, str]:
-    """`figure_falls` holds for every video, `figure_will_fall` for those in which the figure slips."""
+    """`figure_falls` asks whether a figure that goes down falls; `figure_will_fall` whether one that slips will."""
     answer = "yes" if outcome == "falls" else "no"
-    return {"figure_falls": answer} | (
-        {"figure_will_fall": answer} if outcome in ("falls", "recovers") else {}
-    )
+    columns = {"figure_falls": ("falls", "lies_down"), "figure_will_fall": ("falls", "recovers")}
+    return {column: answer for column, outcomes in columns.items() if outcome in outcomes}
 
 
 def build(setting: Setting) -> Scene:
-    """A slip starts a wobble that grows; at the moment the figure goes over as an inverted pendulum, or steadies."""
+    """A slip starts a wobble that grows; at the moment the figure goes over as an inverted pendulum, or not."""
     plan, rng, times = setting.plan, setting.rng, setting.times
     outcome = plan.outcome
     facing = int(rng.choice([-1, 1]))
-    moment = setting.moment()
+    moment = setting.moment(1.2)
     lead = setting.lead(moment)
     slip = moment - lead
     pace = rng.uniform(0.75, 1.05)
-    upright = outcome in ("falls", "recovers")
+    upright, goes = outcome != "gets_up", outcome in ("falls", "lies_down")
     sign = setting.omen(moment, lead, outcome == "recovers") * upright
     wobble = (
         0.34
@@ -45,22 +48,24 @@ def build(setting: Setting) -> Scene:
         * np.sin(2 * math.pi * rng.uniform(1.3, 1.7) * (times - slip))
         * (1 - ease(times, moment, moment + 0.5))
     )
-    gone = topple(0.25, 0.8, plan.gravity, figure.HIP_M + 0.3, np.maximum(times - moment, 0.0))
-    tipping = 0.25 * ease(times, moment - 0.2, moment)
+    pendulum = 0.15, 0.5, plan.gravity, figure.HIP_M + 0.3
+    if outcome == "lies_down":
+        gone = 0.15 + (math.pi / 2 - 0.15) * ease(times, moment, moment + _SLOWER * topple_s(*pendulum))
+    else:
+        gone = topple(*pendulum, np.maximum(times - moment, 0.0))
+    tipping = 0.15 * ease(times, moment - 0.2, moment)
     angle = np.where(times >= moment, gone, tipping)
     if outcome == "recovers":
         angle = tipping * (1 - ease(times, moment, moment + 0.6))
-    if not upright:
-        angle = np.full(len(times), math.pi / 2)
     if outcome == "gets_up":
         angle = math.pi / 2 * (1 - ease(times, moment - 0.5, moment + 0.9))
     walking = 1 - 0.75 * ease(times, slip, slip + 0.3)
-    if outcome == "falls":
+    if goes:
         walking = walking * (1 - ease(times, moment, moment + 0.25))
     if outcome == "recovers":
         walking = 1 - (1 - walking) * (1 - ease(times, moment + 0.3, moment + 0.8))
     if not upright:
-        walking = ease(times, moment + 0.8, moment + 1.3) * (outcome == "gets_up")
+        walking = ease(times, moment + 0.8, moment + 1.3)
     steps = np.concatenate([[0.0], np.cumsum(walking[:-1] * pace / float(setting.rate))])
     here = VIEW_M / 2 + rng.uniform(-0.5, 0.5)
     at = np.interp(min(max(slip if upright else moment, 0.0), setting.duration_s), times, steps)
@@ -101,15 +106,15 @@ def build(setting: Setting) -> Scene:
             f"A {name} rises from the floor.",
             "Someone who lay on the floor stands up.",
         ),
-        "lies": (
-            f"A {name} lies on the floor.",
-            f"A {name} rests on the back.",
-            "Someone lies still on the floor.",
+        "lies_down": (
+            f"A {name} walks, slips on a banana peel and lies down with care.",
+            f"A {name} slips and sinks gently to the back.",
+            "Someone who slipped on a peel lies down slowly.",
         ),
     }[outcome]
     omen, end = max(0.0, slip), min(moment + 0.7, setting.duration_s)
-    verb = {"falls": "fall", "recovers": "recover", "gets_up": "rise", "lies": "lie"}[outcome]
-    rest = {"falls": "lie", "recovers": "walk", "gets_up": "walk", "lies": "lie"}[outcome]
+    verb = {"falls": "fall", "recovers": "recover", "gets_up": "rise", "lies_down": "sink"}[outcome]
+    rest = {"falls": "lie", "recovers": "walk", "gets_up": "walk", "lies_down": "lie"}[outcome]
     segments = [
         Segment(omen, moment, "slip", "peel", (f"A {name} slips on a peel.",)),
         Segment(moment, end, verb, "figure", says[1:2]),
@@ -121,6 +126,7 @@ def build(setting: Setting) -> Scene:
         segments[0] = Segment(0.0, moment, "lie", "figure", (f"A {name} lies on the floor.",))
     otherwise = {
         "falls": "The figure would have walked on had the peel not been there.",
+        "lies_down": "The figure would have fallen had it not let itself down.",
         "recovers": "The figure would have fallen had the wobble grown any further.",
     }
     return Scene(
