@@ -69,7 +69,8 @@ class SignalsConfig:
     device: str = "auto"
     """where the encoder runs: auto, cpu or cuda"""
     truth: str | None = None
-    """file or folder of toy-world truth files, to be drawn beside the forecast in the report"""
+    """truth file of the toy world, or a folder of them, drawn beside the forecast in the report and used nowhere
+    else; null looks for ../truth/NAME.json"""
     limits: LimitsConfig = field(default_factory=LimitsConfig)
     """what a file may cost"""
 
@@ -128,6 +129,10 @@ def process(config: SignalsConfig, videos: Sequence[Path], policy: Policy, score
     watch = watch_for(policy, scorer)
     # Wrong horizons are one mistake in the policy, not one per video.
     EventDesk(policy, watch.signals, scorer.anticipated, scorer.horizons_ms)
+    if config.truth is not None and not Path(config.truth).exists():
+        raise UserError(
+            f"truth={config.truth!r} does not exist. Give a truth file of the toy world, or leave it out."
+        )
     write_text(out / POLICY_COPY, Path(config.policy).read_text("utf-8"))
     settings = _settings(config, policy, scorer)
     known = {path: identifier for path, identifier in _identifiers(videos)}
@@ -293,21 +298,38 @@ def _run(config: SignalsConfig, asset: Asset, scorer: Scorer, watch: Watch, sett
 
 
 def find_truth(where: str | None, video: Path) -> dict[str, Any] | None:
-    """The toy world's truth of a video: the file itself, or the one in a folder with the video's stem.
+    """The toy world's truth of a video, which is for the reader of the report alone.
+
+    Args:
+        where: a truth file, or a folder that may hold one with the video's stem; None looks where the toy world
+            puts it, in the folder `truth` beside the video's own.
+        video: the video.
 
     Raises:
-        UserError: the file is not a toy-world truth.
+        UserError: the file is no truth of the toy world.
     """
     if where is None:
-        return None
+        path = video.absolute().parent.parent / "truth" / f"{video.stem}.json"
+        return _read_truth(path) if path.is_file() else None
     path = Path(where)
-    path = path / f"{video.stem}.json" if path.is_dir() else path
-    if not path.exists():
-        return None
-    truth = json.loads(path.read_text("utf-8"))
-    if not isinstance(truth, dict) or not str(truth.get("schema", "")).startswith("jepa.toyworld.truth/"):
+    if path.is_dir():
+        path = path / f"{video.stem}.json"
+        if not path.is_file():
+            return None
+    truth = _read_truth(path)
+    if truth is None:
         raise UserError(f"truth={str(path)!r} is not a truth file of the toy world.")
     return truth
+
+
+def _read_truth(path: Path) -> dict[str, Any] | None:
+    """The content of a truth file; None for a file of some other kind."""
+    try:
+        truth = json.loads(path.read_text("utf-8"))
+    except ValueError:
+        return None
+    known = isinstance(truth, dict) and str(truth.get("schema", "")).startswith("jepa.toyworld.truth/")
+    return truth if known else None
 
 
 def _write(folder: Path, document: SignalsDocument, result: Scan, truth: dict[str, Any] | None) -> None:

@@ -172,7 +172,12 @@ def _calibration(name: str, about: dict[str, Any] | None) -> Calibration | None:
 
 
 def _facts(name: str, probe: Any, calibration: Calibration | None) -> ProbeFacts:
-    data = probe.about["data"]
+    data, learnt = probe.about["data"], probe.about.get("trained_on")
+    if learnt is None:
+        raise UserError(
+            f"The probe {name!r} does not say which videos it was trained on: an older version wrote it, and a "
+            "document must say so. Train it again with `jepa probe`."
+        )
     labels = list(probe.hazards) if probe.task == "anticipate" else list(probe.classes)
     return ProbeFacts(
         id=name,
@@ -180,5 +185,5 @@ def _facts(name: str, probe: Any, calibration: Calibration | None) -> ProbeFacts
         weights_sha256=probe.weights_sha256,
         labels=labels,
         calibration=calibration.id if calibration else None,
-        trained_on=f"{data['videos']} videos of {data['name']}",
+        trained_on=f"{learnt['videos']} videos of {data['name']}",
     )

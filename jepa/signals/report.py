@@ -352,7 +352,15 @@ class _Chart:
             }
             for item in self.truth.get("breaks", [])
         ]
-        return {"y": self.take(44), "h": 38, "hazards": hazards, "breaks": breaks}
+        actions = [
+            {
+                "x": self.x(1000 * float(item["start_s"])),
+                "w": self._wide(1000 * float(item["start_s"]), 1000 * float(item["end_s"])),
+                "label": f"{item['verb']} {item['noun']}",
+            }
+            for item in self.truth.get("segments", [])
+        ]
+        return {"y": self.take(72), "h": 68, "hazards": hazards, "breaks": breaks, "actions": actions}
 
     def _ticks(self) -> list[dict[str, Any]]:
         duration = self.document.asset.duration_ms

@@ -26,6 +26,7 @@ EVIL = "<script>alert(1)</script>"
 TRUTH = {
     "schema": "jepa.toyworld.truth/1",
     "hazards": [{"onset_s": 2.1, "category": EVIL, "iab": "I4GWl6", "severity": 2}],
+    "segments": [{"start_s": 0.5, "end_s": 2.0, "verb": "walk", "noun": EVIL, "captions": []}],
     "breaks": [
         {"time_s": 1.5, "good": False, "reason": EVIL},
         {"time_s": 6.1, "good": True, "reason": "calm"},
@@ -173,6 +174,7 @@ def test_truth_is_drawn_beside_the_forecast(
     text = (folder / "report.html").read_text()
     assert text.count("truth: a good place") == 1 and text.count("truth: a bad place") == 1
     assert "truth: red starts" in text  # by the category that the policy gives to the label
+    assert "truth: walk &lt;script&gt;" in text and "not part of the document" in text
     assert (
         "Truth: risks"
         not in (process(scorer, policy_file, video, tmp_path / "untold") / "report.html").read_text()
@@ -180,6 +182,23 @@ def test_truth_is_drawn_beside_the_forecast(
     (tmp_path / "truth" / "story.json").write_text("{}")
     with pytest.raises(UserError, match="not a truth file"):
         pipeline.find_truth(str(tmp_path / "truth"), video)
+    with pytest.raises(UserError, match=r"gone\.json' does not exist"):
+        process(scorer, policy_file, video, tmp_path / "gone", truth=str(tmp_path / "gone.json"))
+
+
+def test_truth_is_found_where_the_toy_world_puts_it_and_changes_no_document(
+    scorer: Any, policy_file: Path, make_video: Callable[..., Path], tmp_path: Path
+) -> None:
+    (tmp_path / "videos").mkdir()
+    video = make_video("videos/000001.mp4", [(20, 20, 20)] * 8 + [(220, 20, 20)] * 12)
+    before = process(scorer, policy_file, video, tmp_path / "untold")
+    (tmp_path / "truth").mkdir()
+    for content, drawn in ((TRUTH, True), ({"schema": "somebody else's"}, False)):
+        (tmp_path / "truth/000001.json").write_text(json.dumps(content))
+        after = process(scorer, policy_file, video, tmp_path / f"told-{drawn}")
+        assert ("Truth: risks" in (after / "report.html").read_text()) is drawn
+        for name in ("signals.json", "openrtb.json", "breaks.vmap.xml", "timeline.csv"):
+            assert (after / name).read_bytes() == (before / name).read_bytes()
 
 
 def test_names_that_are_not_utf8(
