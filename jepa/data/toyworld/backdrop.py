@@ -23,7 +23,11 @@ def lerp_grid(image: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.nd
     c0 = np.minimum(columns.astype(np.int64), image.shape[1] - 2)
     fr, fc = (rows - r0)[:, None, None], (columns - c0)[None, :, None]
     lines = image[r0] * (1 - fr) + image[r0 + 1] * fr
-    return lines[:, c0] * (1 - fc) + lines[:, c0 + 1] * fc
+    out, right = lines.take(c0, axis=1), lines.take(c0 + 1, axis=1)  # a third of the time of lines[:, c0]
+    out *= 1 - fc
+    right *= fc
+    out += right
+    return out
 
 
 class Backdrop:
@@ -130,9 +134,11 @@ def flicker(config: ToyWorldConfig, index: int, frame: int) -> np.ndarray | None
     rng = chance(config.seed, index, "flicker", frame)
     field = rng.uniform(-1, 1, (9, 9, 3)).astype(np.float32)
     height, width = config.height_px, config.width_px
-    noise = 0.35 * lerp_grid(field, np.linspace(0, 8, height), np.linspace(0, 8, width))
+    noise = lerp_grid(field, np.linspace(0, 8, height), np.linspace(0, 8, width))
+    noise *= 0.35
     noise += 0.05 * rng.standard_normal((height, width, 1), dtype=np.float32)
-    return np.float32(config.flicker) * noise
+    noise *= np.float32(config.flicker)
+    return noise
 
 
 def camera_path(config: ToyWorldConfig, index: int, frames: int) -> list[Camera]:

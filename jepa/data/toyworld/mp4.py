@@ -14,7 +14,7 @@ _GOP_FRAMES = 8  # a seek decodes at most this many frames
 # process, up to 7 came out with other bytes. Without it, all were alike.
 _PARAMS = ("rc-lookahead=0", "mbtree=0")
 _COLOURS = tuple(f"{key}=smpte170m" for key in ("colorprim", "transfer", "colormatrix"))
-_TO_YUV = np.array([[66, 129, 25], [-38, -74, 112], [112, -94, -18]], np.int32)
+_TO_YUV = ((66, 129, 25), (-38, -74, 112), (112, -94, -18))
 
 
 def yuv420(frame: np.ndarray) -> np.ndarray:
@@ -24,13 +24,20 @@ def yuv420(frame: np.ndarray) -> np.ndarray:
     In integers, so that the result does not depend on the machine's vector instructions, as that of swscale
     may.
     """
-    rgb = frame.astype(np.int32)
-    height, width = rgb.shape[:2]
-    luma = ((rgb @ _TO_YUV[0] + 128) >> 8) + 16
-    four = rgb.reshape(height // 2, 2, width // 2, 2, 3).sum(axis=(1, 3))
-    chroma = ((four @ _TO_YUV[1:].T + 512) >> 10) + 128
-    planes = [luma.reshape(-1), chroma[..., 0].reshape(-1), chroma[..., 1].reshape(-1)]
-    return np.concatenate(planes).astype(np.uint8).reshape(height * 3 // 2, width)
+    height, width = frame.shape[:2]
+    rgb = np.ascontiguousarray(frame.transpose(2, 0, 1)).astype(np.int32)
+    pairs = rgb[:, ::2] + rgb[:, 1::2]
+    four = pairs[:, :, ::2] + pairs[:, :, 1::2]
+    planes = np.empty(height * width * 3 // 2, np.uint8)
+    at = 0
+    for weights, colours, shift, offset in zip(
+        _TO_YUV, (rgb, four, four), (8, 10, 10), (16, 128, 128), strict=True
+    ):
+        plane = sum(weight * colour for weight, colour in zip(weights, colours, strict=True))
+        plane = ((plane + (1 << (shift - 1))) >> shift) + offset
+        planes[at : at + plane.size] = plane.reshape(-1)
+        at += plane.size
+    return planes.reshape(height * 3 // 2, width)
 
 
 def write_mp4(path: Path, frames: Iterable[np.ndarray], rate: Fraction, crf: int) -> None:

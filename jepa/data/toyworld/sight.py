@@ -96,8 +96,10 @@ def _shares(config: ToyWorldConfig, parts: list[Part], camera: Camera, actors: i
     nearest = np.full((2 * _ROWS, 2 * columns), -1, np.int16)
     own = np.zeros((actors, 2 * _ROWS, 2 * columns), bool)
     cell = high / _ROWS
+    under = True  # what lies below the first actor covers none
     for part in parts:
-        if part.kind in ("puff", "shade"):
+        under = under and part.actor < 0
+        if under or part.kind in ("puff", "shade"):
             continue
         x0, y0, x1, y1 = extent(part)
         c0, c1 = (int(np.searchsorted(x[0], edge)) for edge in (x0 - cell, x1 + cell))

@@ -12,7 +12,7 @@ from jepa.data.toyworld.config import ToyWorldConfig
 from jepa.data.toyworld.extras import distractors, occluders
 from jepa.data.toyworld.families import EVENTS, FAMILIES, SURPRISES, UNDER_GRAVITY
 from jepa.data.toyworld.plan import STRIPES, Shot, VideoPlan, plan_video
-from jepa.data.toyworld.render import Canvas
+from jepa.data.toyworld.render import Canvas, unit
 from jepa.data.toyworld.scene import Setting
 from jepa.data.toyworld.truth import Take, truth_of
 from jepa.errors import UserError
@@ -63,8 +63,10 @@ class World:
         for number in range(self.config.frames):
             image = _mix(painters, number)
             noise = flicker(self.config, index, number)
-            image = image if noise is None else image + noise
-            yield (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8)
+            image = unit(image.copy() if noise is None else image + noise)
+            image *= 255
+            image += 0.5
+            yield image.astype(np.uint8)
 
     def _take(self, shot: Shot) -> Take:
         config = self.config
