@@ -1,0 +1,143 @@
+"""Clips from memory: every video is decoded once, small, and a run reads its windows from there.
+
+Reading takes about as long as a step of these small encoders does, and is the same for every recipe, so it would only
+blur what is compared. Which video, window, crop and flip a sample shows is decided as in `jepa pretrain`.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import jepa
+from jepa.data import ClipConfig, ClipDataset, Item, clips
+from jepa.data.transforms import resize
+from jepa.errors import VideoError
+from jepa.files import atomic_path, write_json
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Where the frames of one video lie in the flat array."""
+
+    offset: int
+    frames: int
+    height: int
+    width: int
+
+
+class FrameStore:
+    """All videos of some folders at a fixed frame rate and short side, uint8, mapped from one file.
+
+    Args:
+        folder: where the file is kept; made on first use.
+        roots: folders of videos.
+        short_px: short side of the frames kept.
+        fps: frames kept per second; a clip's frame is the last kept one before its time.
+    """
+
+    def __init__(self, folder: Path, roots: list[Path], short_px: int, fps: float) -> None:
+        self.fps = fps
+        about = {"roots": [str(r) for r in roots], "short_px": short_px, "fps": fps}
+        index, flat = folder / "index.json", folder / "frames.bin"
+        if not index.exists() or json.loads(index.read_text())["about"] != about:
+            write_json(index, {"about": about, "videos": _decode(flat, roots, short_px, fps)})
+        listed = json.loads(index.read_text())["videos"]
+        self.videos = {path: Stored(*place) for path, place in listed.items()}
+        self.flat = np.memmap(flat, np.uint8, "r")
+
+    def items(self) -> list[Item]:
+        """Every video, whole."""
+        return [Item(path) for path in self.videos]
+
+    def frames(self, path: str, seconds: list[float]) -> torch.Tensor:
+        """uint8 [T, C, H, W]: the frames on screen at these times."""
+        video = self.videos[path]
+        size = 3 * video.height * video.width
+        held = self.flat[video.offset : video.offset + video.frames * size]
+        held = held.reshape(video.frames, 3, video.height, video.width)
+        wanted = np.clip(np.floor(np.asarray(seconds) * self.fps + 1e-3).astype(int), 0, video.frames - 1)
+        return torch.from_numpy(held[wanted])
+
+
+def _decode(flat: Path, roots: list[Path], short_px: int, fps: float) -> dict[str, tuple[int, ...]]:
+    videos: dict[str, tuple[int, ...]] = {}
+    offset = 0
+    with atomic_path(flat) as partial, open(partial, "wb") as out:
+        for path in sorted(p for root in roots for p in root.rglob("*.mp4")):
+            try:
+                with jepa.open_video(path) as video:
+                    times = video.start_s + np.arange(max(1, int(video.duration_s * fps))) / fps
+                    frames = video.frames_at(times.tolist(), each=lambda f: _shrink(f, short_px)).data
+            except VideoError as error:
+                print(f"left out: {error}")
+                continue
+            out.write(frames.contiguous().numpy().tobytes())
+            count, _, height, width = frames.shape
+            videos[str(path)] = (offset, count, height, width)
+            offset += frames.numel()
+    return videos
+
+
+def _shrink(frame: torch.Tensor, short_px: int) -> torch.Tensor:
+    height, width = frame.shape[-2:]
+    scale = short_px / min(height, width)
+    return resize(frame, (max(short_px, round(height * scale)), max(short_px, round(width * scale))))
+
+
+class StoredClips(ClipDataset):
+    """`ClipDataset` whose frames come from a `FrameStore`."""
+
+    def __init__(self, store: FrameStore, items: list[Item], config: ClipConfig, seed: int) -> None:
+        super().__init__(items, config, seed)
+        self.store = store
+
+    def _read(self, item: Item, indices: Any) -> list[tuple[torch.Tensor, torch.Tensor]]:
+        video = self.store.videos[item.path]
+        start = item.start_s or 0.0
+        stop = min(item.end_s or np.inf, video.frames / self.store.fps)
+        config, k, views = self.config, self.config.clips_per_video, []
+        for index in indices:
+            train = config.mode == "train"
+            place = (
+                clips.window_place(self.seed, index, index % k, k)
+                if train
+                else clips.centre_place(index % k, k)
+            )
+            times = clips.clip_times(start, stop, config.num_frames, config.fps, place, config.short)
+            frames = self._view(index)(self.store.frames(item.path, times))
+            views.append((frames.permute(1, 0, 2, 3), torch.tensor(times, dtype=torch.float64)))
+        return views
+
+
+def read_labels(
+    world: Path, column: str, ends_s: float | None, length_s: float
+) -> tuple[list[Item], list[str]]:
+    """Items of a toy world that answer a column, and the order train, val, test kept as `split`.
+
+    Args:
+        world: folder with labels.csv.
+        column: the task.
+        ends_s: None for whole videos; else a clip ends this long before the moment.
+        length_s: length of a clip.
+    """
+    items, answers = [], []
+    with open(world / "labels.csv", newline="", encoding="utf-8") as handle:
+        for row in csv.DictReader(handle):
+            if not row.get(column):
+                continue
+            start = end = None
+            if ends_s is not None:
+                end = float(row["moment_s"]) - ends_s
+                start = max(0.0, end - length_s)
+                if end < 0.5:
+                    continue
+            items.append(Item(str(world / row["path"]), row[column], start, end, row["group"], row["split"]))
+            answers.append(row[column])
+    return items, answers

@@ -1,0 +1,108 @@
+"""What each level of an encoder holds: how much of it is trivial to guess, its rank, and what a probe reads from it.
+
+    python benchmarks/recipes/explain.py benchmarks/recipes/plans/motion.yaml --encoders untrained latents
+
+Reads encoders that run.py exported (WORK/encoders/WORLD-NAME-SEED). For every level (0 is the patch embedding) the
+tokens of the whole clip are layer-normed, as targets are. "Trivial" is the share of their variance that is explained by
+copying: guessing half of a clip's moments as the mean of the other half at the same place. What a copy explains says
+nothing about motion. Rank is RankMe of 2,048 tokens; the probe is attentive, 400 labels, three seeds of the head.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import torch
+import torch.nn.functional as F
+import yaml
+from probe import Task, accuracy
+from run import load_tasks, open_store
+from show import COLOURS, GREY
+
+import jepa
+from jepa.config import compose_config, to_dataclass
+from jepa.data.transforms import normalise
+from jepa.models import VideoEncoder
+from jepa.pretrain.diagnostics import rank_me
+from jepa.pretrain.settings import PretrainConfig
+
+
+@torch.inference_mode()
+def levels_of(encoder: VideoEncoder, task: Task, config: PretrainConfig) -> torch.Tensor:
+    """Layer-normed tokens of every level, [levels, n, N, D], float16."""
+    parts = []
+    for clip in task.video.split(64):
+        video = normalise(clip, config.data.mean, config.data.std)
+        features = [encoder.patch_embed(video)]
+        features += encoder.features(video, layers=list(range(encoder.config.depth)))
+        parts.append(torch.stack([F.layer_norm(f, f.shape[-1:]) for f in features]).half())
+    return torch.cat(parts, dim=1)
+
+
+def trivial_share(tokens: torch.Tensor, slots: int) -> float:
+    """Share of the variance of [n, N, D] that copying from the other half of the moments explains."""
+    moments = tokens.float().unflatten(1, (slots, -1))
+    variance = (moments - moments.mean((0, 1, 2))).square().mean()
+    seen, hidden = moments[:, 0::2].mean(1, keepdim=True), moments[:, 1::2]
+    return float(1 - (hidden - seen).square().mean() / variance)
+
+
+def main() -> None:
+    """Measures, prints JSON lines, draws."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("plan", type=Path)
+    parser.add_argument("--work", type=Path, default=Path("recipes"))
+    parser.add_argument("--encoders", nargs="+", required=True)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=Path("docs/small_scale_levels.png"))
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    plan = yaml.safe_load(options.plan.read_text())
+    keys = [*plan["common"], "data.root=x", "out=x"]
+    config = to_dataclass("pretrain", compose_config("pretrain", PretrainConfig, keys))
+    slots = config.data.num_frames // config.model.tubelet_frames
+    figure, panels = plt.subplots(
+        len(plan["worlds"]), 3, figsize=(11, 3.2 * len(plan["worlds"])), squeeze=False
+    )
+    for line, world in zip(panels, plan["worlds"], strict=True):
+        task = load_tasks(plan, world, config, open_store(plan, world, options.work), options.work)[0]
+        for number, name in enumerate(options.encoders):
+            encoder = jepa.load_encoder(options.work / "encoders" / f"{world}-{name}-{options.seed}")
+            rows = []
+            for level, tokens in enumerate(levels_of(encoder, task, config)):
+                known = accuracy(tokens, slots, task, plan["labels"][-1], ["attentive"], [0, 1, 2])
+                some = tokens[:256].flatten(0, 1)[::8].float()
+                rows.append((trivial_share(tokens[:512], slots), rank_me(some), known["accuracy"]))
+                row = {"world": world, "encoder": name, "level": level}
+                row |= dict(
+                    zip(("trivial", "rank", "accuracy"), (round(v, 3) for v in rows[-1]), strict=True)
+                )
+                print(json.dumps(row), flush=True)
+            colour = GREY if name == "untrained" else COLOURS[number % len(COLOURS)]
+            for panel, values in zip(line, zip(*rows, strict=True), strict=True):
+                panel.plot(
+                    range(len(rows)), values, "o-", color=colour, linewidth=2, markersize=5, label=name
+                )
+        for panel, words in zip(
+            line, ("share that copying guesses", "rank", f"{task.name}: accuracy"), strict=True
+        ):
+            panel.set_title(words, loc="left", fontsize=10)
+            panel.set_xlabel("level (0: patch embedding)")
+            panel.grid(color="#e1e0d9", linewidth=0.6)
+            panel.spines[["top", "right"]].set_visible(False)
+        line[0].set_ylabel(world)
+    panels[0][2].legend(frameon=False, fontsize=9)
+    figure.tight_layout()
+    figure.savefig(options.out, dpi=80)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""A probe in memory: how well heads on the frozen encoder answer a task after seeing 100 or 400 labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from clips import FrameStore, StoredClips
+
+from jepa.data import ClipConfig, Item, collate
+from jepa.data.transforms import normalise
+from jepa.models import VideoEncoder
+from jepa.probes.evaluate import choose, fit_heads, make_grid
+from jepa.probes.heads import bank_logits, pool_stats
+from jepa.probes.settings import HeadSettings
+
+
+@dataclass
+class Task:
+    """Labelled clips of one question, in memory: the training part first, in the order of the list."""
+
+    name: str
+    video: torch.Tensor
+    """uint8 [n, C, T, H, W]"""
+    targets: torch.Tensor
+    """class numbers [n]"""
+    classes: int
+    train: int
+    """how many of the first clips are the training part; the rest is tested"""
+
+
+def load_task(
+    name: str, store: FrameStore, items: list[Item], answers: list[str], config: ClipConfig, most: int
+) -> Task:
+    """Takes the first `most` clips of the training part, and all clips of val and test."""
+    names = sorted(set(answers))
+    rows = [i for i, item in enumerate(items) if item.split == "train"][:most]
+    train = len(rows)
+    rows += [i for i, item in enumerate(items) if item.split in ("val", "test")]
+    dataset = StoredClips(store, [items[i] for i in rows], config, seed=0)
+    video = collate(dataset.__getitems__(list(range(len(rows)))))["video"]
+    targets = torch.tensor([names.index(answers[i]) for i in rows])
+    return Task(name, video, targets, len(names), train)
+
+
+@torch.inference_mode()
+def encode(encoder: VideoEncoder, task: Task, config: ClipConfig) -> torch.Tensor:
+    """Tokens of all clips, float16 [n, N, D]."""
+    parts = [encoder(normalise(v, config.mean, config.std)).half() for v in task.video.split(64)]
+    return torch.cat(parts)
+
+
+def accuracy(
+    tokens: torch.Tensor, time_slots: int, task: Task, labels: int, kinds: list[str], seeds: list[int]
+) -> dict[str, float]:
+    """Test accuracy with the first `labels` labels; a fifth of them chooses head and settings.
+
+    Returns:
+        accuracy (mean over the heads' seeds), spread (deviation over them), n of the test part.
+    """
+    settings = HeadSettings()
+    known = np.arange(min(labels, task.train))
+    val, train = known[: len(known) // 5], known[len(known) // 5 :]
+    test = torch.arange(task.train, len(tokens))
+    best: tuple[float, str, object] | None = None
+    for kind in kinds:
+        inputs = _inputs(kind, tokens, time_slots)
+        grid = make_grid(settings)
+        bank = fit_heads(
+            kind, inputs, task.targets, task.classes, settings, seeds[:1], [(train, s) for s in grid], 1
+        )
+        with torch.inference_mode():
+            on_val = bank_logits(bank, inputs)[0]
+        number, right, _ = choose(on_val, task.targets, task.targets, val, 1)
+        if best is None or right > best[0]:
+            best = right, kind, grid[number]
+    assert best is not None
+    inputs = _inputs(best[1], tokens, time_slots)
+    final = fit_heads(
+        best[1],
+        inputs,
+        task.targets,
+        task.classes,
+        settings,
+        seeds,
+        [(known, best[2])],
+        1,  # type: ignore[list-item]
+    )
+    logits = bank_logits(final, inputs[test])[:, 0]
+    each = (logits.argmax(-1) == task.targets[test]).double().mean(1)
+    spread = float(each.std()) if len(seeds) > 1 else 0.0
+    return {"accuracy": float(each.mean()), "spread": spread, "n": len(test), "head": best[1]}  # type: ignore[dict-item]
+
+
+def _inputs(kind: str, tokens: torch.Tensor, time_slots: int) -> torch.Tensor:
+    return pool_stats(tokens, time_slots).half() if kind == "linear" else tokens

@@ -1,0 +1,303 @@
+"""Recipes side by side: a list of configs, trained at equal compute with several seeds, probed as they learn.
+
+    python benchmarks/recipes/run.py benchmarks/recipes/plans/motion.yaml --work /tmp/recipes
+    python benchmarks/recipes/run.py PLAN --only latents --worlds constant --seeds 0      # repeats one row
+    python benchmarks/recipes/show.py PLAN                                                # table and curves
+
+A plan names worlds, tasks, a budget and runs (see plans/). Every finished run is one line of the results file; a
+line that is there already is not made again, so a stopped list goes on where it was. Training uses one thread. Only
+training counts into the seconds of a curve, in processor time, since other work on the machine would blur wall time;
+operations (FLOPs) are counted by PyTorch over one step, forward and backward, target encoder included.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import hashlib
+import json
+import math
+import os
+import platform
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from clips import FrameStore, StoredClips, read_labels
+from probe import Task, accuracy, encode, load_task
+from torch.utils.flop_counter import FlopCounterMode
+
+import jepa
+from jepa.config import compose_config, to_dataclass
+from jepa.data import collate
+from jepa.data.toyworld import ToyWorldConfig, write_world
+from jepa.data.transforms import normalise
+from jepa.masking import sample_masks
+from jepa.models import Preprocessing, VideoEncoder, save_encoder
+from jepa.models.blocks import init_block_weights
+from jepa.pretrain.diagnostics import rank_me, spread_across_clips, spread_across_time
+from jepa.pretrain.objectives import build_learner
+from jepa.pretrain.schedules import linear, warmup_cosine
+from jepa.pretrain.settings import PretrainConfig
+from jepa.pretrain.teacher import Teacher, build_teacher
+from jepa.pretrain.trainer import make_optimizer
+
+
+class Run:
+    """What a training is made of: the library's own learner, teacher and optimizer, and clips from memory."""
+
+    def __init__(self, config: PretrainConfig, source: StoredClips, init_std: float | None = None) -> None:
+        self.config, self.source = config, source
+        self.learner = build_learner(config)
+        if init_std is not None:  # how the published code starts models of any width
+            generator = torch.Generator().manual_seed(config.train.seed)
+            for part in (self.learner.encoder, self.learner.predictor):
+                init_block_weights(part, init_std, generator)
+        teacher = build_teacher(config, self.learner)
+        if teacher is None:
+            raise SystemExit("Runs are probed by their teacher's encoder; objective.teacher=none has none.")
+        self.teacher: Teacher = teacher
+        self.optimizer = make_optimizer(self.learner, config.optim)
+
+    def step(self, step: int) -> float:
+        """The step of `jepa pretrain`."""
+        config, optim, steps = self.config, self.config.optim, self.config.train.steps
+        size = config.train.batch_size
+        batch = collate(self.source.__getitems__(list(range(step * size, (step + 1) * size))))
+        video = normalise(batch["video"], config.data.mean, config.data.std)
+        grid, indices = self.learner.encoder.grid_of(video), batch["index"].tolist()
+        masks = [sample_masks(m, grid, config.train.seed, indices, n) for n, m in enumerate(config.masks)]
+        rate = warmup_cosine(step, steps, optim.warmup_steps, optim.lr, optim.final_lr)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        loss = self.learner(video, self.teacher.targets(video), masks, step / steps)["loss"]
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.learner.parameters(), optim.clip_grad)
+        self.optimizer.step()
+        self.teacher.follow(linear(step, steps, *optim.ema))
+        self.optimizer.zero_grad(set_to_none=True)
+        return loss.item()
+
+    @torch.inference_mode()
+    def inside(self) -> dict[str, float]:
+        """Rank and spread of the teacher's features on 64 clips."""
+        encoder, data = self.teacher.encoder, self.config.data
+        video = normalise(collate(self.source.__getitems__(list(range(64))))["video"], data.mean, data.std)
+        tokens = encoder(video)
+        return {
+            "rank": rank_me(tokens.flatten(0, 1)[:: max(1, tokens[..., 0].numel() // 1024)]),
+            "spread_clips": spread_across_clips(tokens),
+            "spread_time": spread_across_time(tokens, encoder.grid_of(video).t),
+        }
+
+
+def main() -> None:
+    """Goes through the plan; prints each row when it is done."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("plan", type=Path)
+    parser.add_argument("--only", nargs="*", help="names of runs")
+    parser.add_argument("--worlds", nargs="*", help="names of worlds")
+    parser.add_argument("--seeds", nargs="*", type=int, help="training seeds, instead of the plan's")
+    parser.add_argument("--work", type=Path, default=Path("recipes"), help="folder of worlds and encoders")
+    parser.add_argument("--results", type=Path, help="JSON lines; by default beside the plan")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    plan = yaml.safe_load(options.plan.read_text())
+    results = options.results or options.plan.with_suffix(".jsonl")
+    for seed in options.seeds or plan["seeds"]:
+        for world in plan["worlds"]:
+            for name in plan["runs"]:
+                if (options.only and name not in options.only) or (
+                    options.worlds and world not in options.worlds
+                ):
+                    continue
+                done = {row["id"] for row in read_rows(results)}
+                if identify(plan, world, name, seed) not in done:
+                    row = one_run(plan, world, name, seed, options.work)
+                    with open(results, "a", encoding="utf-8") as handle:
+                        handle.write(json.dumps(row) + "\n")
+                    print(summary(row), flush=True)
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """All finished runs."""
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def identify(plan: dict[str, Any], world: str, name: str, seed: int) -> str:
+    """What decides a row, in short."""
+    knobs = [
+        plan["budget"],
+        plan["common"],
+        plan["worlds"][world],
+        plan["runs"][name],
+        plan["tasks"],
+        name,
+        seed,
+    ]
+    return hashlib.sha256(json.dumps(knobs, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def one_run(plan: dict[str, Any], world: str, name: str, seed: int, work: Path) -> dict[str, Any]:
+    """Trains one encoder and returns its row."""
+    run = plan["runs"][name]
+    overrides = [
+        *plan["common"],
+        *run.get("set", []),
+        f"train.seed={seed}",
+        "train.device=cpu",
+        "data.root=x",
+        "out=x",
+    ]
+    config: PretrainConfig = to_dataclass("pretrain", compose_config("pretrain", PretrainConfig, overrides))
+    store = open_store(plan, world, work)
+    tasks = load_tasks(plan, world, config, store, work)
+    held_out = held_out_videos(plan, world, work)
+    items = [item for item in store.items() if item.path not in held_out]
+    source = StoredClips(store, items, config.data, seed)
+    flops = count_flops(config, source)
+    steps = 0 if run.get("untrained") else steps_of(plan["budget"], flops)
+    config.train.steps = max(1, steps)
+    training = Run(config, source, run.get("init_std"))
+    points = sorted({round(steps * share) for share in plan.get("points", (0, 0.1, 0.2, 0.35, 0.5, 0.75, 1))})
+    row: dict[str, Any] = {
+        "id": identify(plan, world, name, seed), "name": name, "world": world, "seed": seed,
+        "set": [*plan["common"], *run.get("set", [])], "steps": steps, "flops_per_step": flops,
+        "videos": len(items), "curve": [], **about_machine(),
+    }  # fmt: skip
+    spent, wall, losses = 0.0, 0.0, []
+    for step in range(steps + 1):
+        if step in points:
+            row["curve"].append(
+                {"step": step, "cpu_s": round(spent, 2), "wall_s": round(wall, 2), "flops": step * flops}
+                | ({"loss": sum(losses) / len(losses)} if losses else {})
+                | training.inside()
+                | look(training.teacher.encoder, config, tasks, plan, final=step == steps)
+            )
+            losses = []
+        if step < steps:
+            started, began = time.process_time(), time.perf_counter()
+            losses.append(training.step(step))
+            spent += time.process_time() - started
+            wall += time.perf_counter() - began
+            if not math.isfinite(losses[-1]):
+                row["failed"] = f"loss not finite at step {step}"
+                break
+    export(training, work / "encoders" / f"{world}-{name}-{seed}", steps)
+    return row
+
+
+def count_flops(config: PretrainConfig, source: StoredClips) -> int:
+    """Floating-point operations of one step, counted on a throw-away copy."""
+    with FlopCounterMode(display=False) as counter:
+        Run(config, source).step(0)
+    return counter.get_total_flops()
+
+
+def steps_of(budget: dict[str, float], flops: int) -> int:
+    """Steps that a budget buys: {steps: n} or {flops: x}."""
+    return int(budget["steps"]) if "steps" in budget else max(1, round(budget["flops"] / flops))
+
+
+def open_store(plan: dict[str, Any], world: str, work: Path) -> FrameStore:
+    """Renders the world if it is not there, and decodes it once."""
+    about = plan["worlds"][world]
+    roots = [Path(os.environ["JEPA_REAL"]) / folder for folder in about.get("folders", [])]
+    if not roots:
+        for part, knobs in about["toyworld"].items():
+            config = ToyWorldConfig(out=str(work / "worlds" / part), **knobs)
+            write_world(config)
+            roots.append(Path(config.out))
+    keep = about["keep"]
+    return FrameStore(work / "stores" / world, roots, keep["short_px"], keep["fps"])
+
+
+def load_tasks(
+    plan: dict[str, Any], world: str, config: PretrainConfig, store: FrameStore, work: Path
+) -> list[Task]:
+    """The labelled clips of the world's tasks."""
+    tasks = []
+    view = config.data.__class__(**{**vars(config.data), "mode": "eval", "clips_per_video": 1})
+    for name, about in plan["tasks"].items():
+        for part in plan["worlds"][world].get("toyworld", {}):
+            root = work / "worlds" / part
+            if about["family"] not in part:
+                continue
+            length = config.data.num_frames / config.data.fps
+            items, answers = read_labels(root, about["column"], about.get("ends_s"), length)
+            tasks.append(load_task(name, store, items, answers, view, plan["labels"][-1]))
+    return tasks
+
+
+def held_out_videos(plan: dict[str, Any], world: str, work: Path) -> set[str]:
+    """Videos of the val and test parts of a toy world: no training sees them."""
+    found = set()
+    for part in plan["worlds"][world].get("toyworld", {}):
+        root = work / "worlds" / part
+        with open(root / "labels.csv", newline="", encoding="utf-8") as handle:
+            found |= {str(root / row["path"]) for row in csv.DictReader(handle) if row["split"] != "train"}
+    return found
+
+
+def look(
+    encoder: VideoEncoder, config: PretrainConfig, tasks: list[Task], plan: dict[str, Any], final: bool
+) -> dict[str, Any]:
+    """Probe accuracies of the target encoder: quick on the way, both heads and three seeds at the end."""
+    out: dict[str, Any] = {}
+    for task in tasks:
+        tokens = encode(encoder, task, config.data)
+        slots = config.data.num_frames // config.model.tubelet_frames
+        kinds, seeds = (["attentive", "linear"], [0, 1, 2]) if final else (["attentive"], [0])
+        counts = plan["labels"] if final else plan["labels"][-1:]
+        out[task.name] = {str(n): accuracy(tokens, slots, task, n, kinds, seeds) for n in counts}
+    return {"tasks": out}
+
+
+def export(run: Run, out: Path, steps: int) -> None:
+    """Writes the target encoder, so that `jepa probe encoder=...` can read it."""
+    config, data = run.config, run.config.data
+    about = {
+        "model": config.model.name, "weights": "target", "objective": config.objective.predict, "steps": steps,
+        "batch_size": config.train.batch_size, "seed": config.train.seed, "tool": f"jepa {jepa.__version__}",
+    }  # fmt: skip
+    facts = Preprocessing(data.num_frames, data.fps, data.crop_px, data.crop_px, data.mean, data.std)
+    predictor = run.learner.predictor if config.objective.predict == "latents" else None
+    save_encoder(out, run.teacher.encoder, facts, about, predictor)
+
+
+def about_machine() -> dict[str, str]:
+    """Hardware, versions and commit of a row."""
+    here = Path(__file__).parent
+    commit = subprocess.run(
+        ["git", "-C", str(here), "rev-parse", "--short", "HEAD"], capture_output=True, text=True
+    )
+    cpu = next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
+                if line.startswith("model name")), platform.machine())  # fmt: skip
+    return {
+        "cpu": cpu,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "commit": commit.stdout.strip(),
+    }
+
+
+def summary(row: dict[str, Any]) -> str:
+    """One line for the terminal."""
+    last = row["curve"][-1]
+    scores = "  ".join(
+        f"{task}@{n} {s['accuracy']:.3f}" for task, by in last["tasks"].items() for n, s in by.items()
+    )
+    way = " ".join(f"{s['400']['accuracy']:.2f}" for p in row["curve"] for s in list(p["tasks"].values())[:1])
+    return (
+        f"{row['world']:10s} {row['name']:24s} seed {row['seed']} {row['steps']} steps {last['cpu_s']:.0f} s  "
+        f"{scores}  [{way}]  loss {last.get('loss', float('nan')):.3f} rank {last['rank']:.0f}"
+    )
+
+
+if __name__ == "__main__":
+    main()

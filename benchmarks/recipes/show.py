@@ -1,0 +1,131 @@
+"""The table and the curves of a plan's results.
+
+    python benchmarks/recipes/show.py benchmarks/recipes/plans/motion.yaml --title "Motion"
+
+Prints a table in Markdown, one line per recipe, mean and standard deviation over training seeds, and draws accuracy
+over seconds, operations and steps beside the plan.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+import yaml
+from run import read_rows
+
+COLOURS = ("#2a78d6", "#1baf7a", "#eb6834", "#4a3aa7", "#e87ba4", "#008300", "#eda100", "#e34948")
+GREY = "#898781"
+AXES = (
+    ("cpu_s", 1, "processor seconds, one thread"),
+    ("flops", 1e-12, "operations, 10^12"),
+    ("step", 1, "steps"),
+)
+
+
+def main() -> None:
+    """Prints the table and writes the picture."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("plan", type=Path)
+    parser.add_argument("--results", type=Path, help="JSON lines; by default beside the plan")
+    parser.add_argument("--task", help="whose curves are drawn; by default the first")
+    parser.add_argument("--runs", nargs="*", help="names of runs to draw; by default all")
+    parser.add_argument("--picture", type=Path, help="by default the plan's name with .png")
+    options = parser.parse_args()
+    plan = yaml.safe_load(options.plan.read_text())
+    rows = read_rows(options.results or options.plan.with_suffix(".jsonl"))
+    print(table(plan, rows))
+    draw(
+        plan,
+        rows,
+        options.task or next(iter(plan["tasks"])),
+        options.runs,
+        options.picture or options.plan.with_suffix(".png"),
+    )
+
+
+def grouped(plan: dict[str, Any], rows: list[dict[str, Any]]) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    """Rows of each (world, run), in the order of the plan; the last of several with one seed."""
+    groups: dict[tuple[str, str], dict[int, dict[str, Any]]] = defaultdict(dict)
+    for row in rows:
+        groups[row["world"], row["name"]][row["seed"]] = row
+    keys = [(world, name) for world in plan["worlds"] for name in plan["runs"]]
+    return {key: list(groups[key].values()) for key in keys if key in groups}
+
+
+def table(plan: dict[str, Any], rows: list[dict[str, Any]]) -> str:
+    """Markdown: one line per world and run."""
+    columns = [(task, str(n)) for task in plan["tasks"] for n in plan["labels"]]
+    head = ["world", "run", "seeds", "steps", "seconds", *(f"{task}, {n} labels" for task, n in columns)]
+    lines = ["| " + " | ".join(head) + " |", "|" + " --- |" * len(head)]
+    for (world, name), group in grouped(plan, rows).items():
+        last = [row["curve"][-1] for row in group]
+        cells = [
+            world,
+            name,
+            str(len(group)),
+            str(group[0]["steps"]),
+            f"{np.mean([p['cpu_s'] for p in last]):.0f}",
+        ]
+        for task, n in columns:
+            values = [p["tasks"][task][n]["accuracy"] for p in last if n in p["tasks"].get(task, {})]
+            cells.append(with_spread(values))
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def with_spread(values: list[float]) -> str:
+    """Mean and, from two values on, the standard deviation."""
+    if not values:
+        return "-"
+    spread = f" ({statistics.stdev(values):.3f})" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.3f}{spread}"
+
+
+def draw(
+    plan: dict[str, Any], rows: list[dict[str, Any]], task: str, runs: list[str] | None, out: Path
+) -> None:
+    """One line of panels per world, one colour per run; thin lines are seeds, the thick one their mean."""
+    groups = grouped(plan, rows)
+    worlds = [world for world in plan["worlds"] if any(key[0] == world for key in groups)]
+    figure, panels = plt.subplots(
+        len(worlds), 3, figsize=(12, 3.4 * len(worlds)), sharey="row", squeeze=False
+    )
+    names = [n for n in plan["runs"] if n != "untrained" and (not runs or n in runs)]
+    labels = str(plan["labels"][-1])
+    for line, world in zip(panels, worlds, strict=True):
+        for panel, (axis, unit, words) in zip(line, AXES, strict=True):
+            for name in names:
+                colour = COLOURS[names.index(name) % len(COLOURS)]
+                xs, ys = [], []
+                for row in groups.get((world, name), []):
+                    x = [p[axis] * unit for p in row["curve"]]
+                    y = [p["tasks"][task][labels]["accuracy"] for p in row["curve"]]
+                    panel.plot(x, y, color=colour, linewidth=0.8, alpha=0.4)
+                    xs.append(x)
+                    ys.append(y)
+                if xs:
+                    panel.plot(np.mean(xs, 0), np.mean(ys, 0), color=colour, linewidth=2, label=name)
+            panel.set_xlabel(words)
+            panel.grid(color="#e1e0d9", linewidth=0.6)
+            panel.spines[["top", "right"]].set_visible(False)
+        line[0].set_ylabel(f"{task}, {labels} labels: accuracy")
+        line[0].set_title(world, loc="left")
+    panels[0][2].legend(frameon=False, fontsize=9, loc="lower right")
+    figure.tight_layout()
+    figure.savefig(out, dpi=80)
+    plt.close(figure)
+
+
+if __name__ == "__main__":
+    main()
