@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
@@ -57,10 +57,12 @@ class World:
         """The rendered frames of video `index`, uint8 [H, W, 3], before compression."""
         return self.render(index, self.takes(index))
 
-    def render(self, index: int, takes: list[Take]) -> Iterator[np.ndarray]:
-        """The same from takes at hand."""
+    def render(
+        self, index: int, takes: list[Take], numbers: Iterable[int] | None = None
+    ) -> Iterator[np.ndarray]:
+        """The same from takes at hand; `numbers` picks frames, and no other is painted."""
         painters = [_Painter(self.config, take) for take in takes]
-        for number in range(self.config.frames):
+        for number in range(self.config.frames) if numbers is None else numbers:
             image = _mix(painters, number)
             noise = flicker(self.config, index, number)
             image = unit(image.copy() if noise is None else image + noise)
