@@ -43,6 +43,9 @@ COMMANDS = {
         "jepa.pretrain.trainer", "PretrainConfig", "run", "train an encoder; the same command continues it"
     ),
     "export": Command("jepa.pretrain.export", "ExportConfig", "run", "an encoder that others can load"),
+    "report": Command(
+        "jepa.pretrain.report", "ReportConfig", "run", "one page about a run, or several: is it learning?"
+    ),
     "probe": Command("jepa.probes", "ProbeConfig", "run", "train and test a probe on a frozen encoder"),
     "signals": Command(
         "jepa.signals", "SignalsConfig", "run", "a video in; a document, exports and a report out"

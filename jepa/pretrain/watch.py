@@ -140,7 +140,7 @@ class Watch:
         }
 
     def warnings(self, step: int, row: dict[str, float]) -> list[str]:
-        """Sentences about what is newly wrong; each again only after it had been well in between.
+        """Sentences about what is newly wrong; a fall again only after a recovery, starved time slots once.
 
         Args:
             step: finished steps.
@@ -152,7 +152,9 @@ class Watch:
             "cover": self._starved_slots(row),
         }
         new = [sentence for name, sentence in found.items() if sentence and name not in self._said]
-        self._said = [name for name, sentence in found.items() if sentence]
+        self._said = [
+            name for name, sentence in found.items() if sentence or (name == "cover" and name in self._said)
+        ]
         return new
 
     def _fell(self, name: str, least: float, step: int, row: dict[str, float]) -> str | None:
