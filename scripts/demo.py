@@ -1,74 +1,104 @@
-"""The whole road in one go, on a world made on the spot: `make demo`.
+"""The whole road in one go, on worlds made on the spot: `make demo`.
 
-Runs the same `jepa` commands that anyone would type, prints each of them, and ends with a table, pictures and the
-line that does the same on one's own videos. Everything goes to `demo/`; a second start does only what is missing.
+Runs the same `jepa` commands that anyone would type, prints each of them, and ends with the report of a film that no
+training saw. Everything goes to `demo/`; a second start does only what is missing.
 """
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import shlex
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from rich.console import Console
 from rich.table import Table
 
 import jepa
+from jepa.files import write_text
 from jepa.masking import MaskConfig, sample_masks
 from jepa.viz import draw_features, draw_losses, draw_masks
 
 OUT = Path("demo")
-WORLD = (
-    "videos=1600",
-    "seed=0",
-    "flicker=0.6",
-    "distractors=0",
-    "width_px=96",
-    "height_px=96",
-    "fps=12",
-    "workers=2",
-)
+MOTION, FILMS, UNSEEN = OUT / "world", OUT / "toyworld-films", OUT / "unseen"
+PICTURE = ("width_px=96", "height_px=96", "fps=12")
+POLICY = "configs/policy/toy-brand.yaml"
+# Small heads on few tokens: enough for a toy, and quick.
+HEADS = ("features.max_tokens=64", "features.workers=1", "heads.kinds=[linear]")
 console = Console(highlight=False)
 
 
 def main() -> None:
-    """Makes the world, trains on it without labels, probes what was learnt, and draws it."""
+    """Makes the worlds, trains on them without labels, probes what was learnt, and judges a film with it."""
     start = time.monotonic()
-    say(
-        "1. A world of moving shapes over flickering blotches, as real MP4 files. The label is the direction."
-    )
-    jepa_command("toyworld", f"out={OUT / 'world'}", *WORLD)
+    say("1. Two worlds of moving shapes, as real MP4 files: clips over flickering blotches, whose label is a "
+        "direction, and films with cuts, in which figures fall or push each other and things catch fire.")  # fmt: skip
+    jepa_command("toyworld", f"out={MOTION}", "videos=1200", "seed=0", "flicker=0.6", "distractors=0", "workers=2",
+                 *PICTURE)  # fmt: skip
+    jepa_command("toyworld", f"out={FILMS}", "family=film", "videos=500", "seed=1", "duration_s=12", "workers=2",
+                 *PICTURE)  # fmt: skip
+    jepa_command("toyworld", f"out={UNSEEN}", "family=film", "videos=1", "seed=2", "duration_s=45", *PICTURE)
 
-    say("2. Training without labels: from the moments it sees, guess the hidden ones. Once their latents, once, "
-        "for comparison, their pixels.")  # fmt: skip
-    pretrain = [
-        jepa_command("pretrain", "recipe=demo", f"objective.predict={what}", f"data.root={OUT / 'world'}",
-                     f"out={OUT / what}", wait=False)
-        for what in ("latents", "pixels")
-    ]  # fmt: skip
-    follow(pretrain)
+    say("2. Training without labels, on the training parts of both: from the moments it sees, guess the hidden ones. "
+        "Once their latents, once, for comparison, their pixels.")  # fmt: skip
+    console.print(f"   {list_training_parts(OUT / 'train.csv', (MOTION, FILMS))}")
+    together(
+        {
+            what: ("pretrain", "recipe=demo", f"objective.predict={what}", f"data.root={OUT / 'train.csv'}",
+                   f"out={OUT / what}")
+            for what in ("latents", "pixels")
+        },
+        losses,
+    )  # fmt: skip
 
     say("3. Freezing both encoders and asking each: which way does the shape move?")
-    for what, baselines in (("latents", "[one_frame,motion,untrained]"), ("pixels", "[]")):
+    for what in ("latents", "pixels"):
         jepa_command("export", f"run={OUT / what}", f"out={OUT / 'encoders' / what}")
-        jepa_command("probe", "task=classify", f"encoder={OUT / 'encoders' / what}", f"data.root={OUT / 'world'}",
-                     f"baselines={baselines}", f"out={OUT / 'probes' / what}")  # fmt: skip
-
-    say("4. What came of it")
+    together(
+        {
+            f"direction-{what}": ("probe", "task=classify", f"encoder={OUT / 'encoders' / what}", f"data.root={MOTION}",
+                                  f"baselines={baselines}", "features.workers=1", f"out={OUT / 'direction' / what}")
+            for what, baselines in (("latents", "[one_frame,motion,untrained]"), ("pixels", "[]"))
+        }
+    )  # fmt: skip
     show_table()
     for picture in draw_pictures():
         console.print(f"   picture: {picture}")
-    minutes = (time.monotonic() - start) / 60
-    say(f"Done in {minutes:.1f} minutes. The same on your own videos:")
-    console.print("   .venv/bin/jepa pretrain data.root=FOLDER out=runs/mine")
-    console.print(
-        "   .venv/bin/jepa pretrain --help   lists every key with its meaning; README.md goes on from here"
+
+    say(
+        "4. The same frozen encoder on films: what goes on, what is about to start, and how one would say it."
     )
+    together(
+        {
+            task: ("probe", f"task={task}", f"encoder={OUT / 'encoders' / 'latents'}", f"data.root={FILMS}",
+                   "baselines=[untrained]", *HEADS, *more, f"out={OUT / 'probes' / task}")
+            for task, more in (("anticipate", ("anticipate.predictor=false",)), ("describe", ()))
+        }
+    )  # fmt: skip
+    show_foresight()
+
+    say(
+        "5. A film that no training saw: risks seen and foreseen, breaks judged on both sides, and a check of it all."
+    )
+    film = UNSEEN / "videos" / "000000.mp4"
+    signals = ("probes=demo/probes", f"encoder={OUT / 'encoders' / 'latents'}", f"policy={POLICY}")
+    jepa_command("signals", f"video={film}", *signals, f"out={OUT / 'signals'}")
+    jepa_command("verify", f"path={OUT / 'signals'}")
+    minutes = (time.monotonic() - start) / 60
+    say(f"Done in {minutes:.1f} minutes. The same on your own video, as far as probes that learnt from drawings can "
+        "tell, and on your own data:")  # fmt: skip
+    console.print(f"   .venv/bin/jepa signals video=FILE {' '.join(signals)} out=signals", soft_wrap=True)
+    console.print("   .venv/bin/jepa pretrain data.root=FOLDER out=runs/mine")
+    console.print("   .venv/bin/jepa pretrain --help   lists every key; README.md goes on from here")
+    say("The film's report, with the truth drawn beside the forecasts; open it in a browser:")
+    console.print(str(next((OUT / "signals").glob("*/report.html")).absolute()), soft_wrap=True)
 
 
 def say(sentence: str) -> None:
@@ -76,37 +106,51 @@ def say(sentence: str) -> None:
     console.print(f"\n[bold]{sentence}[/bold]")
 
 
-def jepa_command(*words: str, wait: bool = True) -> subprocess.Popen[bytes]:
-    """Prints and starts `jepa ...`; ends the demo with the command's own exit code when it fails."""
+def announce(words: Sequence[str]) -> list[str]:
+    """Prints a command as one would type it, and returns it as this process runs it."""
     console.print(f"   $ jepa {shlex.join(words)}", style="dim", soft_wrap=True)
-    # Two trainings side by side: with one thread each they do not get in each other's way on two cores.
-    environment = os.environ | ({} if wait else {"OMP_NUM_THREADS": "1"})
-    streams = None if wait else subprocess.DEVNULL
-    process = subprocess.Popen(
-        [sys.executable, "-m", "jepa.cli", *words], env=environment, stdout=streams, stderr=streams
-    )
-    if wait and process.wait():
-        sys.exit(process.returncode)
-    return process
+    return [sys.executable, "-m", "jepa.cli", *words]
 
 
-def follow(processes: list[subprocess.Popen[bytes]]) -> None:
-    """Shows how far trainings in the background are, by the rows that they write."""
-    last = ""
-    while any(process.poll() is None for process in processes):
-        time.sleep(5)
-        parts = []
-        for what in ("latents", "pixels"):
-            rows = metrics(what)
-            if rows:
-                parts.append(f"{what}: step {rows[-1]['step']}, loss {rows[-1]['loss']:.3f}")
-        if (line := "   " + "   ".join(parts)) != last and parts:
-            console.print(line)
+def jepa_command(*words: str) -> None:
+    """Prints and runs `jepa ...`; ends the demo with the command's own exit code when it fails."""
+    code = subprocess.run(announce(words), check=False).returncode
+    if code:
+        sys.exit(code)
+
+
+def together(commands: dict[str, tuple[str, ...]], progress: Callable[[], str] = str) -> None:
+    """Runs two commands side by side with one thread each: on two cores they do not get in each other's way.
+
+    What they print goes to `demo/logs/NAME.log`. When one fails its last lines are shown and the demo ends.
+    """
+    logs = {name: OUT / "logs" / f"{name}.log" for name in commands}
+    (OUT / "logs").mkdir(parents=True, exist_ok=True)
+    running, last = {}, ""
+    for name, words in commands.items():
+        with logs[name].open("wb") as log:
+            one_thread = os.environ | {"OMP_NUM_THREADS": "1"}
+            running[name] = subprocess.Popen(announce(words), env=one_thread, stdout=log, stderr=log)
+    while any(process.poll() is None for process in running.values()):
+        time.sleep(1)
+        if (line := progress()) != last:
+            console.print(f"   {line}")
             last = line
-    for process, what in zip(processes, ("latents", "pixels"), strict=True):
+    for name, process in running.items():
         if process.returncode:
-            console.print(f"   training on {what} failed; run its command by hand to see why")
+            console.print("\n".join(logs[name].read_text(errors="replace").splitlines()[-15:]), markup=False)
+            console.print(f"   {name} failed; all that it said is in {logs[name]}")
             sys.exit(process.returncode)
+
+
+def list_training_parts(path: Path, worlds: Sequence[Path]) -> str:
+    """Writes a list of the worlds' training videos, so that no encoder sees what it is tested on."""
+    rows = []
+    for world in worlds:
+        with (world / "labels.csv").open(newline="") as table:
+            rows += [world / row["path"] for row in csv.DictReader(table) if row["split"] == "train"]
+    write_text(path, "\n".join(["path", *(str(row.relative_to(path.parent)) for row in rows)]) + "\n")
+    return f"{path}: {len(rows)} videos, the training parts of both worlds"
 
 
 def metrics(what: str) -> list[dict[str, float]]:
@@ -115,11 +159,21 @@ def metrics(what: str) -> list[dict[str, float]]:
     return [json.loads(row) for row in path.read_text().splitlines()] if path.exists() else []
 
 
+def losses() -> str:
+    """How far both trainings are."""
+    last = {what: rows[-1] for what in ("latents", "pixels") if (rows := metrics(what))}
+    return "   ".join(f"{what}: step {row['step']}, loss {row['loss']:.3f}" for what, row in last.items())
+
+
+def results(folder: Path) -> dict[str, Any]:
+    """What a probe's test brought."""
+    found: dict[str, Any] = json.loads((folder / "results.json").read_text())
+    return found
+
+
 def show_table() -> None:
     """Every baseline and both encoders, each with its best head by validation, the interval of the test part beside."""
-    ours, other = (
-        json.loads((OUT / "probes" / what / "results.json").read_text()) for what in ("latents", "pixels")
-    )
+    ours, other = results(OUT / "direction" / "latents"), results(OUT / "direction" / "pixels")
     names = {
         "majority": "chance",
         "one frame": "one frame",
@@ -145,9 +199,35 @@ def show_table() -> None:
     )
 
 
-def best(rows: list[dict], features: str) -> dict:
+def best(rows: list[dict[str, Any]], features: str) -> dict[str, Any]:
     """The row of some features whose head did best on the validation part."""
     return max((row for row in rows if row["features"] == features), key=lambda row: row["val_accuracy"])
+
+
+def show_foresight() -> None:
+    """On films of the test part: AP of each hazard within 3 s, what goes on now, and tags and search."""
+    told, said = results(OUT / "probes" / "anticipate"), results(OUT / "probes" / "describe")
+    table = Table()
+    for heading in ("AP: it starts within 3 s", *told["hazards"], "all, 0.5 to 5 s", "gain over base rate"):
+        table.add_column(heading, justify="left" if heading.startswith("AP") else "right")
+    for row in told["hazard"]["rows"]:
+        cells = [
+            f"{f['ap']:.2f}" if f["ap"] is not None else "-" for f in row["figures"] if f["horizon_s"] == 3.0
+        ]
+        low, high = row["gain_interval"]
+        table.add_row(row["features"], *cells, f"{row['mean']['ap']:.3f}", f"{low:+.4f} to {high:+.4f}")
+    console.print(table)
+    console.print(
+        "   The last column is the fall of the Brier score, 95 % interval; above zero is better than the base rate."
+    )
+    now = ", ".join(f"{row['features']} {row['accuracy']:.2f}" for row in told["now"]["rows"])
+    console.print(
+        f"   What goes on at a window's end, {len(told['now']['classes'])} actions, accuracy: {now}."
+    )
+    tags = ", ".join(f"{row['features']} {row['map']:.2f}" for row in said["rows"])
+    found = ", ".join(f"{row['features']} {row['search']['recall_5']:.2f}" for row in said["rows"])
+    console.print(f"   Tags, mean AP: {tags}.")
+    console.print(f"   Search by a caption, the right shot among the first five: {found}.")
 
 
 def draw_pictures() -> list[Path]:
@@ -156,7 +236,7 @@ def draw_pictures() -> list[Path]:
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(0)
         untrained = jepa.models.VideoEncoder(trained.config)
-        with jepa.open_video(OUT / "world" / "videos" / "000007.mp4") as video:
+        with jepa.open_video(MOTION / "videos" / "000007.mp4") as video:
             frames = video.frames_at(
                 [i / trained.preprocessing.fps for i in range(trained.preprocessing.num_frames)]
             ).data
