@@ -13,13 +13,23 @@ from torch import Tensor
 
 from jepa.errors import UserError
 from jepa.files import write_json
-from jepa.probes.evaluate import FeatureSet, choose, evaluate_head, fit_heads, make_grid, windows_of
+from jepa.probes.evaluate import (
+    FeatureSet,
+    choose,
+    evaluate_head,
+    fit_heads,
+    make_grid,
+    race_published,
+    windows_of,
+)
 from jepa.probes.extractors import EncoderTokens, coarsen, coarsen_future
 from jepa.probes.heads import AttentiveBank, Bank, LinearBank, bank_logits, pool_stats, take_head
 from jepa.probes.metrics import calibration_error
+from jepa.probes.protocols import run_protocols
+from jepa.probes.published import PublishedBank
 from jepa.probes.results import compare, majority, print_results, result_row, table_console
 from jepa.probes.samples import Sample, class_names, fingerprint, read_samples
-from jepa.probes.settings import ProbeConfig
+from jepa.probes.settings import PUBLISHED, ProbeConfig
 from jepa.probes.sources import ENCODER, encode_samples, load_frozen_encoder, make_extractors
 from jepa.probes.splits import Fold, check_no_leak, holdout, make_folds, missing_classes, select_test_part
 from jepa.probes.store import Window, data_card, save_probe, today
@@ -99,8 +109,10 @@ def head_inputs(card: dict[str, Any], tokens: Tensor, head: str, future: Tensor 
     return pool_stats(coarse, slots) if head == "linear" else coarse
 
 
-def bank_from_state(weights: dict[str, Tensor]) -> Bank:
+def bank_from_state(weights: dict[str, Tensor]) -> Bank | PublishedBank:
     """Rebuilds the single head that `save_probe` stored."""
+    if "num_heads" in weights:
+        return PublishedBank.from_state(weights).eval().requires_grad_(False)
     if "query" in weights:
         queries, channels = weights["query"].shape[2:]
         bank: Bank = AttentiveBank(1, 1, channels, weights["output.bias"].shape[-1], queries)
@@ -145,6 +157,7 @@ def run(config: ProbeConfig) -> dict[str, Any]:
             evaluate_head(kind, features, targets, len(classes), folds, config.heads, config.seeds)
             for kind in kinds
         ]
+    protocols = run_protocols(config, samples, extractors, sets, runs, targets, len(classes), folds)
     rows = [result_row(run, targets, groups, folds) for run in runs]
     results = {
         "schema": "jepa.probe.results/1",
@@ -161,6 +174,7 @@ def run(config: ProbeConfig) -> dict[str, Any]:
         ],
         "rows": rows,
         "comparison": compare(runs, rows, targets, groups, folds),
+        "protocols": protocols,
         "decoded_videos": report.decoded,
         "seconds": {"features": encoded - started, "heads": time.perf_counter() - encoded},
     }  # fmt: skip
@@ -195,7 +209,7 @@ def _save_best(
     trained = [
         row
         for row in results["rows"]
-        if row["features"] == ENCODER and row["head"] in ("linear", "attentive")
+        if row["features"] == ENCODER and row["head"] in ("linear", "attentive", PUBLISHED)
     ]
     if not trained:
         return
@@ -208,14 +222,18 @@ def _save_best(
         train, val = holdout(labels, groups, config.data.val_share, config.split_seed)
     inputs = features.vectors().half() if kind == "linear" else features.tokens()
     wanted = targets.repeat_interleave(clips)
-    grid = make_grid(config.heads)
-    bank = fit_heads(
-        kind, inputs, wanted, len(classes), config.heads, config.seeds[:1], [(train, s) for s in grid], clips
-    )
-    logits = bank_logits(bank, inputs)[0]
-    best, accuracy, temperature = choose(logits, targets, wanted, val, clips)
     windows = windows_of(val, clips)
-    held = logits[best, windows]
+    single: Bank | PublishedBank
+    if kind == PUBLISHED:
+        single, held, _, accuracy, temperature = race_published(
+            inputs, targets, len(classes), train, val, config.heads, config.seeds[:1], clips
+        )
+    else:
+        jobs = [(train, setting) for setting in make_grid(config.heads)]
+        bank = fit_heads(kind, inputs, wanted, len(classes), config.heads, config.seeds[:1], jobs, clips)
+        logits = bank_logits(bank, inputs)[0]
+        best, accuracy, temperature = choose(logits, targets, wanted, val, clips)
+        single, held = take_head(bank, 0, best), logits[best, windows]
     right = (held.argmax(-1) == wanted[windows]).numpy()
 
     def ece(t: float) -> float:
@@ -258,5 +276,5 @@ def _save_best(
             },
         },
     }
-    single = take_head(bank, 0, best)
-    save_probe(Path(config.out) / "probe", card, dict(single.state_dict()))
+    weights = {name: value.cpu() for name, value in single.state_dict().items()}
+    save_probe(Path(config.out) / "probe", card, weights)

@@ -28,8 +28,10 @@ from jepa.probes.heads import (
     pool_stats,
     train_bank,
 )
-from jepa.probes.settings import HeadSettings
+from jepa.probes.published import PublishedBank
+from jepa.probes.settings import PUBLISHED, HeadSettings
 from jepa.probes.splits import Fold
+from jepa.probes.sweep import PUBLISHED_GRID, Training, race
 
 
 @dataclass
@@ -102,7 +104,7 @@ def evaluate_head(
     """Runs one kind of head through all folds.
 
     Args:
-        kind: linear, attentive, ridge or knn.
+        kind: linear, attentive, ridge, knn or published.
         data: features of n samples.
         targets: class numbers [n].
         classes: number of classes.
@@ -113,6 +115,8 @@ def evaluate_head(
     start = time.perf_counter()
     if kind in ("ridge", "knn"):
         probability, accuracy, chosen = _closed(kind, data, targets, classes, folds)
+    elif kind == PUBLISHED:
+        probability, accuracy, chosen = _published(data, targets, classes, folds, settings, list(seeds))
     else:
         probability, accuracy, chosen = _trained(kind, data, targets, classes, folds, settings, list(seeds))
     return HeadRun(data.name, kind, probability, accuracy, chosen, time.perf_counter() - start)
@@ -198,6 +202,84 @@ def _trained(
     return probability, float(np.mean(accuracies)), chosen
 
 
+def _published(
+    data: FeatureSet,
+    targets: Tensor,
+    classes: int,
+    folds: Sequence[Fold],
+    settings: HeadSettings,
+    seeds: list[int],
+) -> tuple[np.ndarray, float, list[dict[str, float]]]:
+    inputs, wanted = data.tokens(), targets.repeat_interleave(data.clips)
+    probability = np.full((len(seeds), len(targets), classes), np.nan)
+    accuracies, chosen = [], []
+    for fold in folds:
+        _, _, setting, accuracy, temperature = race_published(
+            inputs, targets, classes, fold.train, fold.val, settings, seeds[:1], data.clips
+        )
+        accuracies.append(accuracy)
+        chosen.append({"lr": setting.lr, "weight_decay": setting.weight_decay})
+        known = windows_of(np.concatenate([fold.train, fold.val]), data.clips)
+        final = Training.fresh(
+            inputs, wanted, classes, known, [setting], seeds, settings.steps, settings.batch_size
+        )
+        final.advance(settings.steps)
+        logits = bank_logits(final.bank, inputs[windows_of(fold.test, data.clips)], settings.batch_size)[:, 0]
+        p = (logits / temperature).softmax(-1).unflatten(1, (len(fold.test), data.clips)).mean(2)
+        probability[:, fold.test] = p.numpy()
+    return probability, float(np.mean(accuracies)), chosen
+
+
+def race_published(
+    inputs: Tensor,
+    targets: Tensor,
+    classes: int,
+    train: np.ndarray,
+    val: np.ndarray,
+    settings: HeadSettings,
+    seeds: list[int],
+    clips: int,
+) -> tuple[PublishedBank, Tensor, Setting, float, float]:
+    """The published sweep: twenty heads on the training part, the best on the validation part.
+
+    Args:
+        inputs: tokens of all windows [n * clips, N, D].
+        targets: class numbers of the samples [n].
+        classes: number of classes.
+        train: indices of the training samples.
+        val: indices of the validation samples.
+        settings: steps and batch size.
+        seeds: one.
+        clips: windows of a sample.
+
+    Returns:
+        A bank with the best head alone, its logits for the validation windows, its setting, its accuracy, and
+        the temperature that calibrates it.
+    """
+    asked, wanted = windows_of(val, clips), targets.repeat_interleave(clips)
+
+    def ask(bank: PublishedBank) -> Tensor:
+        return bank_logits(bank, inputs[asked], settings.batch_size)[0]
+
+    def judge(bank: PublishedBank) -> Tensor:
+        right, loss = _goodness(ask(bank), targets[val], clips)
+        return right - 1e-6 * loss
+
+    training = Training.fresh(
+        inputs, wanted, classes, windows_of(train, clips), PUBLISHED_GRID, seeds, settings.steps, settings.batch_size
+    )  # fmt: skip
+    alive = race(training, judge)
+    logits = ask(training.bank)
+    best, accuracy, temperature = choose(logits, targets[val], wanted[asked], np.arange(len(val)), clips)
+    return (
+        training.bank.keep(torch.tensor([[best]])),
+        logits[best],
+        PUBLISHED_GRID[int(alive[best])],
+        accuracy,
+        temperature,
+    )
+
+
 def make_grid(settings: HeadSettings) -> list[Setting]:
     """All pairs of learning rate and weight decay."""
     return [Setting(lr, decay) for lr in settings.lrs for decay in settings.weight_decays]
@@ -258,14 +340,15 @@ def choose(
     """
     windows = windows_of(val, clips)
     here, wanted = logits[:, windows], window_targets[windows]
-    averaged = here.softmax(-1).unflatten(1, (len(val), clips)).mean(2)
-    right = (averaged.argmax(-1) == targets[val]).double().mean(1)
-    loss = (
-        -averaged.gather(-1, targets[val].expand(len(right), -1).unsqueeze(-1))
-        .clamp_min(1e-9)
-        .log()
-        .mean((1, 2))
-    )
+    right, loss = _goodness(here, targets[val], clips)
     order: list[Any] = sorted(range(len(right)), key=lambda i: (-float(right[i]), float(loss[i])))
     best = int(order[0])
     return best, float(right[best]), fit_temperature(here[best], wanted)
+
+
+def _goodness(logits: Tensor, targets: Tensor, clips: int) -> tuple[Tensor, Tensor]:
+    """Accuracy and log loss [G] of logits [G, n * clips, C], averaged over the windows of a sample."""
+    averaged = logits.softmax(-1).unflatten(1, (len(targets), clips)).mean(2)
+    right = (averaged.argmax(-1) == targets).double().mean(1)
+    said = averaged.gather(-1, targets.expand(len(right), -1).unsqueeze(-1))
+    return right, -said.clamp_min(1e-9).log().mean((1, 2))

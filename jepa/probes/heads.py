@@ -182,7 +182,7 @@ def train_bank(
         raise UserError("No sample is left to train on.")
     batch_size = min(batch_size, len(used))
     optimizer = _BankAdamW(bank, settings)
-    orders = [_Order(used, seed, batch_size) for seed in seeds]
+    orders = [Order(used, seed, batch_size) for seed in seeds]
     for step in range(steps):
         chosen = torch.from_numpy(np.stack([order.batch(step) for order in orders]))
         weight = member[:, chosen].transpose(0, 1).float()  # [S, G, B]
@@ -202,10 +202,13 @@ def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def bank_logits(bank: Bank, inputs: Tensor, batch_size: int = 256) -> Tensor:
-    """Logits [S, G, n, C] of all samples, in batches."""
-    seeds = next(bank.parameters()).shape[0]
-    parts = [bank(part.unsqueeze(0).expand(seeds, *part.shape)) for part in inputs.split(batch_size)]
+def bank_logits(bank: nn.Module, inputs: Tensor, batch_size: int = 256) -> Tensor:
+    """Logits [S, G, n, C] of all samples on the CPU, in batches on the bank's device."""
+    weight = next(bank.parameters())
+    parts = [
+        bank(part.to(weight.device).unsqueeze(0).expand(weight.shape[0], *part.shape)).cpu()
+        for part in inputs.split(batch_size)
+    ]
     return torch.cat(parts, dim=2)
 
 
@@ -224,7 +227,7 @@ def take_head(bank: Bank, seed: int, head: int) -> Bank:
     return single
 
 
-class _Order:
+class Order:
     """Endless batches of sample indices: a new permutation per epoch, a pure function of (seed, epoch)."""
 
     def __init__(self, used: np.ndarray, seed: int, batch_size: int) -> None:
@@ -232,6 +235,7 @@ class _Order:
         self.order = np.array([], int)
 
     def batch(self, step: int) -> np.ndarray:
+        """Sorted indices of one step."""
         per_epoch = len(self.used) // self.batch_size
         epoch, place = divmod(step, per_epoch)
         if place == 0 or not len(self.order):

@@ -8,6 +8,8 @@ from jepa.errors import UserError
 
 TASKS = ("classify", "anticipate", "describe")
 HEADS = ("linear", "attentive", "ridge", "knn")
+PUBLISHED = "published"
+PROTOCOLS = ("label_efficiency", "early", "robustness")
 BASELINES = ("one_frame", "motion", "untrained")
 
 
@@ -63,7 +65,8 @@ class HeadSettings:
     """Which heads, and the grid that the validation part chooses from."""
 
     kinds: list[str] = field(default_factory=lambda: list(HEADS))
-    """heads on every encoder: linear, attentive, ridge, knn"""
+    """heads on every encoder: linear, attentive, ridge, knn; published is the attentive classifier of V-JEPA 2
+    with its own grid of twenty settings (task=classify)"""
     lrs: list[float] = field(default_factory=lambda: [2e-2, 4e-3])
     """learning rates tried"""
     weight_decays: list[float] = field(default_factory=lambda: [0.1, 3.0, 30.0])
@@ -127,6 +130,9 @@ class ProbeConfig:
     image_model: str | None = None
     """a timm image model beside the encoder, averaged over frames; efficientnet_lite0 has weights in a
     package"""
+    protocols: list[str] = field(default_factory=list)
+    """further tables (task=classify): label_efficiency with 1 to 100 % of the labels, early from the first 10 to
+    100 % of a clip, robustness to resolution, frame rate, noise and compression"""
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
     """seeds of the heads; each draws its own start and order"""
     split_seed: int = 0
@@ -142,13 +148,15 @@ class ProbeConfig:
         """
         for key, values, allowed in (
             ("task", [self.task], TASKS),
-            ("heads.kinds", self.heads.kinds, HEADS),
+            ("heads.kinds", self.heads.kinds, (*HEADS, PUBLISHED) if self.task == "classify" else HEADS),
             ("baselines", self.baselines, BASELINES),
+            ("protocols", self.protocols, PROTOCOLS if self.task == "classify" else ()),
             ("describe.text_encoder", [self.describe.text_encoder], ("auto", "minilm", "trained")),
         ):
             for value in values:
                 if value not in allowed:
-                    raise UserError(f"{key}: {value!r} is unknown; choose from {', '.join(allowed)}.")
+                    known = ", ".join(allowed) or "nothing"
+                    raise UserError(f"{key}: {value!r} is unknown to task={self.task}; it takes {known}.")
         for key, entries in (
             ("heads.kinds", self.heads.kinds),
             ("heads.lrs", self.heads.lrs),

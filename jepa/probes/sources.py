@@ -16,6 +16,7 @@ from jepa.probes.features import EncodeReport, Extractor, encode
 from jepa.probes.image_model import FRAMES, ImageFrames, load_image_model
 from jepa.probes.samples import Sample
 from jepa.probes.settings import FeatureSettings, ProbeConfig
+from jepa.probes.views import View
 
 if TYPE_CHECKING:
     from jepa.models import VideoEncoder
@@ -90,10 +91,10 @@ def encode_samples(
     )
     sets = []
     for extractor, rows in zip(extractors, features, strict=True):
-        slots = 0
-        if isinstance(extractor, EncoderTokens):
-            slots = extractor.grid()[0] * max(1, len(settings.layers))
-        elif isinstance(extractor, ImageFrames):
+        slots, base = 0, extractor.base if isinstance(extractor, View) else extractor
+        if isinstance(base, EncoderTokens):
+            slots = base.grid()[0] * max(1, len(settings.layers))
+        elif isinstance(base, ImageFrames):
             slots = FRAMES
         sets.append(FeatureSet(extractor.name, rows, slots))
     return kept, sets, report

@@ -1,0 +1,98 @@
+"""The same clips, harder to see: less of them, fewer pixels, fewer frames, noise, compression.
+
+A view stands between the reader and an extractor: it changes which moments are read or what the frames show, and the
+extractor sees the rest as always. One decode serves all views, and each has cached rows of its own.
+"""
+
+from __future__ import annotations
+
+import io
+import zlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from jepa.probes.features import Extractor, extractor_key
+
+EARLY = tuple(share / 10 for share in range(1, 10))
+"""shares of a clip, from its start, that are seen"""
+
+
+class View:
+    """An extractor that sees a changed clip.
+
+    Args:
+        base: what turns frames into features.
+        kind: "early" or one of `DEGRADATIONS`.
+        level: how much; see the kind.
+    """
+
+    def __init__(self, base: Extractor, kind: str, level: float) -> None:
+        self.base, self.kind, self.level = base, kind, level
+        self.name = base.name
+        self.key = extractor_key(base=base.key, view=kind, level=level, form=1)
+
+    def times(self, start_s: float, end_s: float) -> np.ndarray:
+        """Frame times of each clip [clips, T]: of the beginning, or held for a while each, or as ever."""
+        if self.kind == "early":
+            return self.base.times(start_s, start_s + self.level * (end_s - start_s))
+        times = self.base.times(start_s, end_s)
+        if self.kind == "frame rate":
+            return start_s + np.floor((times - start_s) * self.level + 1e-6) / self.level
+        return times
+
+    def prepare(self, frames: torch.Tensor) -> torch.Tensor:
+        """The extractor's input from frames uint8 [T, C, H, W] after the degradation."""
+        degrade = _PIXELS.get(self.kind)
+        return self.base.prepare(degrade(frames, self.level) if degrade else frames)
+
+    def features(self, batch: torch.Tensor) -> torch.Tensor:
+        """The extractor's features of a batch."""
+        return self.base.features(batch)
+
+
+def coarser(frames: torch.Tensor, short_side: float) -> torch.Tensor:
+    """Frames whose shorter side was reduced to `short_side` pixels and enlarged again; smaller ones stay."""
+    height, width = frames.shape[-2:]
+    factor = short_side / min(height, width)
+    if factor >= 1:
+        return frames
+    small = (max(1, round(height * factor)), max(1, round(width * factor)))
+    reduced = functional.interpolate(frames.float(), size=small, mode="area")
+    grown = functional.interpolate(reduced, size=(height, width), mode="bilinear", align_corners=False)
+    return grown.round().clamp(0, 255).byte()
+
+
+def noisy(frames: torch.Tensor, deviation: float) -> torch.Tensor:
+    """Frames with Gaussian noise of a deviation in grey values; a function of what they show."""
+    counter = np.random.Philox(key=[zlib.crc32(frames.numpy().tobytes()), round(1000 * deviation)])
+    noise = np.random.Generator(counter).standard_normal(frames.shape, dtype=np.float32)
+    return (frames + torch.from_numpy(noise) * deviation).round().clamp(0, 255).byte()
+
+
+def compressed(frames: torch.Tensor, quality: float) -> torch.Tensor:
+    """Frames after JPEG at a quality from 1 to 100, each by itself."""
+    from PIL import Image
+
+    out = []
+    for frame in frames.permute(0, 2, 3, 1).numpy():
+        buffer = io.BytesIO()
+        Image.fromarray(frame).save(buffer, "JPEG", quality=int(quality))
+        out.append(np.asarray(Image.open(buffer)))
+    return torch.from_numpy(np.stack(out)).permute(0, 3, 1, 2)
+
+
+_PIXELS: dict[str, Callable[[torch.Tensor, float], torch.Tensor]] = {
+    "resolution": coarser,
+    "noise": noisy,
+    "compression": compressed,
+}
+DEGRADATIONS: dict[str, dict[str, Any]] = {
+    "resolution": {"levels": (64.0, 32.0), "unit": "pixels of the shorter side"},
+    "frame rate": {"levels": (4.0, 2.0), "unit": "frames per second, each held"},
+    "noise": {"levels": (15.0, 40.0), "unit": "grey values (deviation)"},
+    "compression": {"levels": (20.0, 5.0), "unit": "JPEG quality"},
+}

@@ -1,0 +1,135 @@
+"""Fewer labels, the beginning of a clip, worse video."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from jepa.errors import UserError
+from jepa.models import load_encoder
+from jepa.probes import ProbeConfig, load_probe, run
+from jepa.probes.extractors import EncoderTokens, OneFrame
+from jepa.probes.protocols import thin
+from jepa.probes.settings import FeatureSettings, HeadSettings, ProbeData
+from jepa.probes.views import View, coarser, compressed, noisy
+
+from .conftest import tiny_encoder
+
+
+@pytest.fixture(scope="module")
+def done(
+    squares: Path, export: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, dict[str, Any]]:
+    out = tmp_path_factory.mktemp("protocols")
+    config = ProbeConfig(
+        encoder=str(export),
+        out=str(out),
+        data=ProbeData(root=str(squares), group_column="scene", folds=3),
+        features=FeatureSettings(cache=str(export / "cache")),
+        heads=HeadSettings(kinds=["linear"], steps=30, lrs=[0.03], weight_decays=[0.1]),
+        baselines=["motion", "one_frame"],
+        protocols=["label_efficiency", "early", "robustness"],
+        seeds=[0],
+    )
+    return out, run(config)
+
+
+def test_every_protocol_asks_every_feature_set(done: tuple[Path, dict[str, Any]]) -> None:
+    _, results = done
+    protocols, names = results["protocols"], {"encoder", "motion", "one frame"}
+    assert {entry["features"] for entry in protocols["label_efficiency"]} == names
+    assert {entry["features"] for entry in protocols["early"]} == names
+    assert len(protocols["robustness"]) == 3 * 4
+    for entry in protocols["early"]:
+        assert [p["at"] for p in entry["points"]] == [i / 10 for i in range(1, 11)]
+    whole = {row["features"]: row["accuracy"] for row in results["rows"]}
+    for name in ("early", "robustness", "label_efficiency"):
+        for entry in protocols[name]:
+            full = entry["points"][0 if name == "robustness" else -1]
+            assert full["accuracy"] == pytest.approx(
+                whole[entry["features"]]
+            )  # the clean clip is the main table's
+
+
+def test_motion_is_not_seen_at_once_and_a_held_frame_rate_hides_it(done: tuple[Path, dict[str, Any]]) -> None:
+    protocols = done[1]["protocols"]
+    early = next(e for e in protocols["early"] if e["features"] == "motion")["points"]
+    assert early[0]["accuracy"] < early[-1]["accuracy"] - 0.15
+    labels = next(e for e in protocols["label_efficiency"] if e["features"] == "motion")["points"]
+    assert (
+        labels[0]["labels"] == 6
+        and labels[-1]["labels"] == 24
+        and labels[0]["accuracy"] < labels[-1]["accuracy"]
+    )
+
+
+def test_a_saved_published_head_reads_live_tokens(squares: Path, export: Path, tmp_path: Path) -> None:
+    config = ProbeConfig(
+        encoder=str(export),
+        out=str(tmp_path),
+        data=ProbeData(root=str(squares), group_column="scene", folds=2),
+        features=FeatureSettings(cache=str(export / "cache")),
+        heads=HeadSettings(kinds=["published"], steps=12, batch_size=8),
+        baselines=[],
+        seeds=[0],
+    )
+    row = run(config)["rows"][-1]
+    assert row["head"] == "published" and {tuple(c) for c in row["chosen"]} == {("lr", "weight_decay")}
+    encoder = load_encoder(export)
+    probe = load_probe(tmp_path / "probe", encoder)
+    assert probe.about["head"] == "published"
+    p = probe.predict(encoder(torch.rand(2, 3, 8, 32, 32))).probability
+    torch.testing.assert_close(p.sum(-1), torch.ones(2))
+
+
+def test_protocols_of_another_task_are_refused() -> None:
+    config = ProbeConfig(task="describe", encoder="e", out="o", protocols=["early"])
+    with pytest.raises(UserError, match="protocols: 'early' is unknown to task=describe"):
+        config.check()
+
+
+def test_fewer_labels_are_contained_in_more_and_hold_every_class() -> None:
+    targets = torch.tensor([0] * 50 + [1] * 30 + [2] * 3)
+    part = np.arange(1, 83)
+    sizes, before = [], set()
+    for share in (0.01, 0.1, 0.5, 1.0):
+        chosen = thin(part, targets, share, 0)
+        assert set(targets[chosen].tolist()) == {0, 1, 2} and before <= set(chosen)
+        before = set(chosen)
+        sizes.append(len(chosen))
+    assert sizes == [3, 9, 41, 82]
+    assert not np.array_equal(thin(part, targets, 0.5, 0), thin(part, targets, 0.5, 1))
+
+
+def test_early_view_reads_no_frame_after_its_share() -> None:
+    base = EncoderTokens("e", tiny_encoder())
+    for share in (0.1, 0.5):
+        assert View(base, "early", share).times(2.0, 12.0).max() <= 2.0 + 10 * share
+    assert View(base, "early", 0.1).key != View(base, "early", 0.5).key != base.key
+
+
+def test_frame_rate_view_holds_frames() -> None:
+    base = EncoderTokens("e", tiny_encoder())
+    times = View(base, "frame rate", 2.0).times(1.0, 3.0)
+    assert len(np.unique(times)) == 2 and set(np.unique(times)) <= {1.0, 1.5, 2.0, 2.5}
+    assert (times <= base.times(1.0, 3.0) + 1e-9).all()
+
+
+def test_degradations_on_known_frames() -> None:
+    frames = torch.zeros(2, 3, 64, 96, dtype=torch.uint8)
+    frames[..., ::2] = 200  # stripes of one pixel
+    assert coarser(frames, 16).float().std() < 5 < frames.float().std()
+    assert torch.equal(coarser(frames, 64), frames)
+    grey = torch.full((4, 3, 64, 64), 128, dtype=torch.uint8)
+    assert noisy(grey, 15.0).float().std().item() == pytest.approx(15, rel=0.02)
+    assert torch.equal(noisy(grey, 15.0), noisy(grey, 15.0))
+    random = torch.randint(
+        0, 255, (1, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
+    errors = [(compressed(random, q).float() - random.float()).abs().mean() for q in (90, 20, 5)]
+    assert errors[0] < errors[1] < errors[2]
+    assert View(OneFrame(), "noise", 15.0).prepare(grey[:1]).std() > 0

@@ -1,0 +1,140 @@
+"""The bank of published classifiers against `AttentiveClassifier`, one head at a time."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from jepa.errors import UserError
+from jepa.models import AttentiveClassifier, PoolerConfig
+from jepa.probes.heads import Order, Setting
+from jepa.probes.published import PublishedBank, published_config
+from jepa.probes.sweep import Training, race
+
+
+def shaken(bank: PublishedBank, seed: int = 0) -> PublishedBank:
+    """Every weight of every head moved off its start, so that zeros and ones hide nothing."""
+    generator = torch.Generator().manual_seed(seed)
+    bank.init([torch.Generator().manual_seed(s) for s in range(next(bank.parameters()).shape[0])])
+    for parameter in bank.parameters():
+        parameter.data.add_(torch.randn(parameter.shape, generator=generator), alpha=0.2)
+    return bank
+
+
+def tokens(*shape: int) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(9)) * 2 + 0.5
+
+
+@pytest.mark.parametrize("depth", [1, 4])
+def test_scores_and_gradients_are_those_of_each_classifier(depth: int) -> None:
+    bank = shaken(PublishedBank(2, 3, published_config(32, depth), 5))
+    x = tokens(2, 4, 7, 32)
+    out = bank(x)
+    wanted = torch.randint(0, 5, (2, 4), generator=torch.Generator().manual_seed(1))
+    functional.cross_entropy(
+        out.permute(0, 2, 3, 1).reshape(8, 5, 3), wanted.view(8, 1).expand(8, 3)
+    ).backward()
+    for s in range(2):
+        for g in range(3):
+            one = bank.single(s, g).train()
+            logits = one(x[s])["label"]
+            torch.testing.assert_close(out[s, g], logits, rtol=1e-5, atol=1e-5)
+            (functional.cross_entropy(logits, wanted[s]) / 6).backward()
+            for (name, alone), together in zip(one.named_parameters(), bank.parameters(), strict=True):
+                assert alone.grad is not None and together.grad is not None
+                torch.testing.assert_close(together.grad[s, g], alone.grad, rtol=1e-3, atol=2e-6, msg=name)
+
+
+def test_published_weights_load_into_a_bank_and_give_the_same_scores() -> None:
+    classifiers = [AttentiveClassifier(PoolerConfig(32, 1, 2, 4, 64), {"label": 3}) for _ in range(2)]
+    for seed, one in enumerate(classifiers):
+        for parameter in one.parameters():
+            generator = torch.Generator().manual_seed(seed)
+            parameter.data.add_(torch.randn(parameter.shape, generator=generator), alpha=0.2)
+    bank = PublishedBank.of(classifiers)
+    x = tokens(1, 6, 9, 32)
+    with torch.inference_mode():
+        for g, one in enumerate(classifiers):
+            torch.testing.assert_close(bank(x)[0, g], one(x[0])["label"], rtol=1e-5, atol=1e-5)
+            for name, value in bank.single(0, g).state_dict().items():
+                assert torch.equal(value, one.state_dict()[name])
+    again = PublishedBank.from_state(bank.state_dict())
+    assert again.config == classifiers[0].pooler.config and torch.equal(again(x), bank(x))
+    other = AttentiveClassifier(PoolerConfig(32, 1, 3, 4, 64), {"label": 3})
+    with pytest.raises(UserError, match="same shape"):
+        PublishedBank.of([classifiers[0], other])
+
+
+def test_narrow_tokens_get_fewer_attention_heads() -> None:
+    assert published_config(1024).num_heads == published_config(128).num_heads == 16
+    assert published_config(24).num_heads == 4
+
+
+SETTINGS = [Setting(lr, decay) for lr in (3e-3, 1e-3, 1e-4) for decay in (0.01, 0.8)]
+
+
+def training(settings: list[Setting], seeds: list[int], steps: int = 12) -> Training:
+    x = tokens(40, 6, 16)
+    y = torch.randint(0, 3, (40,), generator=torch.Generator().manual_seed(3))
+    x[:, :, 0] += y[:, None] * 1.5
+    bank = PublishedBank(len(seeds), len(settings), published_config(16, 2), 3)
+    bank.init([torch.Generator().manual_seed(seed) for seed in seeds])
+    return Training(bank, x, y, np.arange(30), settings, seeds, steps, 10)
+
+
+def test_heads_trained_together_are_those_of_torch_adamw_alone() -> None:
+    together = training(SETTINGS[:2], [4, 9])
+    together.advance(12)
+    for s, seed in enumerate([4, 9]):
+        for g, setting in enumerate(SETTINGS[:2]):
+            alone = training([setting], [seed])
+            head = alone.bank.single(0, 0).train()
+            optimizer = torch.optim.AdamW(head.parameters(), lr=1.0, weight_decay=setting.weight_decay)
+            order = Order(np.arange(30), seed, 10)
+            for step in range(12):
+                optimizer.param_groups[0]["lr"] = setting.lr * 0.5 * (1 + np.cos(np.pi * step / 12))
+                chosen = torch.from_numpy(order.batch(step))
+                loss = functional.cross_entropy(head(alone.inputs[chosen])["label"], alone.targets[chosen])
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+            with torch.inference_mode():
+                wanted = head(alone.inputs)["label"]
+                got = together.bank.single(s, g)(alone.inputs)["label"]
+            torch.testing.assert_close(got, wanted, rtol=2e-2, atol=2e-3)
+
+
+def test_a_race_finishes_the_best_heads_exactly_as_if_nobody_had_raced() -> None:
+    full = training(SETTINGS, [1], steps=24)
+    full.advance(24)
+    raced = training(SETTINGS, [1], steps=24)
+    seen = []
+
+    def judge(bank: PublishedBank) -> torch.Tensor:
+        seen.append(len(next(bank.parameters())[0]))
+        loss = functional.cross_entropy(
+            bank(raced.inputs[None, 30:])[0].flatten(0, 1),
+            raced.targets[30:].repeat(seen[-1]),
+            reduction="none",
+        )
+        return -loss.view(seen[-1], -1).mean(1)
+
+    alive = race(raced, judge)
+    assert seen == [6] and len(alive) == 2  # six heads, then the two that stay
+    for k, g in enumerate(alive.tolist()):
+        for left, right in zip(
+            raced.bank.single(0, k).parameters(), full.bank.single(0, g).parameters(), strict=True
+        ):
+            torch.testing.assert_close(left, right, rtol=1e-4, atol=1e-6)
+
+
+def test_bfloat16_stays_near_float32() -> None:
+    bank = shaken(PublishedBank(1, 2, published_config(64), 5))
+    x = tokens(1, 8, 16, 64)
+    with torch.inference_mode():
+        exact = bank(x)
+        bank.compute = torch.bfloat16
+        rough = bank(x)
+    assert 0 < (rough - exact).abs().max() < 0.05 * exact.std()
