@@ -124,7 +124,7 @@ class Watch:
         grid: TokenGrid,
     ) -> dict[str, float]:
         """What the guesses explain. LiDAR takes a hidden token for a sample, its guess and its target for two views:
-        the pair that the objective brings together (section 4.2 of the paper)."""
+        the pair that the objective brings together."""
         pairs = [(learner.guess(video, mask).float(), gather_tokens(targets, mask.target)) for mask in masks]
         row = {f"unexplained/mask{i}": diagnostics.unexplained_share(*pair) for i, pair in enumerate(pairs)}
         guess, target = (torch.cat(part, 1) for part in zip(*pairs, strict=True))
