@@ -149,7 +149,7 @@ def recognition(family: str, nuisance: str, clips: int, model: torch.nn.Module) 
         for name in coarse.plan(index).tasks:
             if "will" not in name and name != "hazard" and len(wanted.setdefault(name, [])) < clips:
                 wanted[name].append(index)
-        if all(len(chosen) == clips for chosen in wanted.values()):
+        if wanted and all(len(chosen) == clips for chosen in wanted.values()):
             break
     rows = []
     for name, chosen in wanted.items():

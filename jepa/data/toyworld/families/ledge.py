@@ -21,6 +21,7 @@ LEAST_S = 2.0
 _THICK = 0.09
 _HANG_M = 0.95  # a block hangs this high over the edge
 _AJAR = 0.38  # and comes down by this share at most where it is not to stop the ball
+_SETTLE_S = 0.7  # on the floor a ball comes to rest in this time, whether it bounced or not
 _SLOWER = 1.4  # a ball takes this much longer to be let down than to fall
 
 
@@ -55,12 +56,24 @@ def build(setting: Setting) -> Scene | None:
         if with_block:
             simulation.wall(block_at, top, block_at, top + 0.4, bounce=0.2)
 
-        def brake(clock: float) -> None:
-            ball, left = simulation.bodies[0], min(1.0, max(0.0, (moment - clock) / lead))
+        def slow(left: float) -> None:
+            ball = simulation.bodies[0]
             ball.velocity = speed * left, ball.velocity.y
             ball.angular_velocity = -speed * left / radius
 
-        return simulation.run(setting.num_frames, setting.rate, brake if outcome == "stops_short" else None)
+        def brake(clock: float) -> None:
+            slow(min(1.0, max(0.0, (moment - clock) / lead)))
+
+        landed: list[float] = []
+
+        def settle(clock: float) -> None:
+            if not landed and simulation.bodies[0].position.y < FLOOR_Y + radius + 0.01:
+                landed.append(clock)
+            if landed:
+                slow(max(0.0, 1 - (clock - landed[0]) / _SETTLE_S))
+
+        steps = {"stops_short": brake, "stopped": None}.get(outcome, settle)
+        return simulation.run(setting.num_frames, setting.rate, steps)
 
     motion = simulate(with_block=outcome == "stopped")
     low = motion.poses[:, 0, 1] < top - 0.05
@@ -168,7 +181,7 @@ def _tell(
     segments = [
         first,
         Segment(moment, end, verb, noun, says[2:]),
-        Segment(end, setting.duration_s, "roll" if outcome in ("falls_off", "let_down") else "rest", "ball"),
+        Segment(end, setting.duration_s, "rest", "ball"),
     ]
     return Scene(
         side=True,

@@ -58,13 +58,14 @@ def build(setting: Setting) -> Scene | None:
     if not goes:
         holds = min(critical, 0.9 * math.atan(friction))
         peak = holds * rng.uniform(0.4, 0.9) * (1.05 - 0.35 * setting.config.clarity)
-    sway = 0.1 * critical * rng.uniform(0.5, 1.5)
+    sway, phase = 0.1 * critical * rng.uniform(0.5, 1.5), rng.uniform(0, 2 * math.pi)
 
     def tilt(clock: float) -> float:
         rise = float(ease(np.array(clock), moment - lead, moment))
         if not goes:
             rise *= 1 - float(ease(np.array(clock), moment, moment + 0.8))
-        return side * (peak * rise + sway * rise * math.sin(9 * clock))
+        rocks = sway * rise * (1 - float(ease(np.array(clock), moment, moment + 0.5)))
+        return side * (peak * rise + rocks * math.sin(9 * clock + phase))
 
     simulation = Simulation(plan.gravity, friction)
     simulation.wall(-9, FLOOR_Y - 0.01, 13, FLOOR_Y - 0.01, bounce=0.2)
