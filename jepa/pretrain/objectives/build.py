@@ -9,7 +9,7 @@ import torch
 
 from jepa.errors import UserError
 from jepa.models import Predictor, VideoEncoder, create_model, create_predictor, load_encoder
-from jepa.models.zoo import entry_of
+from jepa.models.zoo import LEVELS, entry_of
 from jepa.pretrain.objectives.learners import Learner, MaskedPrediction, OwnTargets, ViewInvariance
 from jepa.pretrain.objectives.parts import latents, own_pixels
 from jepa.pretrain.objectives.sigreg import SIGReg
@@ -92,12 +92,12 @@ def encoder_overrides(config: PretrainConfig) -> dict[str, Any]:
         "tubelet_frames": model.tubelet_frames,
         "image_tokenizer": objective.image_tokenizer,
         "modality_embedding": objective.image_tokenizer,
-        "level_layers": even_levels(published.depth) if objective.deep else (),
+        "level_layers": four_levels(published.depth) if objective.deep else (),
     }
 
 
-def even_levels(depth: int) -> tuple[int, ...]:
-    """Four evenly spaced blocks that end with the last: (2, 5, 8, 11) of 12, as published for 12, 24, 40 and 48.
+def four_levels(depth: int) -> tuple[int, ...]:
+    """The published blocks for 12, 24, 40 and 48 of them; else four evenly spaced ones that end with the last.
 
     Raises:
         UserError: there are fewer than four blocks.
@@ -106,7 +106,7 @@ def even_levels(depth: int) -> tuple[int, ...]:
         raise UserError(
             f"objective.deep needs an encoder of at least {DEEP_LEVELS} blocks; this one has {depth}."
         )
-    return tuple(depth * (level + 1) // DEEP_LEVELS - 1 for level in range(DEEP_LEVELS))
+    return LEVELS.get(depth) or tuple(depth * (level + 1) // DEEP_LEVELS - 1 for level in range(DEEP_LEVELS))
 
 
 def build_predictor(config: PretrainConfig, encoder: VideoEncoder) -> Predictor:

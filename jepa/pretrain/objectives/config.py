@@ -72,10 +72,10 @@ class ObjectiveConfig:
     """latents: features of the hidden tokens (V-JEPA); pixels: the patches themselves (masked autoencoding);
     views: one vector per mask, alike for all masks of a clip (LeJEPA); needs teacher=none and two masks or more"""
     levels: list[int] = field(default_factory=lambda: [-1])
-    """predicted depths, rising; 0 the patch embedding, k the output of block k, -1 the last (V-JEPA 2); without effect on
-    pixels and views"""
+    """predicted depths, rising; 0 the patch embedding, k the output of block k, -1 the last (V-JEPA 2); not for
+    pixels or views"""
     deep: bool = False
-    """latents only: the encoder norms four evenly spaced levels each on its own, the predictor reads and predicts all
+    """latents only: the encoder norms four levels each on its own, the predictor reads and predicts all
     four (V-JEPA 2.1); takes the place of levels"""
     image_tokenizer: bool = False
     """single frames get a patch embedding of their own, and a learned vector tells images from videos (V-JEPA 2.1)"""

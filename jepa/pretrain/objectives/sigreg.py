@@ -36,7 +36,7 @@ def epps_pulley(samples: Tensor, average: Callable[[Tensor], Tensor] = alone, ra
         ranks: how many processes `average` runs over.
 
     Returns:
-        [M]; about 1 or less for samples of N(0, 1), of the order of the total sample count for others.
+        [M]; sqrt(2 pi) (1 - 1 / sqrt 3) = 1.06 on average for samples of N(0, 1), and growing with their number for others.
     """
     knots = torch.linspace(0.0, REACH, KNOTS, device=samples.device, dtype=samples.dtype)
     gauss = (-0.5 * knots.square()).exp()
