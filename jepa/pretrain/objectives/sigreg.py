@@ -36,7 +36,7 @@ def epps_pulley(samples: Tensor, average: Callable[[Tensor], Tensor] = alone, ra
         ranks: how many processes `average` runs over.
 
     Returns:
-        [M]; sqrt(2 pi) (1 - 1 / sqrt 3) = 1.06 on average for samples of N(0, 1), and growing with their number for others.
+        [M]; sqrt(2 pi) (1 - 1 / sqrt 3) = 1.06 on average for samples of N(0, 1); for others it grows with N.
     """
     knots = torch.linspace(0.0, REACH, KNOTS, device=samples.device, dtype=samples.dtype)
     gauss = (-0.5 * knots.square()).exp()
