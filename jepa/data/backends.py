@@ -14,7 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from jepa.data.info import VideoInfo
+from jepa.data.colour import Cutter
+from jepa.data.crops import Cut, coded_box
+from jepa.data.info import AS_CODED, VideoInfo
 from jepa.data.limits import LimitsConfig
 from jepa.data.pyav import TOLERANCE_S, PyAvFile, Source
 from jepa.errors import UserError, VideoError
@@ -29,6 +31,7 @@ class _GuardedFile(ABC):
         self.name = name
         self._guard = PyAvFile(source, name, limits, threads=threads)
         self.start_s, self.duration_s = self._guard.start_s, self._guard.duration_s
+        self._cutter = Cutter()
         self._moments = self._guard.times()
         if not len(self._moments):
             raise VideoError(name, "probe", "not one frame in the video")
@@ -47,12 +50,14 @@ class _GuardedFile(ABC):
         """See PyAvFile."""
         return self._moments
 
-    def at(self, seconds: Sequence[float]) -> Iterator[tuple[float, np.ndarray]]:
+    def at(self, seconds: Sequence[float], cut: Cut | None = None) -> Iterator[tuple[float, np.ndarray]]:
         """See PyAvFile."""
         places = np.searchsorted(self._moments, np.asarray(seconds) + TOLERANCE_S, side="right") - 1
         places = np.maximum(places, 0)
         unique = np.unique(places)
         frames = dict(zip(unique.tolist(), self._fetch(unique.tolist()), strict=True))
+        if cut is not None:
+            frames = {place: self._part(frame, cut) for place, frame in frames.items()}
         for place in places.tolist():
             yield float(self._moments[place]), frames[place]
 
@@ -65,6 +70,11 @@ class _GuardedFile(ABC):
             places = list(range(block, min(block + _BLOCK, len(self._moments))))
             for place, frame in zip(places, self._fetch(places), strict=True):
                 yield float(self._moments[place]), frame
+
+    def _part(self, frame: np.ndarray, cut: Cut) -> np.ndarray:
+        width, height = self.display
+        box = coded_box(cut.box(height, width), (width, height), (frame.shape[1], frame.shape[0]), AS_CODED)
+        return self._cutter.from_rgb(frame, box, cut.size)
 
     @abstractmethod
     def _fetch(self, places: list[int]) -> Iterator[np.ndarray]:

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset, Sampler, default_collate
 
 from jepa.data import clips
 from jepa.data.clips import ORDER, REPLACE, SHORT_POLICIES, shuffled, uniforms
+from jepa.data.crops import Cut
 from jepa.data.limits import LimitsConfig
 from jepa.data.manifest import Item, is_image
 from jepa.data.transforms import (
@@ -24,8 +25,6 @@ from jepa.data.transforms import (
     IMAGENET_STD,
     center_crop,
     crop_resize,
-    random_box,
-    random_flip,
 )
 from jepa.data.video import BACKENDS, VideoReader, open_video
 from jepa.errors import UserError, VideoError
@@ -65,6 +64,8 @@ class ClipConfig:
     """per channel, subtracted when a clip becomes float"""
     std: tuple[float, float, float] = IMAGENET_STD
     """per channel, divided by when a clip becomes float"""
+    resize: str = "fast"
+    """train: fast cuts and resizes in the decoder's planes; exact makes RGB of the whole frame first, as eval does"""
     backend: str = "auto"
     """reader: auto, pyav, torchcodec or decord"""
     lenient: bool = False
@@ -103,7 +104,12 @@ class ClipConfig:
             raise UserError(f"hflip={self.hflip!r} and jitter={self.jitter!r} have to lie in 0..1.")
         if any(s <= 0 for s in self.std):
             raise UserError(f"std={list(self.std)} has to be above 0 in every channel.")
-        for name, allowed in (("mode", ("train", "eval")), ("short", SHORT_POLICIES), ("backend", BACKENDS)):
+        for name, allowed in (
+            ("mode", ("train", "eval")),
+            ("resize", ("fast", "exact")),
+            ("short", SHORT_POLICIES),
+            ("backend", BACKENDS),
+        ):
             if getattr(self, name) not in allowed:
                 raise UserError(f"{name}={getattr(self, name)!r} is not one of {', '.join(allowed)}.")
 
@@ -234,7 +240,10 @@ class ClipDataset(Dataset):
             place = clips.window_place(self.seed, index, index % k, k)
             jitter = clips.frame_jitter(self.seed, index, config.num_frames, config.jitter)
         times = clips.clip_times(start, stop, config.num_frames, config.fps, place, config.short, jitter)
-        frames = reader.frames_at(times, each=self._view(index))
+        if config.mode == "train" and config.resize == "fast":
+            frames = reader.frames_at(times, cut=self._cut(index))
+        else:
+            frames = reader.frames_at(times, each=self._view(index))
         return frames.data.permute(1, 0, 2, 3), frames.times
 
     def _view(self, index: int) -> Any:
@@ -245,10 +254,14 @@ class ClipDataset(Dataset):
             return center_crop(frame, config.resize_px or config.crop_px, config.crop_px)
 
         def training(frame: torch.Tensor) -> torch.Tensor:
-            box = random_box(frame.shape[-2], frame.shape[-1], config.scale, config.ratio, self.seed, index)
-            return crop_resize(frame, box, config.crop_px, random_flip(config.hflip, self.seed, index))
+            cut = self._cut(index)
+            return crop_resize(frame, cut.box(frame.shape[-2], frame.shape[-1]), cut.size, cut.flip)
 
         return evaluation if config.mode == "eval" else training
+
+    def _cut(self, index: int) -> Cut:
+        config = self.config
+        return Cut(config.scale, config.ratio, config.hflip, self.seed, index, config.crop_px)
 
 
 def open_item(item: Item, config: ClipConfig) -> VideoReader:
@@ -274,7 +287,8 @@ def collate(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
     batch["source"] = torch.tensor([s.get("source", 0) for s in kept], dtype=torch.int64)
     if kept:
         batch["times"] = torch.stack([s["times"] for s in kept])
-        batch["video"] = torch.stack([s["video"] for s in kept])
+        # In a loader worker this writes straight into the memory that the training process will read.
+        batch["video"] = default_collate([s["video"] for s in kept])
     else:
         batch["times"] = torch.empty(0, 0, dtype=torch.float64)
         batch["video"] = torch.empty(0, 3, 0, 0, 0, dtype=torch.uint8)

@@ -24,6 +24,7 @@ from typing import IO, Any
 
 import numpy as np
 
+from jepa.data.crops import Cut
 from jepa.data.info import VideoInfo
 from jepa.data.limits import LimitsConfig
 from jepa.data.pyav import PyAvFile, Source
@@ -91,15 +92,16 @@ class IsolatedFile:
         """See PyAvFile."""
         return np.frombuffer(self._ask({"do": "times"})[1], dtype=np.float64)
 
-    def at(self, seconds: Sequence[float]) -> Iterator[tuple[float, np.ndarray]]:
+    def at(self, seconds: Sequence[float], cut: Cut | None = None) -> Iterator[tuple[float, np.ndarray]]:
         """See PyAvFile."""
-        return self._frames({"do": "at", "seconds": list(seconds)})
+        asked = None if cut is None else asdict(cut)
+        return self._frames({"do": "at", "seconds": list(seconds), "cut": asked}, planes=cut is not None)
 
     def every(self, start_s: float | None = None) -> Iterator[tuple[float, np.ndarray]]:
         """See PyAvFile."""
         return self._frames({"do": "every", "start_s": start_s})
 
-    def _frames(self, request: dict[str, Any]) -> Iterator[tuple[float, np.ndarray]]:
+    def _frames(self, request: dict[str, Any], planes: bool = False) -> Iterator[tuple[float, np.ndarray]]:
         self._turn += 1
         turn = self._turn
         self._ask(request)
@@ -116,7 +118,8 @@ class IsolatedFile:
                     raise VideoError(
                         self.name, "decode", "the decoding process sent a frame of the wrong size"
                     )
-                last = np.frombuffer(bytearray(data), np.uint8).reshape(height, width, 3)
+                last = np.frombuffer(bytearray(data), np.uint8)
+                last = last.reshape((3, height, width) if planes else (height, width, 3))
             yield float(answer["time"]), last
 
     def close(self) -> None:
@@ -231,6 +234,7 @@ class _Server:
         self.file: PyAvFile | None = None
         self.frames: Iterator[tuple[float, np.ndarray]] = iter(())
         self.last: np.ndarray | None = None
+        self.planes = False
 
     def answer(self, request: dict[str, Any], payload: bytes) -> tuple[dict[str, Any], bytes | memoryview]:
         what = request["do"]
@@ -256,16 +260,19 @@ class _Server:
             return {}, self.file.times().tobytes()
         if what in ("at", "every"):
             self.last = None
-            self.frames = (
-                self.file.at(request["seconds"]) if what == "at" else self.file.every(request["start_s"])
-            )
+            self.planes = what == "at" and request["cut"] is not None
+            if what == "every":
+                self.frames = self.file.every(request["start_s"])
+            else:
+                cut = Cut(**request["cut"]) if self.planes else None
+                self.frames = self.file.at(request["seconds"], cut)
             return {}, b""
         found = next(self.frames, None)
         if found is None:
             return {"end": True}, b""
         moment, frame = found
         same, self.last = frame is self.last, frame
-        height, width = frame.shape[:2]
+        height, width = frame.shape[1:] if self.planes else frame.shape[:2]
         pixels = b"" if same else np.ascontiguousarray(frame).tobytes()
         return {"time": moment, "same": same, "height": height, "width": width}, pixels
 

@@ -18,6 +18,7 @@ import av.error
 import numpy as np
 
 from jepa.data.container import END_SLACK_S, Container, Source, reason_of
+from jepa.data.crops import Cut, coded_box
 from jepa.data.info import AS_CODED, VideoInfo, read_orientation, upright
 from jepa.data.plan import plan
 from jepa.errors import VideoError
@@ -107,11 +108,12 @@ class PyAvFile(Container):
         for moment, picture in before:
             yield moment * self._unit, self._rgb(picture)
 
-    def at(self, seconds: Sequence[float]) -> Iterator[tuple[float, np.ndarray]]:
+    def at(self, seconds: Sequence[float], cut: Cut | None = None) -> Iterator[tuple[float, np.ndarray]]:
         """(time, frame) on screen at each of the ascending `seconds`.
 
         Before the first frame that is the first frame, after the last one the last. A frame wanted several times in
-        a row is the same array object.
+        a row is the same array object. With `cut` frames are that part of the picture, resized: uint8 [3, S, S], not
+        mirrored.
 
         Raises:
             VideoError: stage "decode", also when a file ends more than half a second before it says.
@@ -126,7 +128,7 @@ class PyAvFile(Container):
                 or (targets[index] - targets[index - 1]) * self._unit > _SEEK_GAP_S
                 or (targets[index] - targets[first]) * self._unit > _CHUNK_S
             ):
-                for moment, array in self._chunk(targets[first:index]):
+                for moment, array in self._chunk(targets[first:index], cut):
                     yield moment, array
                     self._check_turn(request)
                 first = index
@@ -135,14 +137,14 @@ class PyAvFile(Container):
         # Half a step of the unit is added only where the tolerance is below it (one frame a second, say).
         return int(np.floor((seconds + TOLERANCE_S) / self._unit + 1e-6))
 
-    def _chunk(self, targets: list[int]) -> Iterator[tuple[float, np.ndarray]]:
+    def _chunk(self, targets: list[int], cut: Cut | None) -> Iterator[tuple[float, np.ndarray]]:
         done = 0
         while done < len(targets):
             todo = targets[done:]
             packets, ended = self._read_ahead(todo)
             feed, wanted = plan(packets, todo)
             try:
-                for moment, array in self._emit(feed, wanted, todo, ended):
+                for moment, array in self._emit(feed, wanted, todo, ended, cut):
                     yield moment, array
                     done += 1
             except _SkippedTooMuchError:
@@ -171,7 +173,7 @@ class PyAvFile(Container):
             near_start = first - back <= self.start_s
 
     def _emit(
-        self, feed: list[Any], wanted: list[int | None], targets: list[int], ended: bool
+        self, feed: list[Any], wanted: list[int | None], targets: list[int], ended: bool, cut: Cut | None
     ) -> Iterator[tuple[float, np.ndarray]]:
         exact = self._skip_unwanted and self._context.name in _SKIPPABLE
         held: Any = None
@@ -180,7 +182,7 @@ class PyAvFile(Container):
             while index < len(targets) and held is not None and pts > targets[index]:
                 if exact and held_pts != wanted[index]:
                     raise _SkippedTooMuchError
-                array = self._rgb(held) if array is None else array
+                array = self._picture(held, cut) if array is None else array
                 yield held_pts * self._unit, array
                 index += 1
             if index == len(targets):
@@ -205,7 +207,7 @@ class PyAvFile(Container):
             ):
                 reason = f"it ends at {held_pts * self._unit:.3f} s but states {self.start_s + self.duration_s:.3f} s"
                 raise VideoError(self.name, "decode", reason)
-            array = self._rgb(held) if array is None else array
+            array = self._picture(held, cut) if array is None else array
             yield held_pts * self._unit, array
 
     def _last_good(self, target: int) -> tuple[int, Any]:
@@ -219,6 +221,20 @@ class PyAvFile(Container):
         if found is None:
             raise VideoError(self.name, "decode", "not one frame could be decoded")
         return found
+
+    def _picture(self, frame: Any, cut: Cut | None) -> np.ndarray:
+        """The whole frame, or the part that a sample shows."""
+        if cut is None:
+            return self._rgb(frame)
+        self._check_pixels(frame.width, frame.height)
+        orientation = self._orientation or AS_CODED
+        display = self.display
+        box = coded_box(cut.box(display[1], display[0]), display, self._coded, orientation)
+        try:
+            part = self._to_rgb.cut(frame, box, cut.size)
+        except (av.error.FFmpegError, ValueError) as error:
+            raise VideoError(self.name, "convert", reason_of(error)) from None
+        return upright(part.transpose(1, 2, 0), orientation).transpose(2, 0, 1)
 
     def _rgb(self, frame: Any) -> np.ndarray:
         """Upright uint8 [H, W, 3] of the coded size."""

@@ -5,59 +5,20 @@ Legend: frame uint8 [C, H, W], video uint8 [B, C, T, H, W]. A box is (top, left,
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 from torchvision.transforms.v2 import functional as tv
 
-from jepa.data.clips import CROP, FLIP, uniforms
+from jepa.data.crops import Box, random_box, random_flip
+
+__all__ = [
+    "Box", "IMAGENET_MEAN", "IMAGENET_STD", "center_crop", "crop_resize", "normalise", "random_box", "random_flip",
+    "resize",
+]  # fmt: skip
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-
-
-class Box(NamedTuple):
-    """A rectangle of pixels."""
-
-    top: int
-    left: int
-    height: int
-    width: int
-
-
-def random_box(
-    height: int, width: int, scale: tuple[float, float], ratio: tuple[float, float], seed: int, index: int
-) -> Box:
-    """Random resized crop (Inception-style, as in torchvision): a pure function of the size and (seed, index).
-
-    Args:
-        height: of the frame, in pixels.
-        width: of the frame, in pixels.
-        scale: smallest and largest share of the frame's area.
-        ratio: smallest and largest width / height; drawn log-uniformly.
-        seed: of the run.
-        index: of the sample.
-    """
-    draws = uniforms(seed, index, CROP, 40)
-    low, high = math.log(ratio[0]), math.log(ratio[1])
-    for area_draw, ratio_draw, top_draw, left_draw in zip(*[iter(draws)] * 4, strict=True):
-        area = height * width * (scale[0] + (scale[1] - scale[0]) * area_draw)
-        aspect = math.exp(low + (high - low) * ratio_draw)
-        w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
-        if 0 < w <= width and 0 < h <= height:
-            return Box(int(top_draw * (height - h + 1)), int(left_draw * (width - w + 1)), h, w)
-    # Ten misses happen for very long or very wide frames: the largest allowed box in the middle.
-    aspect = min(max(width / height, ratio[0]), ratio[1])
-    w = min(width, round(height * aspect))
-    h = min(height, max(1, round(w / aspect)))
-    return Box((height - h) // 2, (width - w) // 2, h, w)
-
-
-def random_flip(probability: float, seed: int, index: int) -> bool:
-    """Whether this sample is mirrored left to right: a pure function of (seed, index)."""
-    return bool(uniforms(seed, index, FLIP, 1)[0] < probability)
 
 
 def resize(frames: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:

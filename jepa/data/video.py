@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, NamedTuple, Protocol
 import numpy as np
 import torch
 
+from jepa.data.crops import Cut
 from jepa.data.info import VideoInfo
 from jepa.data.limits import LimitsConfig
 from jepa.data.pyav import TOLERANCE_S, PyAvFile
@@ -45,7 +46,9 @@ class VideoFile(Protocol):
     @property
     def display(self) -> tuple[int, int]: ...  # noqa: D102
     def times(self) -> np.ndarray: ...  # noqa: D102
-    def at(self, seconds: Sequence[float]) -> Iterator[tuple[float, np.ndarray]]: ...  # noqa: D102
+    def at(  # noqa: D102
+        self, seconds: Sequence[float], cut: Cut | None = None
+    ) -> Iterator[tuple[float, np.ndarray]]: ...
     def every(self, start_s: float | None = None) -> Iterator[tuple[float, np.ndarray]]: ...  # noqa: D102
     def close(self) -> None: ...  # noqa: D102
 
@@ -88,7 +91,10 @@ class VideoReader:
         return self.num_frames
 
     def frames_at(
-        self, seconds: Sequence[float], each: Callable[[torch.Tensor], torch.Tensor] | None = None
+        self,
+        seconds: Sequence[float],
+        each: Callable[[torch.Tensor], torch.Tensor] | None = None,
+        cut: Cut | None = None,
     ) -> Frames:
         """The frames on screen at these times, in the order asked for; the same frame may come more than once.
 
@@ -99,22 +105,27 @@ class VideoReader:
             seconds: times, in any order.
             each: applied to every decoded frame, uint8 [C, H, W], as soon as it is there: a crop here keeps only one
                 full-size frame in memory.
+            cut: this random resized crop of every frame instead of the whole, data uint8 [T, 3, S, S], made in the
+                decoder's own planes: several times faster than `each` and a little different.
 
         Raises:
             VideoError: a frame could not be decoded.
-            UserError: a time is not a finite number, or there is none.
+            UserError: a time is not a finite number, there is none, or each and cut are both given.
         """
         wanted = np.asarray(seconds, dtype=np.float64)
         if wanted.ndim != 1 or not wanted.size or not np.isfinite(wanted).all():
             raise UserError("frames_at takes a non-empty list of finite times in seconds.")
+        if each is not None and cut is not None:
+            raise UserError("frames_at takes each or cut, not both.")
         order = np.argsort(wanted, kind="stable")
         times = torch.empty(len(wanted), dtype=torch.float64)
         data: torch.Tensor | None = None
         last: np.ndarray | None = None
         picture: torch.Tensor | None = None
-        for place, (moment, array) in zip(order.tolist(), self._file.at(wanted[order].tolist()), strict=True):
+        found = self._file.at(wanted[order].tolist(), cut)
+        for place, (moment, array) in zip(order.tolist(), found, strict=True):
             if array is not last or picture is None:
-                last, picture = array, self._finish(array)
+                last, picture = array, self._finish(array) if cut is None else torch.from_numpy(array)
                 if each is not None:
                     picture = each(picture)
             if data is None:
@@ -126,6 +137,8 @@ class VideoReader:
             data[place] = picture
             times[place] = moment
         assert data is not None  # at() yields once per time
+        if cut is not None and cut.flip:
+            data = data.flip(-1)
         return Frames(data, times)
 
     def frames(self, indices: Sequence[int]) -> Frames:
