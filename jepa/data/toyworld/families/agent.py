@@ -28,19 +28,19 @@ def build(setting: Setting) -> Scene:
     """Thrust that makes the path, plus nudges that do not matter to the label but do to the next frame."""
     plan, rng, times = setting.plan, setting.rng, setting.times
     sign = 1 if plan.outcome == "turns_left" else -1
-    moment = setting.moment()
-    start = rng.integers(4) * math.pi / 2 + rng.uniform(-0.3, 0.3)
+    moment = setting.moment(1.0)
+    start = rng.uniform(0, 2 * math.pi)
     speed, lead = rng.uniform(0.55, 0.85), setting.lead(moment)
-    turn = rng.uniform(1.4, 2.4)
+    turn = rng.uniform(1.1, 1.8)
     bend = 0.5 * setting.config.clarity * setting.omen(moment, lead, decoy=False) ** 2
     heading = start + sign * (bend + turn * ease(times, moment - 0.1, moment + 0.9))
     velocity = speed * np.stack([np.cos(heading), np.sin(heading)], axis=1)
     drag = -math.log(_DAMPING)
     nudges = rng.normal(0, 0.35, (math.ceil(setting.duration_s / _HOLD_S) + 1, 2))
     actions = np.gradient(velocity, times, axis=0) + drag * velocity + nudges[(times / _HOLD_S).astype(int)]
-    middle = VIEW_M / 2 + rng.uniform(-0.3, 0.3, 2)
     path = np.concatenate([np.zeros((1, 2)), np.cumsum(velocity[:-1], axis=0) / float(setting.rate)])
-    origin = middle - path[int(moment * float(setting.rate))]  # nothing but the turn depends on its side
+    middle = VIEW_M / 2 + rng.uniform(-0.5, 0.5, 2)
+    origin = middle - _corner(velocity[0], path[-1], velocity[-1])
     simulation = Simulation(0.0, 0.3, _DAMPING)
     simulation.disc(origin[0], origin[1], 0.3, (velocity[0, 0], velocity[0, 1]), bounce=0.2)
     crates = rng.uniform(0.5, VIEW_M - 0.5, (2, 2))  # anywhere: where they lie must not tell the side
@@ -87,6 +87,16 @@ def build(setting: Setting) -> Scene:
         counterfactual=f"The {name} would have gone straight on without thrust to its {side}.",
         actions=actions,
     )
+
+
+def _corner(come: np.ndarray, end: np.ndarray, leave: np.ndarray) -> np.ndarray:
+    """Where the line on which the way begins, at 0 along `come`, meets the one on which it ends.
+
+    With it in the middle, a vehicle has the middle straight ahead or straight behind, so that its place does not tell
+    the side.
+    """
+    cross = come[0] * leave[1] - come[1] * leave[0]
+    return come * (end[0] * leave[1] - end[1] * leave[0]) / cross
 
 
 def _vehicle(shape: str, x: float, y: float, heading: float, colour: str) -> list[Part]:
