@@ -20,6 +20,10 @@ from jepa.pretrain import diagnostics
 from jepa.pretrain.objectives import Learner, MaskedPrediction, gather_tokens
 from jepa.pretrain.teacher import Teacher
 
+_NAMES = {
+    "rank": "the target encoder's rank",
+    "target_varies": "the part of the targets that differs between tokens",
+}
 _REMEDY = (
     "Tokens that are all alike are easy to guess, so the loss looks good. Try a smaller optim.lr, a longer "
     "optim.warmup_steps or a slower optim.ema (closer to 1), and see that no gradient flows into the targets."
@@ -38,6 +42,8 @@ class WatchConfig:
     """warn when the encoder's rank falls below this share of its highest so far; 0 never warns"""
     min_varies: float = 0.1
     """warn when the part of the targets that differs between tokens falls below this share of its highest; 0 never"""
+    least_varies: float = 0.005
+    """warn when that part is below this in any case, for a run whose first log step came too late; 0 never warns"""
     min_cover: float = 0.5
     """warn when masks use less than this share of the tokens that they use in the best time slot; 0 never warns"""
 
@@ -45,13 +51,16 @@ class WatchConfig:
         for name in ("clips", "tokens"):
             if getattr(self, name) < 2:
                 raise UserError(f"watch.{name}={getattr(self, name)} has to be 2 or more: one has no spread.")
-        for name in ("min_rank", "min_varies", "min_cover"):
+        for name in ("min_rank", "min_varies", "least_varies", "min_cover"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(f"watch.{name}={getattr(self, name)} has to lie in [0, 1): it is a share.")
 
 
 class Watch:
     """Looks at a run on its log steps and warns, once for each fall; what it remembers is small and plain.
+
+    It compares with the highest value that it has seen, so it should see the first step as well: a run that collapses
+    within `train.log_every` steps has nothing to fall from later.
 
     Args:
         config: how closely to look.
@@ -147,8 +156,10 @@ class Watch:
             row: what `look` returned, alone or among other numbers.
         """
         found = {
-            "rank": self._fell("rank", self.config.min_rank, step, row),
-            "target_varies": self._fell("target_varies", self.config.min_varies, step, row),
+            "rank": self._fell("rank", self.config.min_rank, 0.0, step, row),
+            "target_varies": self._fell(
+                "target_varies", self.config.min_varies, self.config.least_varies, step, row
+            ),
             "cover": self._starved_slots(row),
         }
         new = [sentence for name, sentence in found.items() if sentence and name not in self._said]
@@ -157,24 +168,24 @@ class Watch:
         ]
         return new
 
-    def _fell(self, name: str, least: float, step: int, row: dict[str, float]) -> str | None:
+    def _fell(self, name: str, share: float, floor: float, step: int, row: dict[str, float]) -> str | None:
+        """A sentence when a value is below a share of its highest so far, or below a floor that needs no history."""
         value = row.get(name)
         if value is None or value != value:
             return None
         at, highest = self._highest.setdefault(name, [step, value])
         if value > highest:
             self._highest[name] = [step, value]
-        if value >= least * highest:
+        least = max(share * highest, floor)
+        if value >= least:
             return None
-        grade = "collapse" if value < 0.5 * least * highest else "partial collapse"
-        if name == "rank":
-            what = f"the target encoder's rank fell from {highest:.3g} to {value:.3g}"
+        before, now = (f"{v:.3g}" if name == "rank" else f"{100 * v:.2g} %" for v in (highest, value))
+        if value == highest:
+            change = f"is only {now} at step {step}"
         else:
-            what = (
-                "the part of the targets that differs between tokens fell from "
-                f"{100 * highest:.2g} % to {100 * value:.2g} %"
-            )
-        return f"{what} between steps {at:.0f} and {step}: {grade}. {_REMEDY}"
+            change = f"fell from {before} to {now} between steps {at:.0f} and {step}"
+        grade = "collapse" if value < 0.5 * least else "partial collapse"
+        return f"{_NAMES[name]} {change}: {grade}. {_REMEDY}"
 
     def _starved_slots(self, row: dict[str, float]) -> str | None:
         """Time slots of which the masks throw most tokens away, as batch truncation in raster order does."""

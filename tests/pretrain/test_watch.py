@@ -144,6 +144,16 @@ def test_figures_that_are_missing_or_not_numbers_are_passed_over():
     assert "from 6 % to 0.1 %" in said
 
 
+def test_a_run_that_fell_before_the_first_look_is_called_out_too():
+    watch = Watch(WatchConfig())
+    assert watch.warnings(50, {"target_varies": 0.0133}) == []
+    (said,) = watch.warnings(100, {"target_varies": 0.0041})
+    assert "fell from 1.3 % to 0.41 % between steps 50 and 100: partial collapse" in said
+    assert (
+        "is only 0.1 % at step 7: collapse" in Watch(WatchConfig()).warnings(7, {"target_varies": 0.001})[0]
+    )
+
+
 def test_a_resumed_watch_says_what_one_never_stopped_says():
     rows = [{"rank": value} for value in (30.0, 40.0, 9.0, 8.0, 35.0, 5.0)]
     whole, first, second = Watch(WatchConfig()), Watch(WatchConfig()), Watch(WatchConfig())
