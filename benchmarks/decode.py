@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 
-from jepa.data.bench import DecodeBenchConfig, run
+from jepa.data.bench import DecodeBenchConfig, measure
 
 
 def main() -> None:
@@ -19,7 +19,7 @@ def main() -> None:
     parser.add_argument("data")
     for name, kind in (("reference", str), ("out", str), ("workers", int), ("clips", int), ("repeats", int)):
         parser.add_argument(f"--{name}", type=kind, default=getattr(DecodeBenchConfig, name))
-    run(DecodeBenchConfig(**vars(parser.parse_args())))
+    measure(DecodeBenchConfig(**vars(parser.parse_args())))
 
 
 if __name__ == "__main__":

@@ -57,7 +57,7 @@ COMMANDS = {
         "jepa.data.shards", "ShardConfig", "run", "pack many small videos into a few large files"
     ),
     "bench": Command(
-        "jepa.data.bench", "DecodeBenchConfig", "run", "clips per second of the loader, beside others"
+        "jepa.bench", "BenchConfig", "run", "how fast training, decoding, probing and signals are here"
     ),
     "doctor": Command(
         "jepa.doctor", "DoctorConfig", "run", "what works on this machine; data=... reads a data set"

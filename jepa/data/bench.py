@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from statistics import mean, median, pstdev
@@ -29,6 +29,7 @@ from torch.utils.data import DataLoader, Dataset
 from jepa.data.dataset import ClipConfig, ClipDataset, StreamSampler, collate
 from jepa.data.manifest import Item, read_items
 from jepa.errors import UserError
+from jepa.files import write_text
 
 
 @dataclass
@@ -100,8 +101,8 @@ class _Split:
         return self.inner([s for s, _ in pairs]), max(m for _, m in pairs)
 
 
-def run(config: DecodeBenchConfig) -> Path | None:
-    """Measures, prints two tables, and writes them to `out` if one is named.
+def measure(config: DecodeBenchConfig) -> dict[str, Any]:
+    """Measures, prints two tables, writes them to `out` if one is named, and returns the figures.
 
     Raises:
         UserError: there are no videos, or the reference is not a copy of the published repository.
@@ -115,12 +116,9 @@ def run(config: DecodeBenchConfig) -> Path | None:
     console = Console()
     for table in (_loader_table(rows, config), _reader_table(readers, config)):
         console.print(table)
-    if not config.out:
-        return None
-    from jepa.files import write_text
-
-    write_text(config.out, _markdown(rows, readers, config, len(items)))
-    return Path(config.out)
+    if config.out:
+        write_text(config.out, _markdown(rows, readers, config, len(items)))
+    return {"files": len(items), "loaders": [asdict(row) for row in rows], "reader_ms": readers}
 
 
 def _ours(items: list[Item], config: DecodeBenchConfig) -> Callable[[int], DataLoader]:
@@ -276,15 +274,15 @@ def _memory_mb(field: str) -> float:
 
 
 def _loader_lines(rows: list[LoaderRow]) -> Iterator[tuple[str, ...]]:
-    ours = mean(rows[0].clips_per_s)
+    ours = median(rows[0].clips_per_s)
     for row in rows:
-        speed = mean(row.clips_per_s)
+        speed = median(row.clips_per_s)
         yield (
             row.name, f"{speed:.1f}", f"{pstdev(row.clips_per_s):.1f}", f"{row.worker_mb:.0f}", f"{ours / speed:.2f}x",
         )  # fmt: skip
 
 
-_LOADER_HEAD = ("loader", "clips/s", "+-", "MB grown per worker", "jepa is")
+_LOADER_HEAD = ("loader", "clips/s, median", "+-", "MB grown per worker", "jepa is")
 _READER_HEAD = ("reader, one thread", "ms per clip, median", "mean")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from jepa.data.bench import DecodeBenchConfig, run
+from jepa.data.bench import DecodeBenchConfig, measure
 from jepa.errors import UserError
 
 
@@ -13,7 +13,7 @@ def test_a_small_benchmark(library, tmp_path, capsys):
         data=str(library), num_frames=2, crop_px=16, workers=0, batch_size=2, clips=6, repeats=2,
         out=str(tmp_path / "b.md"),
     )  # fmt: skip
-    run(config)
+    measure(config)
     text = (tmp_path / "b.md").read_text()
     rows = [line.strip("| ").split(" | ") for line in text.splitlines() if line.startswith("| jepa")]
     assert (
@@ -22,4 +22,4 @@ def test_a_small_benchmark(library, tmp_path, capsys):
     assert "CPU cores" in text and "torch " in text
     assert "jepa, pyav" in capsys.readouterr().out
     with pytest.raises(UserError, match="not a copy"):
-        run(DecodeBenchConfig(data=str(library), reference=str(tmp_path)))
+        measure(DecodeBenchConfig(data=str(library), reference=str(tmp_path)))
