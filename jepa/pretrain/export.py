@@ -10,9 +10,9 @@ from omegaconf import OmegaConf
 import jepa
 from jepa.errors import UserError
 from jepa.models import Preprocessing, save_encoder, save_hf
-from jepa.pretrain.checkpoint import newest_checkpoint
+from jepa.pretrain.checkpoint import newest_checkpoint, read_tensors
+from jepa.pretrain.objectives import build_learner
 from jepa.pretrain.settings import PretrainConfig
-from jepa.pretrain.trainer import build_learner
 
 
 @dataclass
@@ -39,27 +39,32 @@ def run(config: ExportConfig) -> Path:
         raise UserError(f"format={config.format!r} is unknown; choose native or hf.")
     if config.weights not in ("target", "context"):
         raise UserError(f"weights={config.weights!r} is unknown; choose target or context.")
-    state, _ = newest_checkpoint(Path(config.run))
-    if state is None:
+    path, facts, _ = newest_checkpoint(Path(config.run))
+    if path is None:
         raise UserError(
             f"There is no checkpoint in {config.run}, so there is nothing to export. Give run= the folder that was "
             "out= of `jepa pretrain`, after its first save."
         )
-    settings = OmegaConf.merge(OmegaConf.structured(PretrainConfig), state["config"])
+    settings = OmegaConf.merge(OmegaConf.structured(PretrainConfig), facts["config"])
     trained: PretrainConfig = OmegaConf.to_object(settings)  # type: ignore[assignment]
     learner = build_learner(trained)
-    learner.load_state_dict(state["learner"])
+    learner.load_state_dict(read_tensors(path, "learner."))
     if config.weights == "target":
-        learner.encoder.load_state_dict(state["target"])
+        if trained.objective.teacher != "ema":
+            raise UserError(
+                f"The run in {config.run} has no averaged encoder (objective.teacher={trained.objective.teacher}); "
+                "export the trained one with weights=context."
+            )
+        learner.encoder.load_state_dict(read_tensors(path, "target."))
     data = trained.data
     about = {
         "model": trained.model.name,
         "weights": config.weights,
         "objective": trained.objective.predict,
-        "steps": state["step"],
+        "steps": facts["step"],
         "batch_size": trained.train.batch_size,
         "seed": trained.train.seed,
-        "data_sha256": state["data"],
+        "data_sha256": facts["data"],
         "tool": f"jepa {jepa.__version__}",
     }
     preprocessing = Preprocessing(data.num_frames, data.fps, data.crop_px, data.crop_px, data.mean, data.std)

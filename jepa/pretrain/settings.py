@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from jepa.data import ClipConfig
+from jepa.data import StreamConfig
 from jepa.errors import UserError
 from jepa.masking import MaskConfig
 from jepa.pretrain.journal import WandbConfig
-from jepa.pretrain.objective import ObjectiveConfig
+from jepa.pretrain.objectives import ObjectiveConfig
+from jepa.pretrain.parallel import RECOMPUTE, STRATEGIES
+from jepa.pretrain.schedules import SCHEDULES
+from jepa.pretrain.watch import WatchConfig
 
 
 @dataclass
-class DataConfig(ClipConfig):
+class DataConfig(StreamConfig):
     """Which videos, and how a clip is cut from one."""
 
-    root: str = "???"
-    """folder of videos, or a list of them (CSV with a `path` column, or `path label` lines)"""
     num_frames: int = 8
     """frames in a clip; V-JEPA 2 trains on 16"""
     crop_px: int = 128
@@ -51,18 +52,30 @@ class OptimConfig:
 
     lr: float = 5e-4
     """highest learning rate, reached after the warm-up"""
+    schedule: str = "cosine"
+    """from lr to final_lr after the warm-up: cosine (half of one), linear (a cooldown), or constant (stays at lr)"""
     final_lr: float = 1e-6
-    """learning rate of the last step; half a cosine leads there"""
+    """learning rate of the last step"""
     warmup_steps: int = 100
     """steps of linear rise"""
     weight_decay: float = 0.04
-    """decoupled decay of matrices; biases and norms have none"""
+    """decoupled decay of matrices at the first step; biases and norms have none"""
+    final_weight_decay: float | None = None
+    """decay at the last step, half a cosine away (V-JEPA 1: 0.04 to 0.4); null keeps it constant"""
     betas: tuple[float, float] = (0.9, 0.999)
     """AdamW's averages of gradient and square"""
     clip_grad: float = 1.0
     """gradient norm above which the gradient is scaled down"""
     ema: tuple[float, float] = (0.99, 0.999)
-    """momentum of the target encoder at the first and the last step; it rises linearly"""
+    """momentum of the target encoder at the first and the last step, linear between them; twice the same is constant"""
+
+    def __post_init__(self) -> None:
+        if self.schedule not in SCHEDULES:
+            raise UserError(
+                f"optim.schedule={self.schedule!r} is unknown; choose one of {', '.join(SCHEDULES)}."
+            )
+        if not all(0 <= momentum <= 1 for momentum in self.ema):
+            raise UserError(f"optim.ema={list(self.ema)} must hold two momenta between 0 and 1.")
 
 
 @dataclass
@@ -73,6 +86,8 @@ class TrainConfig:
     """optimizer steps"""
     batch_size: int = 16
     """clips per step, over all processes"""
+    micro_batch: int | None = None
+    """clips in one pass of one process; fewer processes then take more passes. null: a process's whole share at once"""
     seed: int = 0
     """the only source of randomness"""
     save_every: int = 500
@@ -86,12 +101,28 @@ class TrainConfig:
     precision: str = "auto"
     """auto, bf16 or fp32; auto is bf16 on GPUs that compute in it, else fp32"""
     max_skipped: int = 10
-    """steps in a row with a non-finite loss or gradient after which the run stops; none of them touches a weight"""
+    """steps in a row with a non-finite loss or gradient that are tolerated; none of them touches a weight"""
+    init_from: str | None = None
+    """another run's folder: begin with its newest weights, target and optimizer state, at step 0 (a cooldown)"""
+    strategy: str = "ddp"
+    """under torchrun: ddp, each process holds all; fsdp, a share of weights, gradients and moments (FSDP2)"""
+    recompute: str = "none"
+    """in the backward pass, to save memory: none, cheap (all but matrix products and attention), blocks (everything)"""
+    compile: bool = False
+    """torch.compile for each block: faster on GPUs, after a minute"""
+    timeout_s: float = 600.0
+    """seconds that processes wait for one another before the run fails"""
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "save_every", "keep", "log_every"):
-            if getattr(self, name) < 1:
-                raise UserError(f"train.{name}={getattr(self, name)} has to be at least 1.")
+        for name in ("steps", "batch_size", "save_every", "keep", "log_every", "micro_batch"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"train.{name}={value} has to be at least 1.")
+        for name, allowed in (("strategy", STRATEGIES), ("recompute", RECOMPUTE)):
+            if getattr(self, name) not in allowed:
+                raise UserError(
+                    f"train.{name}={getattr(self, name)!r} is unknown; choose one of {', '.join(allowed)}."
+                )
         if self.seed < 0:
             raise UserError(f"train.seed={self.seed} has to be 0 or more.")
         if self.precision not in ("auto", "bf16", "fp32"):
@@ -111,9 +142,15 @@ class PretrainConfig:
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    watch: WatchConfig = field(default_factory=WatchConfig)
     wandb: WandbConfig = field(default_factory=WandbConfig)
 
     def __post_init__(self) -> None:
+        if not self.data.root and not self.data.mix:
+            raise UserError(
+                "`jepa pretrain` needs data.root=... (or several sources, data.mix=[...]); `jepa pretrain --help` says "
+                "what each key means."
+            )
         if not self.masks:
             raise UserError(
                 "masks is empty, so nothing would be hidden and nothing guessed; give at least one mask."

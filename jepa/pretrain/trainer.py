@@ -1,18 +1,16 @@
 """Pretraining, readable top to bottom: `run` is the story, `_loop` the step loop, helpers follow in order of use.
 
 Every random choice is a function of (seed, sample index), so a run that is killed and started again ends
-bit-identical to one that was never stopped.
+bit-identical to one that was never stopped, and one process sees the same batch as many.
 """
 
 from __future__ import annotations
 
-import hashlib
-import os
 import signal
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,278 +18,209 @@ import torch
 import yaml
 from torch.utils.data import DataLoader
 
-from jepa.data import BadVideoLog, ClipDataset, Item, StreamSampler, collate, read_items
+from jepa.data import Stream, StreamSampler, collate, open_stream
 from jepa.data.transforms import normalise
-from jepa.errors import UserError
 from jepa.files import write_text
 from jepa.masking import Mask, sample_masks
-from jepa.models import VideoEncoder, create_model, create_predictor
-from jepa.pretrain.checkpoint import newest_checkpoint, save_checkpoint
-from jepa.pretrain.diagnostics import rank_me, spread_across_clips, spread_across_time
-from jepa.pretrain.ema import TargetEncoder
+from jepa.models import VideoEncoder
+from jepa.pretrain.build import (
+    State,
+    check_same_everywhere,
+    check_same_run,
+    choose_precision,
+    count_passes,
+    set_rates,
+)
+from jepa.pretrain.checkpoint import Saver, newest_checkpoint
+from jepa.pretrain.guard import Guard, Piece, Verdict
 from jepa.pretrain.journal import Journal
-from jepa.pretrain.objective import MaskedPrediction, latent_targets, pixel_targets
-from jepa.pretrain.schedules import linear, warmup_cosine
-from jepa.pretrain.settings import OptimConfig, PretrainConfig
+from jepa.pretrain.parallel import World, clip_gradient, exchanging, join
+from jepa.pretrain.settings import PretrainConfig
+
+OnLog = Callable[[int, VideoEncoder], dict[str, float]]
 
 
-class State:
-    """All that changes during a run: the two encoders, the predictor, the optimizer and a few counts."""
-
-    def __init__(self, config: PretrainConfig, device: torch.device, precision: str) -> None:
-        self.learner = build_learner(config).to(device)
-        self.target = TargetEncoder(self.learner.encoder)
-        self.optimizer = make_optimizer(self.learner, config.optim)
-        self.bad_videos = BadVideoLog(config.data.max_bad_share)
-        self.precision = precision
-        self.finished = 0  # steps
-        self.skipped = 0  # non-finite steps in a row
-
-    def state_dict(self) -> dict[str, Any]:
-        """Tensors and plain values only, so that a checkpoint loads with `weights_only=True`."""
-        return {
-            "step": self.finished,
-            "skipped": self.skipped,
-            "precision": self.precision,
-            "learner": self.learner.state_dict(),
-            "target": self.target.encoder.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "bad_videos": self.bad_videos.state_dict(),
-        }
-
-    def load_state_dict(self, saved: dict[str, Any]) -> None:
-        """Takes over a saved state whole."""
-        self.learner.load_state_dict(saved["learner"])
-        self.target.encoder.load_state_dict(saved["target"])
-        self.optimizer.load_state_dict(saved["optimizer"])
-        self.bad_videos.load_state_dict(saved["bad_videos"])
-        self.finished, self.skipped = saved["step"], saved["skipped"]
-
-
-def run(config: PretrainConfig) -> Path:
+def run(config: PretrainConfig, on_log: OnLog | None = None) -> Path:
     """Trains to `train.steps`, from the newest checkpoint in `out` if there is one; returns the run folder.
+
+    Args:
+        config: everything that decides the run.
+        on_log: called on log steps, on every process, with the finished steps and the encoder that an export would
+            hold; what it returns goes into the journal. For probes, which this room does not know.
 
     Raises:
         UserError: the configuration or the data cannot be used as asked.
-        RuntimeError: too many unreadable videos, or the loss stayed non-finite.
+        RuntimeError: too many unreadable videos, the loss stayed non-finite, or a checkpoint could not be written.
         SystemExit: 143 after SIGTERM and 130 after Ctrl-C, with the state saved.
     """
-    refuse_many_processes()
-    out = Path(config.out)
-    items = read_items(config.data.root)
-    saved, problems = newest_checkpoint(out)
-    device = choose_device(config.train.device)
-    state = State(config, device, saved["precision"] if saved else choose_precision(config, device))
-    identity = {"config": asdict(config), "data": fingerprint(items, Path(config.data.root))}
-    if saved:
-        check_same_run(saved, identity, out)
-        state.load_state_dict(saved)
-    write_text(out / "config.yaml", yaml.safe_dump(asdict(config), sort_keys=False))
-
-    batches = load_batches(items, config, start=state.finished, pin=device.type == "cuda")
-    with (
-        Journal(out, config.train.steps, state.finished, config.wandb, asdict(config)) as journal,
-        stop_signals() as stop,
-    ):
-        for problem in problems:
-            journal.say(f"warning: {problem}")
-        journal.say(describe_start(config, state, device, len(items)))
-        _loop(config, state, identity, batches, device, journal, stop)
+    with join(config.train.device, config.train.timeout_s) as world:
+        out = Path(config.out)
+        passes = count_passes(config, world)
+        stream = open_stream(config.data, config.train.seed, config.train.batch_size)
+        check_same_everywhere(world, stream.fingerprint, config.data.root or "data.mix")
+        # One process looks, so that all continue from the same state.
+        path, saved, problems = world.gather(newest_checkpoint(out) if world.leads else None)[0]
+        precision = saved.get("precision") or choose_precision(config, world.device)
+        state = State(config, world, stream.fingerprint, precision)
+        if path:
+            check_same_run(saved, config, stream.fingerprint, out)
+            state.load(path, saved)
+        elif config.train.init_from:
+            state.begin_from(Path(config.train.init_from))
+        with (
+            Saver(out, config.train.keep, world) as saver,
+            open_journal(config, state, world) as journal,
+            stop_signals() as stop,
+        ):
+            for problem in problems:
+                journal.warn(state.finished, problem)
+            journal.say(describe_start(config, state, len(stream.items)))
+            guard = Guard(world, out, saved.get("skipped", 0))
+            batches = load_batches(stream, config, world, state.finished, passes)
+            _loop(
+                config, state, batches, passes, Aftermath(config, state, guard, saver, journal, stop, on_log)
+            )
     return out
 
 
 def _loop(
-    config: PretrainConfig,
-    state: State,
-    identity: dict[str, Any],
-    batches: Iterator[dict[str, Any]],
-    device: torch.device,
-    journal: Journal,
-    stop: list[int],
+    config: PretrainConfig, state: State, batches: Iterator[dict[str, Any]], passes: int, after: Aftermath
 ) -> None:
-    """One pass: decode, hide, encode what is seen, guess what is hidden, step, let the target follow."""
-    train, learner, target = config.train, state.learner, state.target
-    for batch in batches:
-        step = state.finished
-        for event in state.bad_videos.count(batch["bad"], train.batch_size):
-            journal.say(f"warning: {event}")
-        video = normalise(batch["video"].to(device, non_blocking=True), config.data.mean, config.data.std)
-        masks = draw_masks(config, learner.encoder, video, batch["index"])
+    """One pass: decode, hide, encode what is seen, guess what is hidden; then step, and let the target follow."""
+    train, optimizer, teacher, device = config.train, state.optimizer, state.teacher, state.world.device
+    for step in range(state.finished, train.steps):
+        rates = set_rates(optimizer, config, step)
+        sums: dict[str, torch.Tensor] = {}
+        pieces: list[Piece] = []
+        for number in range(passes):
+            batch = next(batches)
+            state.note_bad(batch["bad"], train.batch_size // passes)
+            video = normalise(batch["video"].to(device, non_blocking=True), config.data.mean, config.data.std)
+            masks = draw_masks(config, state.learner.encoder, video, batch["index"])
+            with exchanging(state.model, now=number == passes - 1):
+                with torch.autocast(device.type, torch.bfloat16, enabled=state.precision == "bf16"):
+                    targets = teacher.targets(video) if teacher else None
+                    losses = state.model(video, targets, masks, step / train.steps)
+                (losses["loss"] / passes).backward()
+            sums = {name: sums.get(name, 0.0) + value.detach() / passes for name, value in losses.items()}
+            pieces.append(Piece(batch, video, masks, targets))
+        grad_norm = clip_gradient(state.learner, config.optim.clip_grad)
 
-        lr = warmup_cosine(
-            step, train.steps, config.optim.warmup_steps, config.optim.lr, config.optim.final_lr
-        )
-        for group in state.optimizer.param_groups:
-            group["lr"] = lr
-        with torch.autocast(device.type, torch.bfloat16, enabled=state.precision == "bf16"):
-            loss = learner(video, make_targets(config, target.encoder, video), masks)
-        loss.backward()
-        grad_norm = torch.nn.utils.clip_grad_norm_(learner.parameters(), config.optim.clip_grad)
-
-        # A NaN never reaches the weights: a non-finite step is skipped whole, target included.
-        momentum = linear(step, train.steps, *config.optim.ema)
-        if torch.isfinite(loss.detach() + grad_norm):
-            state.optimizer.step()
-            target.update(momentum)
-            state.skipped = 0
-        else:
-            state.skipped += 1
-            journal.say(f"warning: step {step + 1} gave a non-finite loss or gradient and was skipped")
-        state.optimizer.zero_grad(set_to_none=True)
+        # A NaN never reaches a weight: where found_inf is 1, AdamW leaves everything as it is, and nobody waits to see.
+        optimizer.found_inf = after.guard.judge(step + 1, sums, grad_norm, bool(after.stop), pieces)  # type: ignore[attr-defined]
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        if teacher:
+            teacher.follow(rates["ema"])
         state.finished = step + 1
+        after.step(rates, pieces[-1])
 
+
+@dataclass
+class Aftermath:
+    """What follows a step: verdicts, the journal, checkpoints, and leaving when asked to."""
+
+    config: PretrainConfig
+    state: State
+    guard: Guard
+    saver: Saver
+    journal: Journal | Muted
+    stop: list[int]
+    """signals that this process received"""
+    on_log: OnLog | None
+
+    def step(self, rates: dict[str, float], piece: Piece) -> None:
+        """Looks after the step that has just been taken.
+
+        Raises:
+            RuntimeError: too many steps in a row were not finite, or too many videos are unreadable.
+            SystemExit: a process was asked to stop; the state is saved.
+        """
+        train, state, journal = self.config.train, self.state, self.journal
         last = state.finished == train.steps
-        if state.finished % train.log_every == 0 or last:
-            row = {"loss": loss.item(), "grad_norm": grad_norm.item(), "lr": lr, "ema": momentum}
-            row |= look_inside(target.encoder, video) | {"bad_videos": state.bad_videos.bad}
+        log, save = (last or state.finished % every == 0 for every in (train.log_every, train.save_every))
+        verdicts = self.guard.verdicts(last=log or save)
+        leave = any(verdict.stop for verdict in verdicts) and not last
+        if leave:
+            verdicts += self.guard.verdicts(last=True)
+        self._report(verdicts)
+        if log or save or leave:
+            for event in state.count_bad():
+                journal.warn(state.finished, str(event))
+        if log:
+            row = verdicts[-1].numbers | rates | {"bad_videos": state.bad_videos.bad}
+            if not verdicts[-1].skipped:  # what is not finite has no rank
+                row |= state.watch.look(state.learner, state.teacher, piece.video, piece.masks, piece.targets)
+                for sentence in state.watch.warnings(state.finished, row):
+                    journal.warn(state.finished, sentence)
+            row |= self.on_log(state.finished, state.encoder) if self.on_log else {}
             journal.log(state.finished, row, train.batch_size)
-        if state.finished % train.save_every == 0 or last or stop:
-            save_checkpoint(Path(config.out), state.state_dict() | identity, train.keep)
-        if stop and not last:
+        if save or leave:
+            self.saver.save(state.finished, state.tensors(), state.facts(self.guard.skipped))
+        if leave:
+            self.saver.wait()
             journal.say(f"saved after step {state.finished}; start the same command again to go on")
-            raise SystemExit(128 + stop[0])
-        if state.skipped > train.max_skipped:
+            raise SystemExit(128 + (self.stop[0] if self.stop else signal.SIGTERM))
+
+    def _report(self, verdicts: list[Verdict]) -> None:
+        for verdict in verdicts:
+            if verdict.skipped:
+                where = f"; its clips and masks lie in {verdict.kept}" if verdict.kept else ""
+                self.journal.warn(
+                    verdict.step,
+                    f"step {verdict.step} gave a non-finite loss or gradient and was skipped{where}",
+                )
+        if self.guard.skipped > self.config.train.max_skipped:
             raise RuntimeError(
-                f"The loss or its gradient was not finite in {state.skipped} steps in a row, up to step "
-                f"{state.finished}. No weight was touched by them. Lower optim.lr or lengthen optim.warmup_steps."
+                f"The loss or its gradient was not finite in {self.guard.skipped} steps in a row, up to step "
+                f"{verdicts[-1].step}. No weight was touched by them; their clips and masks lie in "
+                f"{self.guard.run / 'nonfinite'}. Lower optim.lr or lengthen optim.warmup_steps."
             )
 
 
-def refuse_many_processes() -> None:
-    """Raises UserError under `torchrun`: a silent run of N equal copies would be the worst answer."""
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    if world > 1:
-        raise UserError(
-            f"WORLD_SIZE is {world}, but this version trains in one process: {world} copies would do the same work. "
-            "Start `jepa pretrain` without torchrun, or unset WORLD_SIZE."
-        )
+class Muted:
+    """The journal of a process that does not lead: says nothing, writes nothing."""
+
+    def say(self, sentence: str) -> None:
+        """Nothing."""
+
+    def warn(self, step: int, sentence: str) -> None:
+        """Nothing."""
+
+    def log(self, step: int, row: dict[str, float], clips_per_step: int) -> None:
+        """Nothing."""
 
 
-def choose_device(name: str) -> torch.device:
-    """Resolves `auto` to the first CUDA device, else the CPU."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UserError(f"train.device={name!r} is not a device; use auto, cpu, cuda or cuda:N.") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError(
-            f"train.device={name} was asked for, but PyTorch sees no CUDA device; use train.device=cpu."
-        )
-    return device
-
-
-def choose_precision(config: PretrainConfig, device: torch.device) -> str:
-    """Resolves `auto`; the answer is kept in the checkpoint, so that a run never changes precision half-way."""
-    if config.train.precision != "auto":
-        return config.train.precision
-    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
-
-
-def build_learner(config: PretrainConfig) -> MaskedPrediction:
-    """Encoder, predictor and loss, initialised from the seed alone."""
-    model, data, objective = config.model, config.data, config.objective
-    for key, size, unit, name in (
-        ("crop_px", data.crop_px, model.patch_px, "model.patch_px"),
-        ("num_frames", data.num_frames, model.tubelet_frames, "model.tubelet_frames"),
-    ):
-        if size <= 0 or size % unit:
-            near = max(unit, round(size / unit) * unit)
-            raise UserError(
-                f"data.{key}={size} is not a positive multiple of {name}={unit}: the clip does not divide into tokens. "
-                f"Use data.{key}={near}, or change {name}."
-            )
-    # A fork keeps the caller's random state: building a model must not change what a notebook draws next.
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(
-            config.train.seed
-        )  # torch.manual_seed would reach the GPUs' as well
-        encoder = create_model(model.name, patch_px=model.patch_px, tubelet_frames=model.tubelet_frames)
-        width = len(objective.levels) * encoder.embed_dim
-        if objective.predict == "pixels":
-            width = 3 * model.tubelet_frames * model.patch_px**2
-        predictor = create_predictor(
-            model.name,
-            encoder_dim=encoder.embed_dim,
-            dim=model.predictor_dim,
-            depth=model.predictor_depth,
-            num_heads=model.predictor_heads,
-            mlp_dim=4 * model.predictor_dim,
-            out_dim=width,
-        )
-    return MaskedPrediction(encoder, predictor, objective.distance)
-
-
-def make_optimizer(learner: torch.nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
-    """AdamW; vectors (biases, norms) are not decayed."""
-    groups = [
-        {"params": [p for p in learner.parameters() if p.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in learner.parameters() if p.ndim <= 1], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=config.lr, betas=(config.betas[0], config.betas[1]), fused=True)
-
-
-def fingerprint(items: list[Item], root: Path) -> str:
-    """SHA-256 of which videos there are and in which order; moving the folder as a whole does not change it."""
-    digest = hashlib.sha256()
-    for item in items:
-        row = f"{os.path.relpath(item.path, root)}\t{item.start_s}\t{item.end_s}\n"
-        digest.update(row.encode(errors="surrogateescape"))
-    return digest.hexdigest()
-
-
-# What may differ between two starts of one run: none of these changes a weight. More steps stretch the schedules.
-_MAY_CHANGE = {
-    "out", "data.root", "data.workers", "data.max_bad_share", "train.steps", "train.save_every", "train.keep",
-    "train.log_every", "train.device", "train.max_skipped",
-}  # fmt: skip
-
-
-def check_same_run(saved: dict[str, Any], identity: dict[str, Any], out: Path) -> None:
-    """Raises UserError when a run folder is asked to go on with other settings or other videos."""
-    before, now = flatten(saved["config"]), flatten(identity["config"])
-    changed = [
-        f"{key}: {before.get(key)} -> {now.get(key)}"
-        for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key) and key not in _MAY_CHANGE and not key.startswith("wandb.")
-    ]
-    if changed:
-        raise UserError(
-            f"The run in {out} was started with other settings ({'; '.join(changed)}). Continue it with the old ones, "
-            "or give a new folder as out=."
-        )
-    if saved["data"] != identity["data"]:
-        raise UserError(
-            f"The run in {out} was started on another list of videos, so it cannot be continued exactly. Restore the "
-            "videos, or give a new folder as out=."
-        )
-
-
-def flatten(tree: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested dicts and lists -> {"train.steps": 2000, "masks.0.kind": "slots", ...}."""
-    if isinstance(tree, (list, tuple)):
-        tree = dict(enumerate(tree))
-    if not isinstance(tree, dict):
-        return {prefix: tree}
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        flat |= flatten(value, f"{prefix}.{key}" if prefix else str(key))
-    return flat
+def open_journal(
+    config: PretrainConfig, state: State, world: World
+) -> AbstractContextManager[Journal | Muted]:
+    """The run's journal and settings file on the process that leads, silence elsewhere."""
+    if not world.leads:
+        return nullcontext(Muted())
+    out = Path(config.out)
+    write_text(out / "config.yaml", yaml.safe_dump(asdict(config), sort_keys=False))
+    return Journal(out, config.train.steps, state.finished, config.wandb, asdict(config))
 
 
 def load_batches(
-    items: list[Item], config: PretrainConfig, start: int, pin: bool
+    stream: Stream, config: PretrainConfig, world: World, start: int, passes: int
 ) -> Iterator[dict[str, Any]]:
-    """Batches of the steps start .. train.steps - 1, the same for any number of workers."""
-    dataset = ClipDataset(items, config.data, seed=config.train.seed)
+    """What this process reads in the steps start .. train.steps - 1, pass by pass.
+
+    A pass of all processes together is a run of consecutive samples. So the same clips meet in a pass for any number
+    of processes, if train.micro_batch is set, and for any number of workers in any case.
+    """
+    sampler = StreamSampler(
+        config.train.batch_size // passes, config.train.steps * passes, start * passes, world.rank, world.size
+    )
+    workers = config.data.workers
     loader = DataLoader(
-        dataset,
-        batch_sampler=StreamSampler(config.train.batch_size, config.train.steps, start_step=start),
-        num_workers=config.data.workers,
+        stream.dataset,
+        batch_sampler=sampler,
+        num_workers=workers,
         collate_fn=collate,
-        pin_memory=pin,
-        prefetch_factor=4 if config.data.workers else None,
+        pin_memory=world.device.type == "cuda",
+        prefetch_factor=4 if workers else None,
         worker_init_fn=_leave_signals_to_the_trainer,
     )
     return iter(loader)
@@ -316,24 +245,6 @@ def draw_masks(
     return [Mask(*(part.to(video.device, non_blocking=True) for part in mask)) for mask in drawn]
 
 
-def make_targets(config: PretrainConfig, target_encoder: VideoEncoder, video: torch.Tensor) -> torch.Tensor:
-    """What every token should be predicted as, [B, N, E]."""
-    if config.objective.predict == "pixels":
-        return pixel_targets(video, config.model.tubelet_frames, config.model.patch_px)
-    return latent_targets(target_encoder, video, config.objective.levels)
-
-
-@torch.no_grad()
-def look_inside(target_encoder: VideoEncoder, video: torch.Tensor) -> dict[str, float]:
-    """Signs of collapse in the target's features of this batch."""
-    tokens = target_encoder(video)
-    return {
-        "rank": rank_me(tokens.flatten(0, 1)[:: max(1, tokens[..., 0].numel() // 1024)]),
-        "spread_clips": spread_across_clips(tokens),
-        "spread_time": spread_across_time(tokens, target_encoder.grid_of(video).t),
-    }
-
-
 @contextmanager
 def stop_signals() -> Iterator[list[int]]:
     """Collects SIGTERM and Ctrl-C in a list while the loop runs, and restores the old handlers afterwards."""
@@ -351,12 +262,14 @@ def stop_signals() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def describe_start(config: PretrainConfig, state: State, device: torch.device, videos: int) -> str:
+def describe_start(config: PretrainConfig, state: State, videos: int) -> str:
     """One line that says what is about to happen."""
+    world = state.world
     millions = sum(p.numel() for p in state.learner.encoder.parameters()) / 1e6
     begin = f"going on after step {state.finished}" if state.finished else "starting"
+    where = f"{world.size} processes ({config.train.strategy}), " if world.size > 1 else ""
     return (
         f"{begin}: {config.model.name} ({millions:.1f} M parameters) on {videos} videos, {config.train.steps} steps of "
         f"{config.train.batch_size} clips of {config.data.num_frames} frames at {config.data.crop_px} px, "
-        f"{device}, {state.precision}"
+        f"{where}{world.device}, {state.precision}"
     )

@@ -1,53 +1,32 @@
-import json
-import os
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
+import itertools
+import shutil
+from collections import Counter as Counts
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from jepa.data import collate, open_stream
 from jepa.errors import UserError
+from jepa.masking import sample_masks
 from jepa.pretrain import trainer
-from jepa.pretrain.checkpoint import load_checkpoint, newest_checkpoint
+from jepa.pretrain.build import make_optimizer, set_rates
+from jepa.pretrain.checkpoint import read_tensors
 from jepa.pretrain.export import ExportConfig
 from jepa.pretrain.export import run as export
-from tests.pretrain.conftest import TINY
-
-
-def final_state(run):
-    return newest_checkpoint(Path(run))[0]
-
-
-def differences(a, b, where=""):
-    """Paths of the leaves in which two checkpoints differ by even one bit."""
-    if isinstance(a, torch.Tensor):
-        return [] if torch.equal(a, b) else [where]
-    if isinstance(a, dict):
-        assert a.keys() == b.keys()
-        return [d for key in a for d in differences(a[key], b[key], f"{where}.{key}")]
-    if isinstance(a, (list, tuple)):
-        return [
-            d for i, (x, y) in enumerate(zip(a, b, strict=True)) for d in differences(x, y, f"{where}.{i}")
-        ]
-    return [] if a == b else [where]
-
-
-def losses(run):
-    rows = [json.loads(line) for line in (Path(run) / "metrics.jsonl").read_text().splitlines()]
-    return [(row["step"], row["loss"]) for row in rows]
+from jepa.pretrain.objectives import build_learner
+from jepa.pretrain.parallel import save_compute
+from jepa.pretrain.teacher import Teacher
+from tests.pretrain.conftest import checkpoints, differences, facts, journal, losses, tensors
 
 
 def test_training_changes_the_encoder_and_the_target_follows_slowly(tiny):
     config = tiny("train.steps=4", "optim.ema=[0.9,0.9]")
-    before = trainer.build_learner(config).encoder.state_dict()
+    before = build_learner(config).encoder.state_dict()
     run = trainer.run(config)
-    state = final_state(run)
     name = "blocks.0.attn.qkv.weight"
-    moved = (state["learner"][f"encoder.{name}"] - before[name]).norm()
-    followed = (state["target"][name] - before[name]).norm()
+    moved = (tensors(run)[f"learner.encoder.{name}"] - before[name]).norm()
+    followed = (tensors(run)[f"target.{name}"] - before[name]).norm()
     assert 0 < followed < moved
     assert (run / "config.yaml").exists()
     assert [step for step, _ in losses(run)] == [2, 4]
@@ -71,116 +50,75 @@ def test_a_run_continued_from_a_checkpoint_ends_bit_identical(tiny, workers):
     half = tiny(f"data.workers={workers}", "train.save_every=3", out="parts")
     trainer.run(half)
     # What a kill after step 3 would have left behind.
-    for later in sorted((Path(half.out) / "checkpoints").glob("*.pt"))[1:]:
-        later.unlink()
-    left = sorted((Path(half.out) / "checkpoints").glob("*.pt"))
-    assert load_checkpoint(left[-1])["step"] < 8
+    for later in checkpoints(half.out)[1:]:
+        shutil.rmtree(later)
+    assert facts(half.out)["step"] < 8
     trainer.run(half)
-    a, b = final_state(whole), final_state(half.out)
-    for key in ("step", "learner", "target", "optimizer", "bad_videos"):
-        assert differences(a[key], b[key]) == []
+    assert differences(whole, half.out) == []
+    assert facts(whole)["bad_videos"] == facts(half.out)["bad_videos"]
     assert losses(whole) == losses(half.out)
 
 
 def test_workers_do_not_change_the_result(tiny):
-    a = final_state(trainer.run(tiny("train.steps=3", out="a")))
-    b = final_state(trainer.run(tiny("train.steps=3", "data.workers=2", out="b")))
-    assert differences(a["learner"], b["learner"]) == []
+    a = trainer.run(tiny("train.steps=3", out="a"))
+    b = trainer.run(tiny("train.steps=3", "data.workers=2", out="b"))
+    assert differences(a, b) == []
 
 
-def command_line(folder, out, *overrides):
-    return [
-        sys.executable,
-        "-m",
-        "jepa.cli",
-        "pretrain",
-        f"data.root={folder}",
-        f"out={out}",
-        *TINY,
-        *overrides,
-    ]
+def poison(monkeypatch, steps, value=float("nan")):
+    """Makes the targets of the named steps, counted from 1, non-finite."""
+    real, calls = Teacher.targets, []
 
-
-def start(folder, out, *overrides):
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(
-        command_line(folder, out, *overrides),
-        env=environment,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-
-
-def wait_for(folder, pattern, process, seconds=60):
-    deadline = time.monotonic() + seconds
-    while not list(Path(folder).glob(pattern)):
-        assert process.poll() is None, process.stderr.read()
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("workers", [0, 2])
-def test_kill_9_loses_at_most_the_steps_since_the_last_checkpoint(video_folder, tmp_path, workers):
-    keys = ("train.steps=30", "train.save_every=4", f"data.workers={workers}")
-    whole = start(video_folder, tmp_path / "whole", *keys)
-    assert whole.wait(120) == 0
-    killed = tmp_path / "killed"
-    for after in ("step_00000004.pt", "step_00000012.pt", "step_00000020.pt"):
-        process = start(video_folder, killed, *keys)
-        wait_for(killed, f"checkpoints/{after}", process)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    last = start(video_folder, killed, *keys)
-    assert last.wait(120) == 0
-    assert "going on after step" in last.stderr.read()
-    a, b = final_state(tmp_path / "whole"), final_state(killed)
-    for key in ("step", "learner", "target", "optimizer"):
-        assert differences(a[key], b[key]) == []
-    assert losses(tmp_path / "whole") == losses(killed)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_to_the_whole_process_group_saves_and_exits_with_its_code(
-    video_folder, tmp_path, number, code
-):
-    keys = ("train.steps=5000", "train.save_every=5", "data.workers=2")
-    process = start(video_folder, tmp_path / "run", *keys)
-    wait_for(tmp_path / "run", "checkpoints/*.pt", process)
-    os.killpg(process.pid, number)  # as a scheduler or a terminal does
-    assert process.wait(60) == code
-    report = process.stderr.read()
-    step = final_state(tmp_path / "run")["step"]
-    assert f"saved after step {step};" in report
-
-
-def test_a_non_finite_step_touches_no_weight(tiny, monkeypatch):
-    config = tiny("train.steps=6", "train.log_every=1")
-    real, calls = trainer.make_targets, []
-
-    def poisoned(*args):
+    def poisoned(self, video):
         calls.append(1)
-        targets = real(*args)
-        return targets * float("nan") if len(calls) in (3, 4) else targets
+        targets = real(self, video)
+        return targets * value if len(calls) in steps else targets
 
-    monkeypatch.setattr(trainer, "make_targets", poisoned)
+    monkeypatch.setattr(Teacher, "targets", poisoned)
+
+
+def test_a_non_finite_step_touches_no_weight_and_keeps_its_batch(tiny, monkeypatch, capsys):
+    config = tiny("train.steps=6", "train.log_every=1", "train.save_every=1", "train.keep=9")
+    poison(monkeypatch, (3, 4))
     run = trainer.run(config)
-    state = final_state(run)
-    assert all(p.isfinite().all() for p in state["learner"].values())
-    assert all(p.isfinite().all() for p in state["target"].values())
-    assert state["optimizer"]["state"][0]["step"] == 4
     assert [loss is None for _, loss in losses(run)] == [False, False, True, True, False, False]
+    states = [read_tensors(path) for path in checkpoints(run)]
+    for before, after in itertools.pairwise(states[1:4]):
+        assert all(torch.equal(before[k], after[k]) for k in before if not k.startswith("target."))
+    assert states[-1]["optimizer.encoder.norm.weight.step"] == 4
+    assert all(value.isfinite().all() for value in states[-1].values())
+
+    kept = sorted((run / "nonfinite").iterdir())
+    assert [path.name for path in kept] == ["step_00000003_rank0000.pt", "step_00000004_rank0000.pt"]
+    assert str(kept[0]) in capsys.readouterr().err.replace("\n", "")
+    content = torch.load(kept[0], weights_only=True)
+    assert content["index"][0].tolist() == [8, 9, 10, 11]
+    stream = open_stream(config.data, config.train.seed, config.train.batch_size)
+    assert torch.equal(content["video"][0], collate([stream.dataset[i] for i in range(8, 12)])["video"])
+    drawn = sample_masks(config.masks[0], (2, 4, 4), config.train.seed, range(8, 12))
+    assert torch.equal(content["masks"][0][0][0], drawn.context)
+    assert torch.equal(content["masks"][0][0][1], drawn.target)
+
+
+def test_the_verdict_comes_in_time_where_no_step_waits_for_it(tiny, monkeypatch):
+    """Between log steps the host learns of a bad step one step late; neither the count nor the weights suffer."""
+    keys = ("train.steps=12", "train.log_every=12", "train.save_every=12")
+    poison(monkeypatch, range(3, 7))
+    run = trainer.run(tiny(*keys, "train.max_skipped=4"))
+    assert tensors(run)["optimizer.encoder.norm.weight.step"] == 8
+    poison(monkeypatch, range(3, 8))
+    with pytest.raises(RuntimeError, match="not finite in 5 steps in a row, up to step 7"):
+        trainer.run(tiny(*keys, "train.max_skipped=4", out="stopped"))
 
 
 def test_a_loss_that_stays_non_finite_stops_the_run_with_its_weights_whole(tiny, monkeypatch):
-    monkeypatch.setattr(trainer, "make_targets", lambda c, e, v: torch.full((4, 32, 128), float("inf")))
+    poison(monkeypatch, range(1, 99), float("inf"))
     config = tiny("train.steps=50", "train.max_skipped=3", "train.save_every=1")
     with pytest.raises(RuntimeError, match="not finite in 4 steps in a row"):
         trainer.run(config)
-    saved = final_state(config.out)["learner"]
-    assert differences(dict(trainer.build_learner(config).state_dict()), dict(saved)) == []
+    start = build_learner(config).state_dict()
+    saved = tensors(config.out)
+    assert all(torch.equal(value, saved[f"learner.{name}"]) for name, value in start.items())
 
 
 def test_another_seed_or_another_list_is_another_run(tiny, video_folder, tmp_path):
@@ -194,18 +132,24 @@ def test_another_seed_or_another_list_is_another_run(tiny, video_folder, tmp_pat
 
 def test_more_steps_go_on_from_the_end(tiny):
     trainer.run(tiny("train.steps=3"))
-    assert final_state(trainer.run(tiny("train.steps=5")))["step"] == 5
+    assert facts(trainer.run(tiny("train.steps=5")))["step"] == 5
 
 
-def test_a_broken_newest_checkpoint_is_passed_over_and_named(tiny, capsys):
-    run = trainer.run(tiny())
-    newest = sorted((run / "checkpoints").glob("*.pt"))[-1]
-    content = newest.read_bytes()
-    newest.write_bytes(content[: len(content) // 2])
-    expected = final_state(trainer.run(tiny(out="other")))
-    trainer.run(tiny())
-    assert newest.name in capsys.readouterr().err
-    assert differences(expected["learner"], final_state(run)["learner"]) == []
+@pytest.mark.parametrize("damage", ["truncated", "without state.json"])
+def test_a_broken_newest_checkpoint_is_passed_over_and_named(tiny, capsys, damage):
+    keys = ("train.steps=4", "train.save_every=2")
+    whole = trainer.run(tiny(*keys, out="whole"))
+    run = trainer.run(tiny(*keys))
+    newest = checkpoints(run)[-1]
+    if damage == "truncated":
+        file = newest / "__0_0.distcp"
+        file.write_bytes(file.read_bytes()[:1000])
+    else:
+        (newest / "state.json").unlink()
+    trainer.run(tiny(*keys))
+    report = capsys.readouterr().err
+    assert newest.name in report and "going on after step 2" in report
+    assert differences(whole, run) == []
 
 
 def test_unreadable_videos_are_replaced_counted_and_named(tiny, video_folder, tmp_path, capsys):
@@ -216,7 +160,7 @@ def test_unreadable_videos_are_replaced_counted_and_named(tiny, video_folder, tm
     (mixed / "broken.mp4").write_bytes(b"not a video")
     keys = (f"data.root={mixed}", "train.steps=8", "data.max_bad_share=0.5")
     run = trainer.run(tiny(*keys))
-    assert final_state(run)["bad_videos"]["bad"] >= 3
+    assert facts(run)["bad_videos"]["bad"] >= 3
     assert capsys.readouterr().err.count("broken.mp4") == 1
     strict = tiny(*keys, "data.max_bad_share=0.01", "train.steps=30", out="strict")
     with pytest.raises(RuntimeError, match="max_bad_share"):
@@ -230,18 +174,16 @@ def test_the_clip_must_divide_into_tokens(tiny):
         trainer.run(tiny("data.num_frames=5"))
 
 
-def test_many_processes_are_refused_rather_than_repeated(tiny, monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "4")
-    with pytest.raises(UserError, match="one process"):
-        trainer.run(tiny())
-
-
 def test_building_a_model_leaves_the_callers_random_state_alone(tiny):
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    trainer.build_learner(tiny())
+    build_learner(tiny())
     assert torch.equal(torch.rand(3), expected)
+
+
+def starting(state, prefix):
+    return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
 
 
 def test_an_export_loads_and_gives_the_targets_features(tiny, tmp_path):
@@ -250,17 +192,17 @@ def test_an_export_loads_and_gives_the_targets_features(tiny, tmp_path):
     config = tiny("train.steps=3", "optim.ema=[0.5,0.5]")
     run = trainer.run(config)
     clip = torch.randn(1, 3, 4, 32, 32)
-    state = final_state(run)
+    state = tensors(run)
     for weights in ("target", "context"):
         folder = export(ExportConfig(str(run), str(tmp_path / weights), weights=weights))
         encoder = jepa.load_encoder(folder)
         assert encoder.preprocessing.num_frames == 4
         assert encoder.preprocessing.crop_px == 32
         assert encoder.about["steps"] == 3
-        learner = trainer.build_learner(config)
-        learner.load_state_dict(state["learner"])
+        learner = build_learner(config)
+        learner.load_state_dict(starting(state, "learner."))
         if weights == "target":
-            learner.encoder.load_state_dict(state["target"])
+            learner.encoder.load_state_dict(starting(state, "target."))
         assert torch.equal(encoder(clip), learner.encoder(clip))
 
 
@@ -281,3 +223,117 @@ def test_an_export_for_transformers_gives_the_same_features(tiny, tmp_path):
 def test_nothing_to_export_is_said(tmp_path):
     with pytest.raises(UserError, match="no checkpoint"):
         export(ExportConfig(str(tmp_path), str(tmp_path / "out")))
+
+
+@pytest.mark.parametrize(
+    ("keys", "what"), [("objective.teacher=none", "sigreg"), ("objective.predict=pixels", "")]
+)
+def test_runs_without_a_target_say_so_when_one_is_exported(tiny, tmp_path, keys, what):
+    more = ["objective.sigreg.weight=0.1", "objective.sigreg.slices=16"] if what else []
+    run = trainer.run(tiny(keys, *more, "train.steps=3"))
+    folder = export(ExportConfig(str(run), str(tmp_path / "context"), weights="context"))
+    assert (folder / "encoder.safetensors").exists()
+    if what:
+        assert not any(name.startswith("target.") for name in tensors(run))
+        with pytest.raises(UserError, match="weights=context"):
+            export(ExportConfig(str(run), str(tmp_path / "target")))
+
+
+def test_passes_add_up_to_the_same_run(tiny):
+    """Cutting a batch into passes changes the order of sums, and nothing else."""
+    whole = trainer.run(tiny("train.log_every=1", out="whole"))
+    pieces = trainer.run(tiny("train.micro_batch=1", "train.log_every=1", out="pieces"))
+    for (_, a), (_, b) in zip(losses(whole), losses(pieces), strict=True):
+        assert a == pytest.approx(b, abs=1e-6)
+    with pytest.raises(UserError, match=r"train\.micro_batch=3 does not divide"):
+        trainer.run(tiny("train.micro_batch=3", out="uneven"))
+
+
+@pytest.mark.parametrize("how", ["cheap", "blocks"])
+def test_recomputing_changes_no_bit(tiny, how):
+    plain = trainer.run(tiny("train.steps=3", out="plain"))
+    assert differences(plain, trainer.run(tiny("train.steps=3", f"train.recompute={how}"))) == []
+
+
+class Counter(TorchDispatchMode):
+    """Counts how often operators run, the backward pass included."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = Counts()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.calls[func.overloadpacket.__name__] += 1
+        return func(*args, **kwargs or {})
+
+
+def test_recomputing_repeats_what_it_says(tiny):
+    """`blocks` runs every operator of a block again, `cheap` all but matrix products and attention."""
+    calls = {}
+    for how in ("none", "cheap", "blocks"):
+        learner = build_learner(tiny())
+        save_compute([learner], how, compiled=False)
+        tokens = torch.randn(2, 8, 128)
+        with Counter() as counter:
+            for block in learner.encoder.blocks:
+                tokens = block(tokens)
+            tokens.sum().backward()
+        calls[how] = (counter.calls["addmm"], counter.calls["gelu"])
+    products, gelus = calls["none"]
+    assert calls["cheap"] == (products, 2 * gelus)
+    assert calls["blocks"][0] > products and calls["blocks"][1] == 2 * gelus
+
+
+def test_a_cooldown_begins_with_another_runs_weights_and_moments_at_step_0(tiny):
+    first = trainer.run(tiny("train.steps=4", out="first"))
+    keys = (f"train.init_from={first}", "optim.schedule=linear", "optim.final_lr=0", "optim.warmup_steps=0")
+    config = tiny(
+        *keys, "train.steps=4", "train.log_every=1", "train.save_every=1", "train.keep=4", "optim.lr=1e-4"
+    )
+    run = trainer.run(config)
+    rates = [row["lr"] for row in journal(run)]
+    assert rates == pytest.approx([1e-4, 2e-4 / 3, 1e-4 / 3, 0.0])
+    one, last = (read_tensors(checkpoints(run)[i]) for i in (0, -1))
+    before = tensors(first)
+    name = "encoder.blocks.0.attn.qkv.weight"
+    assert 0 < (one[f"learner.{name}"] - before[f"learner.{name}"]).abs().max() < 1e-3
+    assert last[f"optimizer.{name}.step"] == 8
+    with pytest.raises(UserError, match="no checkpoint"):
+        trainer.run(tiny("train.init_from=/nowhere", out="other"))
+    with pytest.raises(UserError, match="does not fit"):
+        trainer.run(tiny(f"train.init_from={first}", "model.predictor_depth=2", out="other"))
+
+
+def test_weight_decay_rises_and_spares_vectors(tiny):
+    config = tiny("optim.weight_decay=0.04", "optim.final_weight_decay=0.4", "train.log_every=1")
+    optimizer = make_optimizer(build_learner(config), config.optim)
+    seen = []
+    for step in (0, 7):
+        rates = set_rates(optimizer, config, step)
+        seen.append(([group["weight_decay"] for group in optimizer.param_groups], rates["weight_decay"]))
+    assert seen[0] == ([pytest.approx(0.04), 0.0], pytest.approx(0.04))
+    assert seen[1] == ([pytest.approx(0.4), 0.0], pytest.approx(0.4))
+
+
+def test_the_hook_for_probes_writes_into_the_journal(tiny):
+    seen = []
+
+    def probe(step, encoder):
+        seen.append(step)
+        return {"probe": float(encoder.embed_dim)}
+
+    run = trainer.run(tiny("train.steps=4"), on_log=probe)
+    assert seen == [2, 4]
+    assert [row["probe"] for row in journal(run)] == [128.0, 128.0]
+
+
+def test_a_mixture_of_clip_lengths_trains_and_resumes(tiny, video_folder):
+    keys = ("data.root=", f"data.mix=[{{root:{video_folder}}},{{root:{video_folder},num_frames:8}}]")
+    keys = (*keys, "train.steps=5", "train.save_every=2")
+    whole = trainer.run(tiny(*keys, out="whole"))
+    parts = tiny(*keys, out="parts")
+    trainer.run(parts)
+    for later in checkpoints(parts.out)[1:]:
+        shutil.rmtree(later)
+    trainer.run(parts)
+    assert differences(whole, parts.out) == []
