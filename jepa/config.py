@@ -47,6 +47,9 @@ COMMANDS = {
         "jepa.pretrain.report", "ReportConfig", "run", "one page about a run, or several: is it learning?"
     ),
     "probe": Command("jepa.probes", "ProbeConfig", "run", "train and test a probe on a frozen encoder"),
+    "embed": Command(
+        "jepa.probes.embed", "EmbedConfig", "run", "features or one vector of every video, as one file"
+    ),
     "signals": Command(
         "jepa.signals", "SignalsConfig", "run", "a video in; a document, exports and a report out"
     ),

@@ -30,6 +30,42 @@ def fit_temperature(logits: Tensor, targets: Tensor) -> float:
     return float(np.exp(_minimise(loss, np.log(0.05), np.log(20.0))))
 
 
+ISOTONIC_POINTS = 101
+
+
+def fit_isotonic(probability: Tensor, targets: Tensor) -> Tensor:
+    """A non-decreasing map per class from said to observed probability (Zadrozny and Elkan, 2002).
+
+    It can mend what one temperature cannot, and needs far more samples.
+
+    Args:
+        probability: [n, C] of samples that trained nothing.
+        targets: class numbers [n].
+
+    Returns:
+        Values of each class's map at 0, 0.01, ..., 1: [C, 101].
+    """
+    from sklearn.isotonic import IsotonicRegression
+
+    grid = np.linspace(0, 1, ISOTONIC_POINTS)
+    maps = [
+        IsotonicRegression(y_min=0, y_max=1, out_of_bounds="clip")
+        .fit(p.double().numpy(), (targets == label).double().numpy())
+        .predict(grid)
+        for label, p in enumerate(probability.T)
+    ]
+    return torch.from_numpy(np.stack(maps)).float()
+
+
+def apply_isotonic(probability: Tensor, maps: Tensor) -> Tensor:
+    """Calibrated probabilities [n, C], rows sum to 1, by `fit_isotonic`'s maps [C, 101]."""
+    place = probability.clamp(0, 1) * (ISOTONIC_POINTS - 1)
+    low = place.floor().long().clamp_max(ISOTONIC_POINTS - 2)
+    label = torch.arange(probability.shape[1]).expand_as(low)
+    at = torch.lerp(maps[label, low], maps[label, low + 1], (place - low).to(maps.dtype)).clamp_min(1e-6)
+    return at / at.sum(-1, keepdim=True)
+
+
 def fit_platt(scores: Tensor, happened: Tensor, weight: Tensor | None = None) -> tuple[float, float]:
     """Scale and offset of a score so that sigmoid(scale * score + offset) fits (Platt, 1999, with his soft
     targets).

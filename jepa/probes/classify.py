@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from jepa.errors import UserError
 from jepa.files import write_json
+from jepa.probes.abstain import conformal_report
+from jepa.probes.calibrate import apply_isotonic, fit_isotonic
 from jepa.probes.evaluate import (
     FeatureSet,
     choose,
@@ -27,6 +31,7 @@ from jepa.probes.heads import AttentiveBank, Bank, LinearBank, bank_logits, pool
 from jepa.probes.metrics import calibration_error
 from jepa.probes.protocols import run_protocols
 from jepa.probes.published import PublishedBank
+from jepa.probes.report import write_report
 from jepa.probes.results import compare, majority, print_results, result_row, table_console
 from jepa.probes.samples import Sample, class_names, fingerprint, read_samples
 from jepa.probes.settings import PUBLISHED, ProbeConfig
@@ -56,7 +61,8 @@ class ClassifyProbe:
         self.classes = tuple(card["classes"])
         self.window = Window(**card["window"])
         self.temperature = float(card["calibration"]["temperature"])
-        self.bank = bank_from_state(weights)
+        self.isotonic = weights.get("isotonic")
+        self.bank = bank_from_state({name: value for name, value in weights.items() if name != "isotonic"})
 
     @torch.inference_mode()
     def predict(self, tokens: Tensor, future: Tensor | None = None) -> ClassPrediction:
@@ -70,7 +76,8 @@ class ClassifyProbe:
             UserError: tokens of another window size.
         """
         inputs = head_inputs(self.about, tokens, self.about["head"])
-        return ClassPrediction((bank_logits(self.bank, inputs)[0, 0] / self.temperature).softmax(-1))
+        p = (bank_logits(self.bank, inputs)[0, 0] / self.temperature).softmax(-1)
+        return ClassPrediction(p if self.isotonic is None else apply_isotonic(p, self.isotonic))
 
 
 def class_prefix(weights: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -159,6 +166,10 @@ def run(config: ProbeConfig) -> dict[str, Any]:
         ]
     protocols = run_protocols(config, samples, extractors, sets, runs, targets, len(classes), folds)
     rows = [result_row(run, targets, groups, folds) for run in runs]
+    comparison = compare(runs, rows, targets, groups, folds)
+    best = next(run for run in runs if (run.features, run.head) == (ENCODER, comparison["head"]))
+    tested = np.sort(np.concatenate([fold.test for fold in folds]))
+    said, truth = best.probability[:, tested].mean(0), targets.numpy()[tested]
     results = {
         "schema": "jepa.probe.results/1",
         "task": "classify",
@@ -173,15 +184,45 @@ def run(config: ProbeConfig) -> dict[str, Any]:
              "missing_classes": missing_classes(f, labels)} for f in folds
         ],
         "rows": rows,
-        "comparison": compare(runs, rows, targets, groups, folds),
+        "comparison": comparison,
+        "wrong": _most_wrong(said, truth, [samples[i] for i in tested], classes),
+        "abstention": conformal_report(said, truth, [groups[i] for i in tested], config.conformal)
+        if config.conformal
+        else [],
         "protocols": protocols,
         "decoded_videos": report.decoded,
+        "int8_error": report.int8_error,
         "seconds": {"features": encoded - started, "heads": time.perf_counter() - encoded},
     }  # fmt: skip
     write_json(Path(config.out) / "results.json", results)
     _save_best(config, samples, sets[0], targets, classes, folds, results, extractors[0])
-    print_results(table_console(), results, report)
+    console = table_console()
+    print_results(console, results, report)
+    if importlib.util.find_spec("jinja2") is None:
+        console.print("no report.html: it needs the package jinja2")
+    else:
+        write_report(Path(config.out) / "report.html", results, samples)
     return results
+
+
+def _most_wrong(
+    probability: np.ndarray, targets: np.ndarray, samples: Sequence[Sample], classes: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Wrongly named samples, those first whose own class got the least."""
+    own, guess = probability[np.arange(len(targets)), targets], probability.argmax(1)
+    return [
+        {
+            "name": samples[i].name,
+            "start_s": samples[i].start_s,
+            "group": samples[i].group,
+            "label": classes[targets[i]],
+            "label_probability": float(own[i]),
+            "said": classes[guess[i]],
+            "probability": float(probability[i].max()),
+        }
+        for i in np.argsort(own, kind="stable")
+        if guess[i] != targets[i]
+    ]
 
 
 def _check_copies(fold: Fold, contents: Sequence[str], samples: Sequence[Sample]) -> None:
@@ -236,8 +277,12 @@ def _save_best(
         single, held = take_head(bank, 0, best), logits[best, windows]
     right = (held.argmax(-1) == wanted[windows]).numpy()
 
-    def ece(t: float) -> float:
-        return calibration_error((held / t).softmax(-1).amax(-1).numpy(), right)
+    said = (held / temperature).softmax(-1)
+    weights = {name: value.cpu() for name, value in single.state_dict().items()}
+    if config.calibration == "isotonic":
+        weights["isotonic"] = fit_isotonic(said, wanted[windows])
+        said = apply_isotonic(said, weights["isotonic"])
+    right_after = (said.argmax(-1) == wanted[windows]).numpy()
 
     window = extractor.window
     video = torch.empty(1, 3, window.num_frames, window.crop_px, window.crop_px, device="meta")
@@ -252,7 +297,7 @@ def _save_best(
         "data": results["data"],
         "trained_on": data_card("train", [samples[i] for i in train]),
         "calibration": {
-            "method": "temperature",
+            "method": config.calibration,
             "temperature": temperature,
             **{
                 k: v
@@ -261,8 +306,8 @@ def _save_best(
             },
             "set_sha256": data_card("val", [samples[i] for i in val])["sha256"],
             "fitted": today(),
-            "ece_before": ece(1.0),
-            "ece_after": ece(temperature),
+            "ece_before": calibration_error(held.softmax(-1).amax(-1).numpy(), right),
+            "ece_after": calibration_error(said.amax(-1).numpy(), right_after),
             "accuracy": accuracy,
         },
         "results": {
@@ -276,5 +321,4 @@ def _save_best(
             },
         },
     }
-    weights = {name: value.cpu() for name, value in single.state_dict().items()}
     save_probe(Path(config.out) / "probe", card, weights)

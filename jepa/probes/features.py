@@ -2,14 +2,11 @@
 
 A frozen encoder gives the same tokens in every epoch, yet the published evaluation runs it again in each
 (reference: facebookresearch/vjepa2, evals/video_classification_frozen). Here every video is decoded once for
-all extractors that still lack it, and each extractor's rows go to shards:
+all extractors that still lack it, and each extractor's rows go to shards (`jepa/probes/cache.py`).
 
-    <cache>/<extractor key>/shard-<hash>.npy     rows [R, clips, ...] in float16
-    <cache>/<extractor key>/shard-<hash>.json    the row keys and a checksum of each row
-
-The extractor key covers weights, preprocessing, the choice of frames and the form on disk; a row key covers
-the video's content and the part of it. So a changed weight, crop or file is never read from an old row, an
-added video costs only itself, and a killed run keeps its finished shards.
+The extractor key covers weights, preprocessing and the choice of frames; a row key covers the video's content and the
+part of it. So a changed weight, crop or file is never read from an old row, an added video costs only itself, and a
+killed run keeps its finished shards.
 """
 
 from __future__ import annotations
@@ -17,7 +14,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -28,10 +24,9 @@ import numpy as np
 import torch
 
 from jepa.errors import UserError, VideoError
-from jepa.files import atomic_path, write_json
+from jepa.probes.cache import Features, Store
 from jepa.probes.samples import Sample, fingerprint
 
-SHARD_BYTES = 64 << 20
 Decoded = list[tuple[int, str, list[torch.Tensor]]]  # extractor number, row key, prepared clips
 
 
@@ -51,35 +46,6 @@ class Extractor(Protocol):
 
     def features(self, batch: torch.Tensor) -> torch.Tensor:
         """Features [B, ...] of a batch of prepared clips."""
-
-
-@dataclass
-class Features:
-    """The rows of one extractor for a list of samples, in their order."""
-
-    shards: list[np.ndarray]
-    """memory-mapped arrays [R, clips, ...]"""
-    shard_of: np.ndarray
-    """shard number of each sample"""
-    row_of: np.ndarray
-    """row in that shard of each sample"""
-
-    def __len__(self) -> int:
-        return len(self.shard_of)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of all rows together: [samples, clips, ...]."""
-        return (len(self), *self.shards[0].shape[1:])
-
-    def rows(self, indices: Sequence[int] | np.ndarray | None = None) -> torch.Tensor:
-        """Rows [n, clips, ...] as stored (float16), in the order of `indices`."""
-        chosen = np.arange(len(self)) if indices is None else np.asarray(indices)
-        out = np.empty((len(chosen), *self.shape[1:]), self.shards[0].dtype)
-        for shard in np.unique(self.shard_of[chosen]):
-            here = self.shard_of[chosen] == shard
-            out[here] = self.shards[shard][self.row_of[chosen[here]]]
-        return torch.from_numpy(out)
 
 
 @dataclass
@@ -103,6 +69,8 @@ class EncodeReport:
     """cached rows whose checksum failed; they were encoded again"""
     bad: list[BadVideo] = field(default_factory=list)
     """videos left out"""
+    int8_error: float | None = None
+    """with int8, the largest error of a shard: root mean square, relative to that of its values"""
 
 
 def extractor_key(**facts: Any) -> str:
@@ -118,19 +86,20 @@ def row_key(sample: Sample, content: str) -> str:
 def encode(
     samples: Sequence[Sample],
     extractors: Sequence[Extractor],
-    cache: str | os.PathLike[str],
+    cache: str | os.PathLike[str] | None,
     batch_size: int = 16,
     workers: int = 2,
     bad_limit: float = 0.1,
     rank: int = 0,
     world: int = 1,
+    int8: bool = False,
 ) -> tuple[list[Sample], list[Features], EncodeReport]:
     """Gives every extractor's features of all readable samples, decoding only what the cache lacks.
 
     Args:
         samples: labelled videos or parts of videos.
         extractors: what to compute; one decode serves all of them.
-        cache: folder of shards; created if absent.
+        cache: folder of shards, created if absent; None keeps the features in memory only.
         batch_size: clips per forward pass.
         workers: threads that decode ahead.
         bad_limit: largest tolerated share of unreadable samples.
@@ -138,6 +107,7 @@ def encode(
             video.
         world: number of such processes. With `world > 1` only the readable samples cached so far are
             returned.
+        int8: store in int8; the report states what that cost.
 
     Returns:
         The samples that could be read, the features of each extractor for them, and a report.
@@ -147,7 +117,11 @@ def encode(
     """
     content = {path: fingerprint(path) for path in dict.fromkeys(sample.path for sample in samples)}
     keys = [row_key(sample, content[sample.path]) for sample in samples]
-    stores = [_Store(Path(cache) / extractor.key) for extractor in extractors]
+    form = "-int8" if int8 else ""
+    stores = [
+        Store(None if cache is None else Path(cache) / f"{extractor.key}{form}", int8)
+        for extractor in extractors
+    ]
     report = EncodeReport(damaged=sum(store.damaged for store in stores))
     needed = [i for i, key in enumerate(keys) if any(key not in store.where for store in stores)]
     report.cached = len(samples) - len(needed)
@@ -173,6 +147,7 @@ def encode(
         # Whatever ended the pass, finished batches are kept: the next run goes on from there.
         for store in stores:
             store.write_shard()
+    report.int8_error = max((store.error for store in stores), default=0.0) if int8 else None
     have = [i for i, key in enumerate(keys) if all(key in store.where for store in stores)]
     kept = [keys[i] for i in have]
     return [samples[i] for i in have], [store.features(kept) for store in stores], report
@@ -204,7 +179,7 @@ def _decode_ahead(
     keys: Sequence[str],
     groups: Sequence[list[int]],
     extractors: Sequence[Extractor],
-    stores: Sequence[_Store],
+    stores: Sequence[Store],
     workers: int,
 ) -> Iterator[tuple[list[int], Decoded | VideoError]]:
     """Decodes files on threads, a few ahead of the model, and yields them in order."""
@@ -231,7 +206,7 @@ def _decode(
     keys: Sequence[str],
     group: Sequence[int],
     extractors: Sequence[Extractor],
-    stores: Sequence[_Store],
+    stores: Sequence[Store],
 ) -> Decoded:
     from jepa.data import open_video
 
@@ -260,7 +235,7 @@ def _decode(
 class _Queue:
     """Collects prepared clips into batches for one extractor and hands finished rows to its store."""
 
-    def __init__(self, extractor: Extractor, store: _Store, batch_size: int) -> None:
+    def __init__(self, extractor: Extractor, store: Store, batch_size: int) -> None:
         self.extractor, self.store, self.batch_size = extractor, store, batch_size
         self.rows: list[tuple[str, int]] = []
         self.clips: list[torch.Tensor] = []
@@ -285,55 +260,6 @@ class _Queue:
                 )
             self.store.add(key, stored.numpy())
         self.rows, self.clips = [], []
-
-
-class _Store:
-    """Shards of one extractor in one folder."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.where: dict[str, tuple[int, int]] = {}
-        self.arrays: list[np.ndarray] = []
-        self.fresh: dict[str, np.ndarray] = {}
-        self.damaged = 0
-        for index in sorted(folder.glob("shard-*.json")):
-            self._open(index)
-
-    def _open(self, index: Path) -> None:
-        facts = json.loads(index.read_text(encoding="utf-8"))
-        try:
-            array = np.load(index.with_suffix(".npy"), mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError):
-            self.damaged += len(facts["keys"])
-            return
-        self.arrays.append(array)
-        for row, (key, checksum) in enumerate(zip(facts["keys"], facts["crc32"], strict=True)):
-            if row < len(array) and zlib.crc32(array[row].tobytes()) == checksum:
-                self.where[key] = (len(self.arrays) - 1, row)
-            else:
-                self.damaged += 1
-
-    def add(self, key: str, row: np.ndarray) -> None:
-        self.fresh[key] = row
-        if sum(value.nbytes for value in self.fresh.values()) >= SHARD_BYTES:
-            self.write_shard()
-
-    def write_shard(self) -> None:
-        if not self.fresh:
-            return
-        keys, rows = list(self.fresh), np.stack(list(self.fresh.values()))
-        name = hashlib.sha256("".join(keys).encode()).hexdigest()[:16]
-        index = self.folder / f"shard-{name}.json"
-        with atomic_path(index.with_suffix(".npy")) as partial, open(partial, "wb") as handle:
-            np.save(handle, rows)
-        # The index comes last: a shard without one does not exist for readers.
-        write_json(index, {"keys": keys, "crc32": [zlib.crc32(row.tobytes()) for row in rows]})
-        self.fresh = {}
-        self._open(index)
-
-    def features(self, keys: Sequence[str]) -> Features:
-        places = np.array([self.where[key] for key in keys]).reshape(-1, 2)
-        return Features(self.arrays, places[:, 0], places[:, 1])
 
 
 class _progress:

@@ -23,17 +23,19 @@ def classification_report(
         groups: group of each sample.
 
     Returns:
-        accuracy, class_mean (mean recall over the classes present), top3, macro_f1, macro_auc, macro_map (the
-        last two None where a class is absent or covers everything), and the confusion matrix [true,
-        predicted].
+        accuracy, class_mean (mean recall over the classes present), top3, macro_f1, log_loss, brier, macro_auc,
+        macro_map (the last two None where a class is absent or covers everything), the confusion matrix [true,
+        predicted], reliability (equal-mass bins of the guess's confidence), and per_group accuracy.
     """
-    from sklearn.metrics import average_precision_score, confusion_matrix, f1_score, roc_auc_score
+    from sklearn.metrics import average_precision_score, confusion_matrix, f1_score, log_loss, roc_auc_score
 
     count = probability.shape[1]
     guess = probability.argmax(1)
     confusion = confusion_matrix(targets, guess, labels=range(count))
     present = confusion.sum(1) > 0
     top = np.argsort(-probability, axis=1)[:, :3]
+    # Sums in single precision are off by more than scikit-learn puts up with.
+    probability = probability / probability.sum(1, keepdims=True)
     report: dict[str, Any] = {
         "accuracy": float((guess == targets).mean()),
         "class_mean": float((np.diag(confusion)[present] / confusion.sum(1)[present]).mean()),
@@ -41,6 +43,8 @@ def classification_report(
         "macro_f1": float(
             f1_score(targets, guess, labels=np.flatnonzero(present), average="macro", zero_division=0)
         ),
+        "log_loss": float(log_loss(targets, probability, labels=range(count))),
+        "brier": brier_classes(probability, targets),
         "macro_auc": None,
         "macro_map": None,
         "confusion": confusion.tolist(),
@@ -49,6 +53,7 @@ def classification_report(
     if present.all():
         report["macro_auc"] = float(roc_auc_score(onehot, probability, average="macro"))
         report["macro_map"] = float(average_precision_score(onehot, probability, average="macro"))
+    report["reliability"] = equal_mass_bins(probability.max(1), guess == targets, 10)
     names = np.asarray(groups)
     report["per_group"] = {str(g): float((guess == targets)[names == g].mean()) for g in np.unique(names)}
     return report
@@ -86,15 +91,36 @@ def calibration_error(probability: np.ndarray, happened: np.ndarray, bins: int =
         happened: 0 or 1 for each [n].
         bins: at most this many; each holds the same number of forecasts, give or take one.
     """
+    parts = equal_mass_bins(probability, happened, bins)
+    return sum(part["n"] * abs(part["confidence"] - part["right"]) for part in parts) / len(probability)
+
+
+def equal_mass_bins(probability: np.ndarray, happened: np.ndarray, bins: int) -> list[dict[str, float]]:
+    """Bins of a reliability diagram with the same number of forecasts each, give or take one.
+
+    Args:
+        probability: forecasts [n].
+        happened: 0 or 1 for each [n].
+        bins: at most this many.
+
+    Returns:
+        For each bin, from low to high: n, confidence (mean forecast), right (share that happened).
+    """
     order = np.argsort(probability, kind="stable")
-    parts = np.array_split(order, min(bins, len(order)))
-    gaps = [len(part) * abs(probability[part].mean() - happened[part].mean()) for part in parts]
-    return float(sum(gaps) / len(order))
+    return [
+        {"n": len(part), "confidence": float(probability[part].mean()), "right": float(happened[part].mean())}
+        for part in np.array_split(order, min(bins, len(order)))
+    ]
 
 
 def brier(probability: np.ndarray, happened: np.ndarray) -> float:
     """Mean squared distance of forecasts [n] from what happened, 0 or 1 (Brier, 1950)."""
     return float(np.mean((probability - happened) ** 2))
+
+
+def brier_classes(probability: np.ndarray, targets: np.ndarray) -> float:
+    """Mean squared distance of forecasts [n, C] from the class that it was [n], as a one-hot vector (Brier, 1950)."""
+    return float(np.square(probability - np.eye(probability.shape[1])[targets]).sum(1).mean())
 
 
 def mean_and_spread(values: Sequence[float]) -> tuple[float, float]:

@@ -10,6 +10,7 @@ TASKS = ("classify", "anticipate", "describe")
 HEADS = ("linear", "attentive", "ridge", "knn")
 PUBLISHED = "published"
 PROTOCOLS = ("label_efficiency", "early", "robustness")
+CALIBRATIONS = ("temperature", "isotonic")
 BASELINES = ("one_frame", "motion", "untrained")
 
 
@@ -56,6 +57,8 @@ class FeatureSettings:
     """threads that decode ahead"""
     bad_limit: float = 0.1
     """the run stops when more than this share of the videos cannot be read"""
+    int8: bool = False
+    """store features in int8 instead of float16; half the disk, and the results state the error"""
     device: str = "auto"
     """where the encoder runs: auto, cpu or cuda"""
 
@@ -133,6 +136,12 @@ class ProbeConfig:
     protocols: list[str] = field(default_factory=list)
     """further tables (task=classify): label_efficiency with 1 to 100 % of the labels, early from the first 10 to
     100 % of a clip, robustness to resolution, frame rate, noise and compression"""
+    calibration: str = "temperature"
+    """how a saved class probe is calibrated on its validation part: temperature, or isotonic, which needs hundreds
+    of samples"""
+    conformal: list[float] = field(default_factory=list)
+    """promised rates of sets that hold the truth, such as 0.9; reports coverage and abstention (task=classify; needs
+    mapie)"""
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
     """seeds of the heads; each draws its own start and order"""
     split_seed: int = 0
@@ -151,6 +160,7 @@ class ProbeConfig:
             ("heads.kinds", self.heads.kinds, (*HEADS, PUBLISHED) if self.task == "classify" else HEADS),
             ("baselines", self.baselines, BASELINES),
             ("protocols", self.protocols, PROTOCOLS if self.task == "classify" else ()),
+            ("calibration", [self.calibration], CALIBRATIONS),
             ("describe.text_encoder", [self.describe.text_encoder], ("auto", "minilm", "trained")),
         ):
             for value in values:
@@ -165,6 +175,8 @@ class ProbeConfig:
         ):
             if not entries:
                 raise UserError(f"{key} is empty; give at least one value.")
+        if any(not 0 < level < 1 for level in self.conformal):
+            raise UserError(f"conformal={self.conformal}: a rate lies between 0 and 1, such as 0.9.")
         for key, number in (
             ("features.clips", self.features.clips),
             ("features.max_tokens", self.features.max_tokens),

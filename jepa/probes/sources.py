@@ -87,7 +87,13 @@ def encode_samples(
     settings = config.features
     cache = Path(settings.cache) if settings.cache else Path(config.out) / "cache"
     kept, features, report = encode(
-        samples, extractors, cache, settings.batch_size, settings.workers, settings.bad_limit
+        samples,
+        extractors,
+        cache,
+        settings.batch_size,
+        settings.workers,
+        settings.bad_limit,
+        int8=settings.int8,
     )
     sets = []
     for extractor, rows in zip(extractors, features, strict=True):
