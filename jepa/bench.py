@@ -235,7 +235,7 @@ def _probe(config: BenchConfig, data: str, folder: Path) -> dict[str, Any]:
     from jepa.data.manifest import read_items
     from jepa.models.weights import load_encoder
     from jepa.models.zoo import create_model
-    from jepa.pretrain.trainer import choose_device
+    from jepa.pretrain.parallel import choose_device
     from jepa.probes.extractors import EncoderTokens
     from jepa.probes.features import encode
     from jepa.probes.heads import AttentiveBank, Setting, cross_entropy, train_bank
