@@ -75,7 +75,11 @@ def main() -> None:
     for line, world in zip(panels, plan["worlds"], strict=True):
         task = load_tasks(plan, world, config, open_store(plan, world, options.work), options.work)[0]
         for number, name in enumerate(options.encoders):
-            encoder = jepa.load_encoder(options.work / "encoders" / f"{world}-{name}-{options.seed}")
+            folder = options.work / "encoders" / f"{world}-{name}-{options.seed}"
+            if not folder.is_dir():
+                print(f"left out: there is no {folder}")
+                continue
+            encoder = jepa.load_encoder(folder)
             rows = []
             for level, tokens in enumerate(levels_of(encoder, task, config)):
                 known = accuracy(tokens, slots, task, plan["labels"][-1], ["attentive"], [0, 1, 2])

@@ -43,7 +43,6 @@ from jepa.pretrain.objectives import build_learner
 from jepa.pretrain.schedules import linear, warmup_cosine
 from jepa.pretrain.settings import PretrainConfig
 from jepa.pretrain.teacher import Teacher, build_teacher
-from jepa.pretrain.trainer import make_optimizer
 
 
 class Run:
@@ -54,13 +53,23 @@ class Run:
         self.learner = build_learner(config)
         if init_std is not None:  # how the published code starts models of any width
             generator = torch.Generator().manual_seed(config.train.seed)
-            for part in (self.learner.encoder, self.learner.predictor):
+            for part in self.learner.children():
                 init_block_weights(part, init_std, generator)
         teacher = build_teacher(config, self.learner)
         if teacher is None:
             raise SystemExit("Runs are probed by their teacher's encoder; objective.teacher=none has none.")
         self.teacher: Teacher = teacher
-        self.optimizer = make_optimizer(self.learner, config.optim)
+        matrices = [p for p in self.learner.parameters() if p.ndim > 1]
+        vectors = [p for p in self.learner.parameters() if p.ndim <= 1]
+        self.optimizer = torch.optim.AdamW(
+            [
+                {"params": matrices, "weight_decay": config.optim.weight_decay},
+                {"params": vectors, "weight_decay": 0.0},
+            ],
+            lr=config.optim.lr,
+            betas=(config.optim.betas[0], config.optim.betas[1]),
+            fused=True,
+        )
 
     def step(self, step: int) -> float:
         """The step of `jepa pretrain`."""
@@ -170,7 +179,8 @@ def one_run(plan: dict[str, Any], world: str, name: str, seed: int, work: Path) 
         "set": [*plan["common"], *run.get("set", [])], "steps": steps, "flops_per_step": flops,
         "videos": len(items), "curve": [], **about_machine(),
     }  # fmt: skip
-    spent, wall, losses = 0.0, 0.0, []
+    spent, wall = 0.0, 0.0
+    losses: list[float] = []
     for step in range(steps + 1):
         if step in points:
             row["curve"].append(
