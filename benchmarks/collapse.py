@@ -24,11 +24,10 @@ from jepa.data import normalise, open_video
 from jepa.data.clips import shuffled
 from jepa.data.transforms import crop_resize, random_box, random_flip
 from jepa.masking import sample_masks
+from jepa.pretrain.build import make_optimizer, set_rates
 from jepa.pretrain.objectives import build_learner
-from jepa.pretrain.schedules import linear, warmup_cosine
 from jepa.pretrain.settings import PretrainConfig
 from jepa.pretrain.teacher import build_teacher
-from jepa.pretrain.trainer import make_optimizer
 from jepa.pretrain.watch import Watch, WatchConfig
 
 SMALL = ("model.name=vit_nano", "data.crop_px=64", "data.fps=4", "model.predictor_dim=128", "model.predictor_depth=2",
@@ -90,7 +89,7 @@ def train(world: Path, out: Path, recipe: str, cause: str, seed: int, steps: int
     config = settings(world, recipe, cause, seed)
     learner = build_learner(config)
     teacher = build_teacher(config, learner)
-    optimizer, optim, total = make_optimizer(learner, config.optim), config.optim, config.train.steps
+    optimizer = make_optimizer(learner, config.optim)
     watch, looking, start = Watch(WatchConfig()), 0.0, time.process_time()
     out.mkdir(parents=True, exist_ok=True)
     with open(out / f"{recipe}_{cause}_{seed}.jsonl", "w") as file:
@@ -100,16 +99,14 @@ def train(world: Path, out: Path, recipe: str, cause: str, seed: int, steps: int
             masks = [
                 sample_masks(mask, grid, seed, index, stream) for stream, mask in enumerate(config.masks)
             ]
-            lr = warmup_cosine(step, total, optim.warmup_steps, optim.lr, optim.final_lr)
-            for group in optimizer.param_groups:
-                group["lr"] = lr
+            rates = set_rates(optimizer, config, step)
             targets = None if teacher is None else teacher.targets(video)
-            losses = learner(video, targets, masks, step / total)
+            losses = learner(video, targets, masks, step / config.train.steps)
             losses["loss"].backward()
-            grad_norm = torch.nn.utils.clip_grad_norm_(learner.parameters(), optim.clip_grad)
+            grad_norm = torch.nn.utils.clip_grad_norm_(learner.parameters(), config.optim.clip_grad)
             optimizer.step()
             if teacher is not None:
-                teacher.follow(linear(step, total, *optim.ema))
+                teacher.follow(rates["ema"])
             optimizer.zero_grad(set_to_none=True)
             if (step + 1) % 25 == 0 or step == 0:
                 before = time.process_time()
@@ -120,7 +117,7 @@ def train(world: Path, out: Path, recipe: str, cause: str, seed: int, steps: int
                     "step": step + 1,
                     "loss": losses["loss"].item(),
                     "grad_norm": grad_norm.item(),
-                    "lr": lr,
+                    **rates,
                 }
                 file.write(json.dumps(row | {"look_s": look, "step_s": per_step}) + "\n")
                 file.flush()

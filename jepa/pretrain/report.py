@@ -52,6 +52,7 @@ _GROUPS: dict[str, dict[str, tuple[str, str]]] = {
     "How does it train?": {
         "grad_norm": ("Gradient norm", "Before clipping."),
         "lr": ("Learning rate", ""),
+        "weight_decay": ("Weight decay", ""),
         "ema": ("Target momentum", "Nearer to 1 is slower."),
         "clips_per_s": ("Clips per second", ""),
         "bad_videos": ("Unreadable videos", "Replaced by others, so far."),

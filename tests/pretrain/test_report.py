@@ -11,7 +11,7 @@ import yaml
 
 from jepa.cli import main
 from jepa.errors import UserError
-from jepa.pretrain import charts
+from jepa.pretrain import charts, trainer
 from jepa.pretrain.journal import Journal, WandbConfig
 from jepa.pretrain.report import ReportConfig, read_run, run
 
@@ -88,6 +88,25 @@ def test_the_page_says_where_the_run_stands(tmp_path, capsys):
     assert {"loss", "rank", "lr", "explained", "explained/mask1", "clips_per_s"} <= set(charted)
     assert not any(key.startswith(("spectrum", "mask", "explained/slot")) for key in charted)
     assert str(folder / "report.html") in capsys.readouterr().out
+
+
+def test_a_real_run_can_be_read(tiny):
+    folder = trainer.run(tiny("train.steps=4", "masks=[{kind: slots, hidden: 0.5}]"))
+    text = run(ReportConfig(run=str(folder))).read_text()
+    charted = set(re.findall(r'data-key="([^"]+)"', text))
+    expected = {
+        "loss",
+        "explained",
+        "rank",
+        "lidar",
+        "target_varies",
+        "spread_time",
+        "grad_norm",
+        "lr",
+        "ema",
+    }
+    assert expected <= charted and "Step 4 of 4." in text and "mask0 slots" in text
+    assert "Covariance spectrum" in text and "Explained share per time slot" in text
 
 
 def test_curves_hold_the_values_of_their_column(tmp_path):
