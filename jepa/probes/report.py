@@ -139,7 +139,7 @@ def _frame(
         "left": _LEFT,
         "right": _WIDE - 14,
         "bottom": _y(0),
-        "grid": [(_y(share), f"{share:.1f}") for share in (0, 0.25, 0.5, 0.75, 1)],
+        "grid": [(_y(share), f"{share:.1f}") for share in (0, 0.2, 0.4, 0.6, 0.8, 1)],
         "ticks": [(_x(at), text) for at, text in ticks],
         "lines": lines,
     }

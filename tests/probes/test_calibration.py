@@ -5,7 +5,9 @@ import pytest
 import torch
 from sklearn.metrics import brier_score_loss
 
-from jepa.probes.calibrate import fit_platt, fit_temperature
+from jepa.errors import UserError
+from jepa.probes.abstain import conformal_report
+from jepa.probes.calibrate import apply_isotonic, fit_isotonic, fit_platt, fit_temperature
 from jepa.probes.metrics import brier, calibration_error, classification_report, group_bootstrap
 
 
@@ -59,3 +61,66 @@ def test_report_of_a_known_confusion() -> None:
     assert report["confusion"] == [[1, 1, 0], [0, 2, 0], [0, 0, 0]]
     assert report["per_group"] == {"a": 0.5, "b": 1.0}
     assert report["macro_auc"] is None  # class 2 never occurs, so no average over classes exists
+
+
+def test_log_loss_and_brier_of_a_known_forecast() -> None:
+    p = np.array([[0.5, 0.25, 0.25], [0.1, 0.8, 0.1]])
+    report = classification_report(p, np.array([0, 2]), ["a", "b"])
+    assert report["log_loss"] == pytest.approx(-(np.log(0.5) + np.log(0.1)) / 2)
+    assert report["brier"] == pytest.approx((0.25 + 2 * 0.25**2 + 0.1**2 + 0.8**2 + 0.9**2) / 2)
+
+
+def test_isotonic_maps_mend_a_distortion_that_one_temperature_cannot() -> None:
+    generator = torch.Generator().manual_seed(0)
+    honest = (torch.randn(20000, 3, generator=generator) * 1.5).softmax(-1)
+    targets = torch.multinomial(honest, 1, generator=generator).squeeze(1)
+    said = honest.clone()
+    said[:, 0] = said[:, 0] ** 3  # one class is talked down
+    said /= said.sum(-1, keepdim=True)
+    maps = fit_isotonic(said[:10000], targets[:10000])
+    assert maps.shape == (3, 101) and (maps.diff(dim=1) >= 0).all()
+    p = apply_isotonic(said[10000:], maps)
+    torch.testing.assert_close(p.sum(-1), torch.ones(10000))
+    after = (p.log().gather(1, targets[10000:, None])).mean()
+    warm = (said.log() / fit_temperature(said.log()[:10000], targets[:10000])).log_softmax(-1)
+    assert after > warm[10000:].gather(1, targets[10000:, None]).mean() + 0.02
+    assert apply_isotonic(torch.tensor([[0.0, 0.0, 1.0]]), maps).isfinite().all()
+
+
+def groups_of(rng: np.random.Generator, count: int, each: int) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    p = rng.dirichlet(np.ones(4) * 0.7, count * each)
+    targets = np.array([rng.choice(4, p=row) for row in p])
+    return p, targets, [str(i // each) for i in range(count * each)]
+
+
+def test_conformal_sets_hold_the_truth_as_promised() -> None:
+    p, targets, groups = groups_of(np.random.default_rng(0), 100, 20)
+    low, high = conformal_report(p, targets, groups, [0.7, 0.9])
+    assert low["coverage"] == pytest.approx(0.7, abs=0.03) and high["coverage"] == pytest.approx(
+        0.9, abs=0.03
+    )
+    assert low["mean_size"] < high["mean_size"] and low["answered"] > high["answered"]
+    assert high["lowest_group_coverage"] < high["coverage"]
+
+
+def test_overconfident_forecasts_still_get_sets_that_hold() -> None:
+    p, targets, groups = groups_of(np.random.default_rng(1), 60, 20)
+    boast = p**4 / (p**4).sum(1, keepdims=True)
+    (report,) = conformal_report(boast, targets, groups, [0.9])
+    assert report["coverage"] == pytest.approx(0.9, abs=0.03)
+
+
+def test_sets_are_calibrated_on_other_groups_only() -> None:
+    # One group whose forecasts are all wrong: were it to calibrate itself, its sets would grow until they held.
+    p, targets, groups = groups_of(np.random.default_rng(2), 40, 20)
+    p[-20:] = np.eye(4)[(targets[-20:] + 1) % 4]
+    (report,) = conformal_report(p, targets, groups, [0.8])
+    assert report["lowest_group_coverage"] == 0
+
+
+def test_too_few_samples_or_groups_for_sets_are_refused() -> None:
+    p, targets, _ = groups_of(np.random.default_rng(0), 1, 12)
+    with pytest.raises(UserError, match="one group"):
+        conformal_report(p, targets, ["a"] * 12, [0.9])
+    with pytest.raises(UserError, match=r"rate of 0\.99"):
+        conformal_report(p, targets, [str(i % 4) for i in range(12)], [0.99])

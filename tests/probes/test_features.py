@@ -12,6 +12,7 @@ import torch
 import jepa.data
 from jepa.errors import UserError
 from jepa.models import TokenGrid
+from jepa.probes.cache import from_int8, to_int8
 from jepa.probes.extractors import (
     EncoderTokens,
     Motion,
@@ -211,3 +212,33 @@ def test_pixel_baselines_on_known_frames() -> None:
     one = OneFrame()
     assert one.times(1.0, 3.0).tolist() == [[2.0]]
     assert one.features(one.prepare(frames[8:9])[None]).view(32, 32)[:16].min() > 0.99
+
+
+def test_int8_keeps_every_vector_to_half_a_step() -> None:
+    rng = np.random.default_rng(0)
+    rows = (rng.normal(size=(5, 3, 40)) * np.array([1e-3, 1.0, 300.0])[:, None]).astype(np.float16)
+    rows[0, 0] = 0
+    back = from_int8(to_int8(rows))
+    assert back.dtype == np.float16 and back.shape == rows.shape
+    step = np.abs(rows.astype(float)).max(-1, keepdims=True) / 127
+    # Half a step, and what half precision rounds the scale and the value to.
+    assert (np.abs(back.astype(float) - rows) <= 0.52 * step + 1e-3 * np.abs(rows) + 1e-6).all()
+    assert (back[0, 0] == 0).all()
+
+
+def test_int8_rows_lie_beside_float16_ones_and_take_half_the_room(squares: Path, tmp_path: Path) -> None:
+    extractor = EncoderTokens("e", tiny_encoder())
+    _, (exact,), report = encode(few(squares), [extractor], tmp_path)
+    assert report.int8_error is None
+    _, (small,), report = encode(few(squares), [extractor], tmp_path, int8=True)
+    assert report.decoded == 5 and report.int8_error is not None and 0 < report.int8_error < 0.01
+    assert small.shape == exact.shape and small.rows([2]).dtype == torch.float16
+    assert small.shards[0].nbytes < 0.6 * exact.shards[0].nbytes
+    torch.testing.assert_close(small.rows(), exact.rows(), rtol=0.1, atol=0.03)
+
+
+def test_without_a_cache_nothing_is_written(squares: Path, tmp_path: Path, opened: list[str]) -> None:
+    _, (kept,), _ = encode(few(squares), [OneFrame()], tmp_path)
+    opened.clear()
+    _, (live,), report = encode(few(squares), [OneFrame()], None)
+    assert report.decoded == len(opened) == 5 and torch.equal(live.rows(), kept.rows())
