@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import platform
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -224,7 +224,7 @@ def check_same_run(saved: dict[str, Any], config: PretrainConfig, fingerprint: s
 
 def check_same_everywhere(world: World, fingerprint: str, root: str) -> None:
     """Raises UserError when the processes do not see the same videos."""
-    seen = world.gather((fingerprint, os.uname().nodename))
+    seen = world.gather((fingerprint, platform.node()))
     odd = sorted({node for other, node in seen if other != seen[0][0]})
     if odd:
         raise UserError(

@@ -14,6 +14,7 @@ import pickle
 import shutil
 import warnings
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -56,9 +57,10 @@ class Saver:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        # After an error, that error is what has to be reported.
+        failed = kind is not None and not issubclass(kind, SystemExit)
         try:
-            # After an error the other processes may be gone, and waiting for them would hide it.
-            if kind is None or self.world.size == 1 or issubclass(kind, SystemExit):
+            with suppress(RuntimeError) if failed else nullcontext():
                 self.wait()
         finally:
             self._thread.shutdown(wait=False)

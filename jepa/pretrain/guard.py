@@ -72,8 +72,8 @@ class Guard:
             stop: this process was asked to stop.
             pieces: what this process saw in the step.
         """
-        values = torch.stack([*losses.values(), grad_norm.new_tensor(float(stop))])
-        values = self.world.mean(values)
+        # Made on the device: a copy from the host would wait for all that the device has still to do.
+        values = self.world.mean(torch.stack([*losses.values(), torch.full_like(grad_norm, float(stop))]))
         bad = ~torch.isfinite(values[list(losses).index("loss")] + grad_norm)
         report = torch.cat([values, grad_norm[None], bad[None]])
         arrived = None
