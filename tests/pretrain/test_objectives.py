@@ -419,3 +419,6 @@ def test_one_view_is_not_enough():
 def test_a_clip_that_does_not_divide_is_refused():
     with pytest.raises(UserError, match=r"data\.crop_px=30 .* Use data\.crop_px=32"):
         build_learner(settings("data.crop_px=30"))
+    mixed = ("data.root=", "data.mix=[{root:a},{root:b,num_frames:1},{root:c,num_frames:5}]")
+    with pytest.raises(UserError, match=r"data\.mix\.2\.num_frames=5"):
+        build_learner(settings(*mixed))

@@ -1,5 +1,6 @@
 """Every recipe composes, and takes two steps with a model that fits a test."""
 
+import json
 import math
 
 import pytest
@@ -8,6 +9,10 @@ import torch
 from jepa.cli import main
 from jepa.config import COMMANDS, compose_config, config_class, recipes, to_dataclass
 from jepa.masking import sample_masks
+from jepa.models import load_encoder
+from jepa.pretrain import trainer
+from jepa.pretrain.export import ExportConfig
+from jepa.pretrain.export import run as export
 from jepa.pretrain.objectives import ViewInvariance, build_learner
 from jepa.pretrain.teacher import build_teacher
 
@@ -69,6 +74,19 @@ def test_a_recipe_takes_two_steps(name):
     assert trained == {n for n, _ in learner.named_parameters()}
     assert any(not torch.equal(a, b) for a, b in zip(before, learner.parameters(), strict=True))
     assert isinstance(learner, ViewInvariance) == (teacher is None)
+
+
+@pytest.mark.parametrize("name", ["levjepa", "vjepa2_1", "vjepa2_cooldown"])
+def test_a_recipe_runs_saves_and_exports(name, tiny, tmp_path):
+    """The three that differ most, through the trainer: no teacher, image tokenizer and levels, other schedule."""
+    config = tiny(f"recipe={name}", *NARROW.get(name, ()), "train.steps=2", "optim.warmup_steps=1")
+    run = trainer.run(config)
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert rows[-1]["step"] == 2
+    assert math.isfinite(rows[-1]["loss"])
+    weights = "context" if config.objective.teacher == "none" else "target"
+    folder = export(ExportConfig(str(run), str(tmp_path / "export"), weights=weights))
+    assert load_encoder(folder)(torch.randn(1, 3, 4, 32, 32)).shape[-1] == 128
 
 
 def test_the_command_prints_a_recipe(capsys):

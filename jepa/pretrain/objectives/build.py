@@ -65,22 +65,27 @@ def build_learner(config: PretrainConfig) -> Learner:
 
 
 def check_sizes(config: PretrainConfig) -> None:
-    """Refuses a clip that does not divide into tokens.
+    """Refuses clips that do not divide into tokens; single frames are images and always do.
 
     Raises:
         UserError: with the nearest size that does.
     """
     model, data = config.model, config.data
-    for key, size, unit, name in (
-        ("crop_px", data.crop_px, model.patch_px, "model.patch_px"),
-        ("num_frames", data.num_frames, model.tubelet_frames, "model.tubelet_frames"),
-    ):
-        if size <= 0 or size % unit:
-            near = max(unit, round(size / unit) * unit)
-            raise UserError(
-                f"data.{key}={size} is not a positive multiple of {name}={unit}: the clip does not divide into tokens. "
-                f"Use data.{key}={near}, or change {name}."
-            )
+    sizes = [("data", data.crop_px, data.num_frames)]
+    for number, source in enumerate(data.mix):
+        own = source.crop_px or data.crop_px, source.num_frames or data.num_frames
+        sizes.append((f"data.mix.{number}", *own))
+    for owner, crop_px, num_frames in sizes:
+        for key, size, unit, name in (
+            ("crop_px", crop_px, model.patch_px, "model.patch_px"),
+            ("num_frames", num_frames, model.tubelet_frames, "model.tubelet_frames"),
+        ):
+            if size <= 0 or (size % unit and not (key == "num_frames" and size == 1)):
+                near = max(unit, round(size / unit) * unit)
+                raise UserError(
+                    f"{owner}.{key}={size} is not a positive multiple of {name}={unit}: the clip does not divide into "
+                    f"tokens. Use {owner}.{key}={near}, or change {name}."
+                )
 
 
 def encoder_overrides(config: PretrainConfig) -> dict[str, Any]:
