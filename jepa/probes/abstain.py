@@ -11,7 +11,10 @@ that was promised.
 
 from __future__ import annotations
 
+import importlib.util
+import math
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -42,12 +45,9 @@ def conformal_report(
     """
     from sklearn.model_selection import GroupKFold
 
+    check_conformal(groups, levels)
     names = np.asarray(groups)
     parts = min(PARTS, len(np.unique(names)))
-    if parts < 2:
-        raise UserError(
-            "All tested samples are of one group, so conformal sets cannot be calibrated on others."
-        )
     held = np.zeros((len(levels), *probability.shape), bool)
     for rest, part in GroupKFold(parts).split(probability, groups=names):
         held[:, part] = _sets(probability[rest], targets[rest], probability[part], levels)
@@ -71,17 +71,35 @@ def conformal_report(
     return out
 
 
+def check_conformal(groups: Sequence[str], levels: Sequence[float]) -> None:
+    """Refuses what `conformal_report` could not do, before heads are trained for it.
+
+    Args:
+        groups: group of each tested sample.
+        levels: promised shares, in (0, 1).
+
+    Raises:
+        UserError: MAPIE is not installed, there is a single group, or too few samples for a level.
+    """
+    if importlib.util.find_spec("mapie") is None:
+        raise UserError("conformal=[...] needs the package mapie: pip install mapie.")
+    counts = Counter(groups)
+    if len(counts) < 2:
+        raise UserError(
+            "All tested samples are of one group, so conformal sets cannot be calibrated on others."
+        )
+    known = len(groups) * (1 - 1 / min(PARTS, len(counts)))
+    if known * (1 - max(levels)) < 2:
+        raise UserError(
+            f"A set that holds the truth at a rate of {max(levels)} needs {math.ceil(2 / (1 - max(levels)))} "
+            f"samples to calibrate it, and there are about {known:.0f}. Lower the largest of conformal, or test "
+            "on more samples."
+        )
+
+
 def _sets(known: np.ndarray, targets: np.ndarray, asked: np.ndarray, levels: Sequence[float]) -> np.ndarray:
     """Which classes are in the sets of `asked` [L, m, C], calibrated on `known` [n, C]."""
-    if len(known) * (1 - max(levels)) < 1:
-        raise UserError(
-            f"A set that holds the truth at a rate of {max(levels)} needs more than {len(known)} samples to calibrate "
-            "it. Lower the largest of conformal, or test on more samples."
-        )
-    try:
-        from mapie.classification import SplitConformalClassifier
-    except ImportError as error:
-        raise UserError("conformal=[...] needs the package mapie: pip install mapie.") from error
+    from mapie.classification import SplitConformalClassifier
     from sklearn.base import BaseEstimator, ClassifierMixin
 
     class Told(ClassifierMixin, BaseEstimator):

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from jepa.errors import UserError
 from jepa.files import write_json
-from jepa.probes.abstain import conformal_report
+from jepa.probes.abstain import check_conformal, conformal_report
 from jepa.probes.calibrate import apply_isotonic, fit_isotonic
 from jepa.probes.evaluate import (
     FeatureSet,
@@ -156,6 +156,8 @@ def run(config: ProbeConfig) -> dict[str, Any]:
     contents = [f"{fingerprint(s.path)} {s.start_s} {s.end_s}" for s in samples]
     for fold in folds:
         _check_copies(fold, contents, samples)
+    if config.conformal:
+        check_conformal([groups[i] for fold in folds for i in fold.test], config.conformal)
     targets = torch.tensor([classes.index(label) for label in labels])
     runs = [majority(targets, len(classes), folds)]
     for features in sets[::-1]:

@@ -58,7 +58,8 @@ class FeatureSettings:
     bad_limit: float = 0.1
     """the run stops when more than this share of the videos cannot be read"""
     int8: bool = False
-    """store features in int8 instead of float16; half the disk, and the results state the error"""
+    """store features in int8 instead of float16; half the disk, and the results state the error (not with
+    task=anticipate)"""
     device: str = "auto"
     """where the encoder runs: auto, cpu or cuda"""
 
@@ -138,7 +139,7 @@ class ProbeConfig:
     100 % of a clip, robustness to resolution, frame rate, noise and compression"""
     calibration: str = "temperature"
     """how a saved class probe is calibrated on its validation part: temperature, or isotonic, which needs hundreds
-    of samples"""
+    of samples (task=classify)"""
     conformal: list[float] = field(default_factory=list)
     """promised rates of sets that hold the truth, such as 0.9; reports coverage and abstention (task=classify; needs
     mapie)"""
@@ -175,6 +176,14 @@ class ProbeConfig:
         ):
             if not entries:
                 raise UserError(f"{key} is empty; give at least one value.")
+        if self.task != "classify":
+            for key, asked in (
+                ("features.int8", self.features.int8 and self.task == "anticipate"),
+                ("calibration", self.calibration != CALIBRATIONS[0]),
+                ("conformal", bool(self.conformal)),
+            ):
+                if asked:
+                    raise UserError(f"{key} has no effect on task={self.task}; leave it out.")
         if any(not 0 < level < 1 for level in self.conformal):
             raise UserError(f"conformal={self.conformal}: a rate lies between 0 and 1, such as 0.9.")
         for key, number in (

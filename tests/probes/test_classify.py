@@ -172,3 +172,55 @@ def test_mistakes_in_the_config(
         setattr(settings, key, value)
     with pytest.raises(UserError, match=says):
         run(settings)
+
+
+def test_a_split_column_that_leaks_a_group_is_caught(squares: Path, export: Path, tmp_path: Path) -> None:
+    with open(squares / "labels.csv") as handle:
+        head, *rows = [tuple(r) for r in csv.reader(handle)]
+    split = [(*row, "test" if i % 6 == 5 else "train") for i, row in enumerate(rows)]  # within every scene
+    root = with_labels(squares, tmp_path / "d", [(*head, "split"), *split])
+    with pytest.raises(UserError, match=r"The split leaks: 6 group\(s\)"):
+        run(config(root, export, tmp_path / "out", folds=None))
+
+
+def test_an_unreadable_video_is_left_out_counted_and_named(
+    squares: Path, export: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with open(squares / "labels.csv") as handle:
+        root = with_labels(squares, tmp_path / "d", [tuple(r) for r in csv.reader(handle)])
+    (root / "clips/07.mp4").write_bytes(b"no video")
+    settings = config(root, export, tmp_path / "out")
+    settings.heads.kinds, settings.baselines = ["ridge"], []
+    results = run(settings)
+    assert [bad["name"] for bad in results["excluded"]] == ["clips/07.mp4"]
+    assert sum(fold["test"] for fold in results["folds"]) == 35 == results["data"]["videos"]
+    assert "left out 1 unreadable video(s), first clips/07.mp4" in capsys.readouterr().out
+    assert "clips/07.mp4" in (tmp_path / "out/report.html").read_text()
+
+
+def test_isotonic_probe_conformal_sets_and_int8_features(squares: Path, export: Path, tmp_path: Path) -> None:
+    settings = config(squares, export, tmp_path)
+    settings.heads.kinds, settings.baselines = ["linear"], []
+    settings.calibration, settings.conformal, settings.features.int8 = "isotonic", [0.8], True
+    results = run(settings)
+    assert 0 < results["int8_error"] < 0.01
+    (entry,) = results["abstention"]
+    assert entry["level"] == 0.8 and 0.4 < entry["coverage"] <= 1
+    encoder = load_encoder(export)
+    probe = load_probe(tmp_path / "probe", encoder)
+    assert probe.about["calibration"]["method"] == "isotonic"
+    p = probe.predict(encoder(torch.rand(2, 3, 8, 32, 32))).probability
+    torch.testing.assert_close(p.sum(-1), torch.ones(2))
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"conformal": [0.8]}, "conformal has no effect"),
+        ({"calibration": "isotonic"}, "calibration has no effect"),
+    ],
+)
+def test_settings_of_one_task_are_refused_by_the_others(change: dict[str, Any], says: str) -> None:
+    settings = ProbeConfig(task="anticipate", encoder="e", out="o", **change)
+    with pytest.raises(UserError, match=says):
+        settings.check()
