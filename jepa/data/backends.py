@@ -8,6 +8,7 @@ time of every frame. The other reader then only supplies pixels, by frame number
 from __future__ import annotations
 
 import io
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -16,7 +17,7 @@ import numpy as np
 
 from jepa.data.colour import Cutter
 from jepa.data.crops import Cut, coded_box
-from jepa.data.info import AS_CODED, VideoInfo
+from jepa.data.info import AS_CODED, Orientation, VideoInfo, upright
 from jepa.data.limits import LimitsConfig
 from jepa.data.pyav import TOLERANCE_S, PyAvFile, Source
 from jepa.errors import UserError, VideoError
@@ -32,6 +33,7 @@ class _GuardedFile(ABC):
         self._guard = PyAvFile(source, name, limits, threads=threads)
         self.start_s, self.duration_s = self._guard.start_s, self._guard.duration_s
         self._cutter = Cutter()
+        self._turn: Orientation | None = None
         self._moments = self._guard.times()
         if not len(self._moments):
             raise VideoError(name, "probe", "not one frame in the video")
@@ -55,7 +57,7 @@ class _GuardedFile(ABC):
         places = np.searchsorted(self._moments, np.asarray(seconds) + TOLERANCE_S, side="right") - 1
         places = np.maximum(places, 0)
         unique = np.unique(places)
-        frames = dict(zip(unique.tolist(), self._fetch(unique.tolist()), strict=True))
+        frames = dict(zip(unique.tolist(), self._upright(unique.tolist()), strict=True))
         if cut is not None:
             frames = {place: self._part(frame, cut) for place, frame in frames.items()}
         for place in places.tolist():
@@ -68,13 +70,35 @@ class _GuardedFile(ABC):
             first = max(0, int(np.searchsorted(self._moments, start_s + TOLERANCE_S, side="right")) - 1)
         for block in range(first, len(self._moments), _BLOCK):
             places = list(range(block, min(block + _BLOCK, len(self._moments))))
-            for place, frame in zip(places, self._fetch(places), strict=True):
+            for place, frame in zip(places, self._upright(places), strict=True):
                 yield float(self._moments[place]), frame
 
     def _part(self, frame: np.ndarray, cut: Cut) -> np.ndarray:
         width, height = self.display
         box = coded_box(cut.box(height, width), (width, height), (frame.shape[1], frame.shape[0]), AS_CODED)
         return self._cutter.from_rgb(frame, box, cut.size)
+
+    def _upright(self, places: list[int]) -> Iterator[np.ndarray]:
+        if self._turn is None:
+            self._turn = self._missing_turn()
+        for frame in self._fetch(places):
+            yield upright(frame, self._turn)
+
+    def _missing_turn(self) -> Orientation:
+        """What this reader leaves undone of the file's orientation: which part that is differs, so look and compare."""
+        if not any(self.info.orientation):
+            return AS_CODED
+        expected = next(self._guard.at([self.start_s]))[1].astype(np.int16)
+        first = next(iter(self._fetch([0])))
+        tried: dict[Orientation, float] = {}
+        for transpose, horizontal, vertical in itertools.product((False, True), repeat=3):
+            turn = (transpose, horizontal, vertical)
+            turned = upright(first, turn)
+            if turned.shape == expected.shape:
+                tried[turn] = float(np.abs(turned - expected).mean())
+        if not tried:
+            raise VideoError(self.name, "convert", "this reader gives another size; use backend=pyav")
+        return min(tried, key=lambda turn: (round(tried[turn]), turn))
 
     @abstractmethod
     def _fetch(self, places: list[int]) -> Iterator[np.ndarray]:
@@ -133,6 +157,8 @@ class DecordFile(_GuardedFile):
                 "Windows only: `pip install decord`, or use backend=pyav."
             ) from None
         super().__init__(source, name, limits, threads)
+        if self.info.container in ("mpegts", "mpeg"):
+            raise VideoError(name, "open", "decord gives wrong frames of MPEG streams; use backend=pyav")
         target: Any = source
         if not isinstance(source, str):
             if isinstance(source, bytes):

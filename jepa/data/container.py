@@ -47,6 +47,9 @@ class Container:
         self._info: VideoInfo | None = None
         self._orientation: Orientation | None = None
         self._skip_unwanted = True
+        # No times in the file: frames are counted in the order in which they come out, from the beginning each time.
+        self._counted = False
+        self._leading = False  # packets before the first key frame, or shown before it
         self._requests = 0
         self._deadline = time.monotonic() + limits.max_decode_s
         self._open()
@@ -159,18 +162,29 @@ class Container:
         # The stream has no duration of its own (Matroska, FLV) and the container's may be its audio's: read the last
         # packets and see.
         total = self._container.duration
-        if total:
-            self._seek(total / 1e6)
-        step = self._frame_step()
         end = start
-        for packet in self._packets():
-            end = max(
-                end, packet.pts * self._unit + (packet.duration * self._unit if packet.duration else step)
-            )
+        for where in (total / 1e6, None) if total else (None,):
+            if where is None:
+                self._rewind()
+            else:
+                self._seek(where)
+            end = max(end, self._last_end())
+            if end > start and not self._counted:
+                break  # FLV without an index ends up behind its last packet instead: then from the beginning
+        if self._counted:
+            return 0.0, end
         stated = self._stated_end()
         if stated is not None and end < stated - END_SLACK_S and not self.lenient:
             raise VideoError(self.name, "probe", f"cut off: it ends at {end:.3f} s but states {stated:.3f} s")
         return start, end if end > start else start + (total or 0) / 1e6
+
+    def _last_end(self) -> float:
+        """When the last of the packets from here on ends; 0 if there is none."""
+        step, end = self._frame_step(), 0.0
+        for packet in self._packets():
+            lasts = packet.duration * self._unit if packet.duration and not self._counted else step
+            end = max(end, packet.pts * self._unit + lasts)
+        return end
 
     def _stated_end(self) -> float | None:
         """What the container says of this stream alone; with other streams in it that may take a tag."""
@@ -211,8 +225,10 @@ class Container:
             self._begin()
             self._rewind()
             hidden = HIDDEN.get(self._context.name)
-            found = []
+            found, key = [], None
             for packet in self._packets():
+                key = packet.pts if key is None and packet.is_keyframe else key
+                self._leading |= key is None or packet.pts < key
                 if not packet.is_discard and not (hidden and hidden(bytes(packet))):
                     found.append(packet.pts)
                     if not len(found) % 4096:
@@ -235,15 +251,19 @@ class Container:
 
     def _packets(self) -> Iterator[Any]:
         """Packets of the video from here to the end, each with a time."""
-        self._fresh = False
+        fresh, self._fresh = self._fresh, False
         step = max(1, round(self._frame_step() / self._unit))
         count = 0
         try:
             for packet in self._container.demux(self._stream):
                 if not packet.size:
                     continue
-                if packet.pts is None:  # raw streams and some AVI files have no times: count frames
-                    packet.pts = count * step if packet.dts is None else packet.dts
+                if fresh and not count:  # raw streams
+                    self._counted = packet.pts is None and packet.dts is None
+                if self._counted or (packet.pts is None and packet.dts is None):
+                    packet.pts = count * step
+                elif packet.pts is None:  # some AVI files
+                    packet.pts = packet.dts
                 count += 1
                 yield packet
         except (av.error.FFmpegError, ValueError) as error:
@@ -251,9 +271,14 @@ class Container:
                 raise VideoError(self.name, "decode", reason_of(error)) from None
 
     def _rewind(self) -> None:
-        if not self._fresh:
+        if self._fresh:
+            return
+        if self._counted:  # where nothing has a time, seeking finds nothing
+            self._container.close()
+            self._open()
+        else:
             self._seek(-1.0)
-            self._fresh = True
+        self._fresh = True
 
     def _seek(self, seconds: float) -> None:
         """To the last key frame before `seconds`; formats without seeking are opened again, which rewinds."""

@@ -31,6 +31,7 @@ TOLERANCE_S = 1e-3
 
 _SKIPPABLE = {"h264", "hevc"}  # decoders that let skip_frame change from packet to packet
 _SEEK_GAP_S = 2.0  # below this distance reading on costs less than a seek
+_REORDERED = 17  # frames that H.264 and HEVC may hold back, and one
 _CHUNK, _CHUNK_S = 64, 30.0  # wanted frames looked ahead at once, which bounds the packets held
 
 
@@ -55,12 +56,24 @@ class PyAvFile(Container):
             )  # fmt: skip
         return self._info
 
+    def times(self) -> np.ndarray:
+        """See Container.times; leaves out what is stored before the first key frame and cannot be decoded."""
+        known = self._times is not None
+        times = super().times()
+        if not known and self._leading:
+            self._rewind()
+            first = next(self._decoded(self._packets()), None)
+            if first is not None:
+                times = self._times = times[times >= first[0] * self._unit - 1e-9]
+        return times
+
     def _decoded(self, packets: Iterable[Any], wanted: set[int] | None = None) -> Iterator[tuple[int, Any]]:
         """(time, frame) in display order; with `wanted`, other non-reference frames are left out if possible."""
         context = self._context
         may_skip = wanted is not None and context.name in _SKIPPABLE and self._skip_unwanted
         skip_now = "DEFAULT"
         context.skip_frame = skip_now
+        step, count = max(1, round(self._frame_step() / self._unit)), 0
         for packet in [*packets, None] if wanted is not None else _with_end(packets):
             if time.monotonic() > self._deadline:
                 reason = f"took longer than limits.max_decode_s={self.limits.max_decode_s:g} s"
@@ -78,7 +91,11 @@ class PyAvFile(Container):
             for frame in frames:
                 if self._orientation is None:
                     self._orientation = read_orientation(frame)
-                yield (frame.dts or 0) if frame.pts is None else frame.pts, frame
+                if self._counted:
+                    yield count * step, frame
+                else:
+                    yield (frame.dts or 0) if frame.pts is None else frame.pts, frame
+                count += 1
 
     def every(self, start_s: float | None = None) -> Iterator[tuple[float, np.ndarray]]:
         """(seconds, frame) of all frames from the one on screen at `start_s` on, each decoded once, one in memory.
@@ -88,7 +105,7 @@ class PyAvFile(Container):
             UserError: something else was asked of this file in between.
         """
         request = self._begin()
-        if start_s is None or start_s - self.start_s < _SEEK_GAP_S:
+        if start_s is None or start_s - self.start_s < _SEEK_GAP_S or self._counted:
             self._rewind()
         else:
             self._seek(start_s - _SEEK_GAP_S)
@@ -143,6 +160,8 @@ class PyAvFile(Container):
             todo = targets[done:]
             packets, ended = self._read_ahead(todo)
             feed, wanted = plan(packets, todo)
+            if self._counted:
+                self._skip_unwanted, feed = False, packets
             try:
                 for moment, array in self._emit(feed, wanted, todo, ended, cut):
                     yield moment, array
@@ -154,7 +173,9 @@ class PyAvFile(Container):
     def _read_ahead(self, targets: list[int]) -> tuple[list[Any], bool]:
         """Packets that decide what is on screen at `targets`, from a key frame on, and whether the file ended."""
         first, back = targets[0] * self._unit, 0.0
-        near_start = first - self.start_s < _SEEK_GAP_S
+        near_start = first - self.start_s < _SEEK_GAP_S or self._counted
+        # Without times packets are numbered as they are stored, which is a few places from where they are shown.
+        slack = _REORDERED * round(self._frame_step() / self._unit) if self._counted else 0
         while True:
             if near_start:
                 self._rewind()
@@ -163,7 +184,7 @@ class PyAvFile(Container):
             packets, ended = [], True
             for packet in self._packets():
                 packets.append(packet)
-                if (packet.pts if packet.dts is None else packet.dts) > targets[-1]:
+                if (packet.pts if packet.dts is None else packet.dts) > targets[-1] + slack:
                     ended = False
                     break
             # Some containers seek by decoding time and land on a key frame that is shown after the wanted time.
