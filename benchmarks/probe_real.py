@@ -24,6 +24,7 @@ PROTOCOLS = {
     "interactions": ProbeData(group_column="sequence", folds=0),
     "fights": ProbeData(label_column="label_name", group_column="source_group", folds=10),
 }
+FURTHER = {"interactions": ["early"], "fights": ["label_efficiency"]}
 WINDOW = Preprocessing(num_frames=16, fps=8, resize_px=128, crop_px=128)
 
 
@@ -46,6 +47,8 @@ def main(name: str, data: str, out: str, encoder: str | None = None) -> None:
             data=settings,
             features=FeatureSettings(cache=str(Path(out) / "cache"), max_tokens=128),
             image_model="efficientnet_lite0",
+            protocols=FURTHER[name],
+            conformal=[0.9],
         )
     )
     tested = sum(fold["test"] for fold in results["folds"])
@@ -58,6 +61,17 @@ def main(name: str, data: str, out: str, encoder: str | None = None) -> None:
         low, high = row["interval"]
         print(f"| {row['features']} | {row['head']} | {row['accuracy']:.3f} | {low:.2f} to {high:.2f} | "
               f"{row['spread_seeds']:.3f} | {row['class_mean']:.3f} | {row['ece']:.3f} |")  # fmt: skip
+    for protocol, entries in results["protocols"].items():
+        marks = [f"{100 * point['at']:g} %" for point in entries[0]["points"]]
+        print(f"\n| {protocol} | head | {' | '.join(marks)} |")
+        print("|---" * (len(marks) + 2) + "|")
+        for entry in entries:
+            figures = " | ".join(f"{point['accuracy']:.3f}" for point in entry["points"])
+            print(f"| {entry['features']} | {entry['head']} | {figures} |")
+    for entry in results["abstention"]:
+        print(f"\nsets promised to hold the truth {entry['level']:.0%} of the time: held {entry['coverage']:.3f}, "
+              f"{entry['mean_size']:.2f} classes on average, a single one for {entry['answered']:.3f} of the clips, "
+              f"right there: {entry['accuracy_answered']}")  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
     python benchmarks/probe_sweep.py HEAD [samples] [tokens] [channels] [steps]
 
-HEAD is linear, attentive (light) or published. Features are made up (class means in noise), since the time does not
+HEAD is linear, attentive (light) or published; step times single steps of published heads instead, where twenty of
+them alone would take too long. Features are made up (class means in noise), since the time does not
 depend on what they mean. "One by one" is what the published loop does for each head: its own module, optimizer and
 backward pass in float32, in mini-batches of the same samples in the same order. Prints wall and CPU seconds; on a
 shared machine the second is the one to compare. The result of a sweep is the test accuracy of the head that the
@@ -11,6 +12,8 @@ validation part prefers.
 
 from __future__ import annotations
 
+import math
+import os
 import platform
 import sys
 import time
@@ -31,7 +34,7 @@ from jepa.probes.heads import (
     train_bank,
 )
 from jepa.probes.published import PublishedBank, published_config
-from jepa.probes.sweep import Training, fast_dtype, race
+from jepa.probes.sweep import RUNGS, Training, fast_dtype, race
 
 GRID = [Setting(lr, decay) for lr in (5e-3, 3e-3, 1e-3, 3e-4, 1e-4) for decay in (0.01, 0.1, 0.4, 0.8)]
 BATCH = 64
@@ -114,8 +117,40 @@ def at_once(kind: str, data: Data, steps: int) -> tuple[float, list[float]]:
     return on_test[int(np.argmax(on_val))], on_test
 
 
+def step_times(samples: int, tokens: int, channels: int, steps: int) -> None:
+    """Published heads too large to train twenty of them twice: seconds of a step, and the steps that a race saves."""
+    data, used = Data(max(samples, 2 * BATCH), tokens, channels), np.arange(2 * BATCH)
+    bank = PublishedBank(1, 1, published_config(channels), 10)
+    bank.init([torch.Generator().manual_seed(0)])
+    head = bank.single(0, 0).train()
+    optimizer = torch.optim.AdamW(head.parameters(), lr=1e-3)
+    together = Training.fresh(data.x, data.y, 10, used, GRID[:5], [0], steps + 1, BATCH)
+    alone_times, bank_times = [], []
+    for step in range(steps + 1):
+        cpu = time.process_time()
+        loss = functional.cross_entropy(head(data.x[:BATCH])["label"], data.y[:BATCH])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        alone_times.append(time.process_time() - cpu)
+        cpu = time.process_time()
+        together.advance(step + 1)
+        bank_times.append((time.process_time() - cpu) / 5)
+    alone, batched = np.median(alone_times[1:]), np.median(bank_times[1:])
+    units, heads, before = 0.0, len(GRID), 0.0
+    for share, kept in RUNGS:
+        units, before, heads = units + heads * (share - before), share, max(1, math.ceil(heads * kept))
+    saved = len(GRID) / (units + heads * (1 - before))
+    print(f"step of a head, {tokens} tokens x {channels}, batch {BATCH}: alone {1e3 * alone:.0f} ms, in a bank of five "
+          f"{1e3 * batched:.0f} ms, {alone / batched:.2f}x; a race takes {1 / saved:.3f} of the steps, {saved:.2f}x; "
+          f"together {alone / batched * saved:.1f}x ({fast_dtype()}, load {os.getloadavg()[0]:.1f})")  # fmt: skip
+
+
 def main(kind: str, samples: int = 600, tokens: int = 64, channels: int = 128, steps: int = 60) -> None:
     torch.set_num_threads(1)
+    if kind == "step":
+        step_times(samples, tokens, channels, steps)
+        return
     data = Data(samples, tokens, channels)
     if kind == "linear":
         data.x = data.x.mean(1)

@@ -24,7 +24,7 @@ PUBLISHED_GRID = [
 ]
 """the settings of the published classification sweeps (reference: facebookresearch/vjepa2, configs/eval)"""
 
-RUNGS = ((1 / 12, 1 / 3), (1 / 4, 1 / 3), (1 / 2, 1 / 2))
+RUNGS = ((1 / 12, 1 / 3), (1 / 4, 1 / 3), (1 / 2, 1 / 3))
 """(share of the steps, share of the heads that go on from there)"""
 
 
@@ -150,7 +150,7 @@ def race(training: Training, judge: Callable[[PublishedBank], Tensor]) -> Tensor
     alive = torch.arange(len(training.settings[0]))
     for share, kept in RUNGS:
         training.advance(max(1, round(training.steps * share)))
-        count = max(2, math.ceil(len(alive) * kept))
+        count = max(1, math.ceil(len(alive) * kept))
         if count >= len(alive):
             continue
         best = judge(training.bank).argsort(descending=True, stable=True)[:count].sort().values
