@@ -102,6 +102,27 @@ def test_shards_give_the_mixture_of_the_folders(packed, reference, workers):
     assert same(reference, [{k: torch.cat([a[k], b[k]]) for k in KEYS} for a, b in zip(*halves, strict=True)])
 
 
+def test_shards_behind_fsspec_and_a_parquet_list_give_it_too(two, packed, reference, tmp_path):
+    fsspec = pytest.importorskip("fsspec")
+    memory = fsspec.filesystem("memory")
+    for folder in packed:
+        for path in folder.iterdir():
+            memory.pipe(f"/jepa-mix/{folder.name}/{path.name}", path.read_bytes())
+    remote = mixed(("memory://jepa-mix/a", "memory://jepa-mix/b"))
+    assert same(reference[:3], batches(remote, steps=3))
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    lists = []
+    for folder in two:
+        paths = [item.path for item in read_items(folder)]
+        lists.append(tmp_path / f"{folder.name}.parquet")
+        parquet.write_table(
+            pyarrow.table({"video": paths, "label": range(len(paths)), "start": [None] * len(paths)}),
+            lists[-1],
+        )
+    assert same(reference[:3], batches(mixed(lists), steps=3))
+    assert read_items(lists[0])[1].label == "1"
+
+
 def test_a_later_start_continues_a_mixture(two, reference):
     assert same(reference[5:], batches(mixed(two), steps=8, start_step=5))
 

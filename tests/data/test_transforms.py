@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms.v2 import functional as tv
 
@@ -79,12 +81,44 @@ def test_normalising_is_the_textbook_form():
     assert transforms.normalise(video[0], mean, std, torch.bfloat16).dtype == torch.bfloat16
 
 
+def on_a_device(frame, size):
+    """What torchvision does to bytes where there is no kernel for bytes: float, interpolate, round."""
+    out = torch.nn.functional.interpolate(
+        frame[None].float(), size, mode="bilinear", antialias=True, align_corners=False
+    )
+    return out[0].round().clamp(0, 255).to(torch.uint8)
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(
+    height=st.integers(4, 90), width=st.integers(4, 90), size=st.integers(4, 80), seed=st.integers(0, 10**6),
+    flip=st.booleans(),
+)  # fmt: skip
+def test_float_devices_give_the_numbers_of_the_byte_path(height, width, size, seed, flip):
+    frame = noise(3, height, width)
+    box = crops.random_box(height, width, (0.3, 1.0), (0.75, 1.35), seed, 0)
+    here = transforms.crop_resize(frame, box, size, flip)
+    cut = frame[:, box.top : box.top + box.height, box.left : box.left + box.width]
+    there = on_a_device(cut, (size, size))
+    there = there.flip(-1) if flip else there
+    assert here.shape == (3, size, size) and (here.int() - there.int()).abs().max() <= 1
+    # A batch of frames is cut as its frames are, one by one.
+    pair = torch.stack([frame, frame.flip(-2)])
+    assert torch.equal(transforms.crop_resize(pair, box, size, flip)[0], here)
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_a_gpu_gives_the_same_numbers():
-    frame = noise(3, 96, 128)
-    box = Box(3, 5, 70, 90)
-    here, there = (transforms.crop_resize(f, box, 64).cpu().int() for f in (frame, frame.cuda()))
-    assert (here - there).abs().max() <= 1
+@pytest.mark.parametrize("seed", range(8))
+def test_a_gpu_gives_the_same_numbers(seed):
+    frames = noise(2, 3, 96, 128)
+    box = crops.random_box(96, 128, (0.3, 1.0), (0.75, 1.35), seed, 0)
+    for transform in (
+        lambda f: transforms.crop_resize(f, box, 64, bool(seed % 2)),
+        lambda f: transforms.center_crop(f, 72, 64),
+        lambda f: transforms.resize(f, (50 + seed, 70)),
+    ):
+        here, there = (transform(f).cpu().int() for f in (frames, frames.cuda()))
+        assert here.shape == there.shape and (here - there).abs().max() <= 1
     video = noise(1, 3, 4, 8, 8)
     assert torch.allclose(transforms.normalise(video), transforms.normalise(video.cuda()).cpu(), atol=1e-6)
