@@ -13,7 +13,7 @@ import pytest
 
 from tests.pretrain.conftest import TINY, checkpoints, differences, facts, losses
 
-KEYS = ("train.steps=60", "train.save_every=2", "train.log_every=2", "train.keep=3")
+KEYS = ("train.steps=20", "train.save_every=2", "train.log_every=2", "train.keep=3")
 
 
 class Launcher:
@@ -76,16 +76,19 @@ def launch(video_folder, tmp_path):
 
 @pytest.mark.slow
 def test_killed_at_random_moments_20_times_a_run_ends_bit_identical(launch):
-    whole, killed = launch("whole"), launch("killed")
-    begin = time.monotonic()
-    assert whole.run() == 0
-    length = time.monotonic() - begin
-    rng, left_half = random.Random(0), 0
-    reached = []
-    for _ in range(20):
+    whole, killed = launch("whole", "train.steps=60"), launch("killed", "train.steps=60")
+    times = []
+    for _ in range(2):  # the second start finds the run finished: what a start costs
+        begin = time.monotonic()
+        assert whole.run() == 0
+        times.append(time.monotonic() - begin)
+    length, start = times[0] - times[1], times[1]
+    rng, left_half, reached = random.Random(0), 0, [0]
+    for kills_left in range(20, 0, -1):
         child = killed.start()
-        # Long enough to come past the start, short enough not to end.
-        time.sleep(length * rng.uniform(0.02, 0.25))
+        remaining = 1 - reached[-1] / 60
+        # From before the first step on, and with enough left to train for the kills that follow.
+        time.sleep(start * rng.uniform(0.2, 1) + length * remaining * rng.uniform(0, 1.4) / (kills_left + 1))
         os.kill(child, signal.SIGKILL)
         assert killed.end() == -signal.SIGKILL
         left_half += bool(list(killed.out.glob("checkpoints/.*.partial")))
