@@ -21,12 +21,14 @@ from jepa.probes.evaluate import FeatureSet, HeadRun, evaluate_head
 from jepa.probes.extractors import EncoderTokens, Motion, OneFrame, untrained_copy
 from jepa.probes.features import Extractor, Features, encode
 from jepa.probes.forecast import (
+    FORECASTS_FILE,
     HazardRun,
     after_action_run,
     as_belief,
     base_rate_run,
     evaluate_hazards,
     next_after_action,
+    write_forecasts,
 )
 from jepa.probes.hazard import (
     hazard_targets,
@@ -262,6 +264,7 @@ def _hazards(
             evaluate_hazards(kind, data, targets, folds, config.heads, config.seeds)
             for kind in (kinds if data.time_slots else ["linear"])
         ]
+    write_forecasts(Path(config.out) / FORECASTS_FILE, runs, ahead.samples, event, observed)
     groups = [sample.group for sample in ahead.samples]
     rows = hazard_rows(runs, event, observed, groups, folds, horizons)
     known = known_outcome(event, observed, len(horizons))

@@ -5,16 +5,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from jepa.files import atomic_path
 from jepa.probes.evaluate import FeatureSet, make_grid
 from jepa.probes.hazard import apply_calibration, base_logits, calibrate_hazards, cumulative, hazard_loss
 from jepa.probes.heads import AttentiveBank, Bank, LinearBank, Setting, bank_logits, train_bank
+from jepa.probes.samples import Sample
 from jepa.probes.settings import HeadSettings
 from jepa.probes.splits import Fold
+
+FORECASTS_FILE = "forecasts.npz"
 
 SMOOTHING = 10.0
 """imagined moments that pull the rates after a rare action towards those of all actions"""
@@ -184,3 +190,24 @@ def next_after_action(
 def as_belief(truth: np.ndarray, actions: int) -> np.ndarray:
     """Certainty about the labels as they are, [1, n, A]."""
     return np.eye(actions)[truth][None]
+
+
+def write_forecasts(
+    path: Path, runs: Sequence[HazardRun], samples: Sequence[Sample], event: Tensor, observed: Tensor
+) -> None:
+    """Every forecast of every tested moment, for figures that the tables do not hold.
+
+    The file holds `video` and `end_s` of n moments, `event` [n, H] and `observed` [n] as in `HazardQuestions`,
+    `names` "features, head" of R forecasters, and `p0`, `p1`, ... each [seeds, n, H, K], NaN where no fold tested.
+    """
+    arrays: dict[str, Any] = {f"p{number}": run.probability.astype(np.float32) for number, run in enumerate(runs)}
+    with atomic_path(path) as partial, partial.open("wb") as file:
+        np.savez_compressed(
+            file,
+            video=np.array([sample.name for sample in samples]),
+            end_s=np.array([sample.end_s for sample in samples], float),
+            event=event.numpy(),
+            observed=observed.numpy(),
+            names=np.array([f"{run.features}, {run.head}" for run in runs]),
+            **arrays,
+        )

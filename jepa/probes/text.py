@@ -188,8 +188,8 @@ def retrieval_figures(similar: np.ndarray, relevant: np.ndarray) -> dict[str, fl
         relevant: [queries, items] bool; every query has at least one.
 
     Returns:
-        recall_1, recall_5 (a relevant item among the first k), mrr (mean reciprocal rank of the first
-        relevant item) and map (mean average precision).
+        recall_1, recall_5, recall_10 (a relevant item among the first k), median_rank (of the first relevant
+        item, 1 is best), mrr (mean reciprocal rank of it) and map (mean average precision).
     """
     order = np.argsort(-similar, axis=1, kind="stable")
     hits = np.take_along_axis(relevant, order, axis=1)
@@ -198,6 +198,8 @@ def retrieval_figures(similar: np.ndarray, relevant: np.ndarray) -> dict[str, fl
     return {
         "recall_1": float((first < 1).mean()),
         "recall_5": float((first < 5).mean()),
+        "recall_10": float((first < 10).mean()),
+        "median_rank": float(np.median(first + 1)),
         "mrr": float((1 / (first + 1)).mean()),
         "map": float(((precision * hits).sum(1) / hits.sum(1)).mean()),
     }

@@ -27,6 +27,10 @@ _MIN_SHOT_S = 0.5
 _SCENE_MEMORY = 6  # shots that a new shot is compared with, so that shot and counter-shot stay one scene
 _SCENE_CHANGE = 0.45  # share of colours that must differ from each of them for a new scene
 _RECENT_S = 0.5
+_BLACK = 12  # mean grey level below which PySceneDetect calls a frame black; its default
+_DIM = 32  # a dip need not be sampled at its blackest moment: at low frame rates the darkest frame of a fade is grey
+_DIP_S = 1.5  # a fade out and in again takes no longer; what is dim for longer is a dark scene
+_DIP_DEPTH = 3.0  # both sides of a dip are this many times brighter than its bottom
 _STILL_FLOOR = 1.0  # grey levels; below this, compression noise would count as motion
 
 
@@ -72,9 +76,10 @@ class TimelineMaker:
         self._fps = fps
         shortest = max(2, round(_MIN_SHOT_S * fps))
         self._cuts = AdaptiveDetector(min_scene_len=shortest)
-        self._fades: Any = ThresholdDetector(min_scene_len=shortest)
+        self._fades: Any = ThresholdDetector(threshold=_BLACK, min_scene_len=shortest)
         self._shortest = shortest
         self._dark = (-1, -1)
+        self._levels: deque[float] = deque(maxlen=max(5, round(_DIP_S * fps)))
         self.times_s: list[float] = []
         """when each frame is first shown"""
         self.stillness: list[float] = []
@@ -103,6 +108,7 @@ class TimelineMaker:
         dark_since = self._fades.last_fade["frame"]
         for found in self._fades.process_frame(code, image):
             self._fade(int(dark_since.frame_num), int(found.frame_num), index)
+        self._dip(float(image.mean()), index)
 
     def _start(self, frame: int, kind: Kind) -> None:
         if any(abs(frame - other) < self._shortest for other in self._starts):
@@ -121,6 +127,19 @@ class TimelineMaker:
             self._start(middle, "fade")
             if middle in self._starts:
                 self._firsts[middle] = self._histograms[-1][1]  # the new shot's look, not that of black
+
+    def _dip(self, level: float, index: int) -> None:
+        """A fade whose darkest frame is not black: a short dip with at least three frames on its slopes."""
+        self._levels.append(level)
+        levels = list(self._levels)
+        bottom = min(range(len(levels)), key=lambda i: levels[i])
+        rim = min(max(levels[: bottom + 1]), level)
+        deep = _BLACK <= levels[bottom] < _DIM and rim >= _DIP_DEPTH * levels[bottom]
+        if not deep or sum(value < rim / 2 for value in levels) < 3:
+            return
+        first = index - len(levels) + 1
+        self._fade(first + next(i for i in range(len(levels)) if levels[i] < rim / 2), first + bottom, index)
+        self._levels.clear()
 
     def _move(self, image: np.ndarray, time_s: float) -> None:
         grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY).astype(np.float32)

@@ -175,6 +175,22 @@ def test_foresight_beats_base_rate_and_what_goes_on_now(done: tuple[Path, dict[s
     assert following["encoder"] > following["majority"] + 0.2
 
 
+def test_the_tables_can_be_worked_out_from_the_forecasts_on_disk(done: tuple[Path, dict[str, Any]]) -> None:
+    out, results = done
+    kept = np.load(out / "forecasts.npz")
+    rows = results["hazard"]["rows"]
+    assert kept["names"].tolist() == [f"{row['features']}, {row['head']}" for row in rows]
+    assert len(kept["video"]) == len(kept["end_s"]) == results["hazard"]["questions"]
+    late = kept["p6"]
+    assert late.shape == (2, results["hazard"]["questions"], 1, 3) and np.isfinite(late).all()
+    base = kept["p0"][0]
+    happened = kept["event"][:, :, None] <= np.arange(3)
+    known = (np.arange(3) < kept["observed"][:, None, None]) | (np.arange(3) >= kept["event"][:, :, None])
+    better = (((base - happened) ** 2 - ((late - happened) ** 2).mean(0)) * known).sum((1, 2))
+    seen = known.any((1, 2))
+    assert rows[6]["gain"] == pytest.approx((better / known.sum((1, 2)).clip(1))[seen].mean(), abs=1e-5)
+
+
 def test_videos_are_never_divided_between_parts(done: tuple[Path, dict[str, Any]]) -> None:
     for fold in done[1]["folds"]:
         assert sum(fold["videos"]) == 18
@@ -209,7 +225,7 @@ def test_the_observer_tells_what_goes_on_and_says_what_it_learnt_from(
     done: tuple[Path, dict[str, Any]], flashes: Path, export_with_predictor: Path
 ) -> None:
     out, results = done
-    assert [row["features"] for row in results["now"]["rows"]][0] == "majority"
+    assert next(row["features"] for row in results["now"]["rows"]) == "majority"
     encoder = load_encoder(export_with_predictor)
     now, forecaster = load_probe(out / "now", encoder), load_probe(out / "probe", encoder)
     assert now.task == "classify" and now.classes == ("drift", "flash", "wait")

@@ -43,7 +43,7 @@ def test_retrieval_figures_by_hand() -> None:
     relevant = np.array([[True, False, True], [False, False, True]])
     figures = retrieval_figures(similar, relevant)
     assert figures["recall_1"] == 0.5 and figures["recall_5"] == 1.0
-    assert figures["mrr"] == pytest.approx((1 + 1 / 2) / 2)
+    assert figures["mrr"] == pytest.approx((1 + 1 / 2) / 2) and figures["median_rank"] == 1.5
     assert figures["map"] == pytest.approx(((1 + 2 / 3) / 2 + 1 / 2) / 2)
 
 

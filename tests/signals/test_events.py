@@ -235,6 +235,21 @@ def test_a_fade_through_black_is_one_boundary() -> None:
     assert 50 <= shots[1].start_frame <= 68
 
 
+def test_a_fade_that_no_frame_shows_at_its_blackest_is_a_boundary_and_a_dark_scene_is_none() -> None:
+    rng = np.random.default_rng(0)
+    one, two = (rng.integers(150, 250, (24, 24, 3)).astype(np.float32) for _ in range(2))
+    gains = [0.9, 0.7, 0.5, 0.3, 0.1]
+    frames = [one] * 24 + [one * g for g in gains] + [two * g for g in gains[::-1]] + [two] * 24
+    night = [one] * 24 + [one * 0.1] * 30 + [one] * 24
+    flash = [one] * 24 + [one * 0.1] + [one] * 24
+    for pictures, wanted in ((frames, [28]), (night, []), (flash, [])):
+        maker = TimelineMaker(Fraction(12))
+        for i, picture in enumerate(pictures):
+            maker.push(picture.astype(np.uint8), i / 12)
+        fades = [cut.frame for cut in maker.cuts() if cut.kind == "fade"]
+        assert len(fades) == len(wanted) and all(abs(a - b) <= 1 for a, b in zip(fades, wanted, strict=True))
+
+
 def test_hard_steps_into_black_and_back_are_one_boundary_and_black_at_the_start_is_none() -> None:
     parts = [(20, (-60, -60, -60), 0), (50, RED, 1), (30, (-60, -60, -60), 0), (50, GREEN, 1)]
     shots, _ = timeline(parts).shots_and_scenes(6000)

@@ -1,0 +1,372 @@
+"""The road from a film to a decision, measured on toy films that no training saw.
+
+    jepa toyworld out=FILMS family=film videos=450 seed=1 duration_s=12 width_px=96 height_px=96 fps=12
+    python benchmarks/road.py FILMS ENCODER OUT > benchmarks/road.md
+
+FILMS is a toy world of films, ENCODER an export. The probes learn from the films' training part, are chosen and
+calibrated on the validation part, and all figures are of the test part. What OUT holds already is not made again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jepa.probes import ProbeConfig, run
+from jepa.probes.settings import AnticipateSettings, FeatureSettings, HeadSettings, ProbeData
+from jepa.signals.audit import read_document
+from jepa.signals.breaks import Sides, judge
+from jepa.signals.decide import decide
+from jepa.signals.pipeline import SignalsConfig, process
+from jepa.signals.policy import Policy, read_policy
+from jepa.signals.probe_scorer import ProbeScorer
+from jepa.signals.schema import SignalsDocument
+
+POLICY = Path(__file__).parents[1] / "configs/policy/toy-brand.yaml"
+HAZARD_OF = {"walker": "fall", "meeting": "aggression", "fire": "fire"}
+AHEAD_S, NEAR_S = 3.0, 0.5
+DRAWS = 200
+
+
+def main() -> None:
+    """Makes what is missing under OUT and prints the tables as Markdown."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("films")
+    parser.add_argument("encoder")
+    parser.add_argument("out", type=Path)
+    asked = parser.parse_args()
+    films = Path(asked.films)
+    with contextlib.redirect_stdout(sys.stderr):
+        told = probe("anticipate", asked.films, asked.encoder, asked.out)
+        said = probe("describe", asked.films, asked.encoder, asked.out)
+        documents = watch(films, asked.encoder, asked.out)
+    truths = {path.stem: json.loads(path.read_text()) for path in (films / "truth").glob("*.json")}
+    lines = ["# From a film to a decision, on the toy world", "", *about(told, documents)]
+    lines += hazards(told) + next_action(told) + decoys(asked.out / "anticipate/forecasts.npz", told, truths)
+    lines += breaks(documents, truths) + description(said)
+    print("\n".join(lines))
+
+
+def probe(task: str, films: str, encoder: str, out: Path) -> dict[str, Any]:
+    """Trains and tests a probe unless its results are there."""
+    path = out / task / "results.json"
+    if not path.exists():
+        kinds = ["linear"] if task == "anticipate" else ["linear", "attentive"]
+        run(
+            ProbeConfig(
+                task, encoder, str(out / task), ProbeData(films), FeatureSettings(str(out / "cache"), max_tokens=64),
+                HeadSettings(kinds), ["one_frame", "untrained"], anticipate=AnticipateSettings(stride_s=0.5),
+            )
+        )  # fmt: skip
+    found: dict[str, Any] = json.loads(path.read_text())
+    return found
+
+
+def watch(films: Path, encoder: str, out: Path) -> dict[str, SignalsDocument]:
+    """The documents of all test films, by stem."""
+    parts = [line.split(",") for line in (films / "labels.csv").read_text().splitlines()]
+    path, split = parts[0].index("path"), parts[0].index("split")
+    videos = [films / row[path] for row in parts[1:] if row[split] == "test"]
+    folder, config = (
+        out / "signals",
+        SignalsConfig(out=str(out / "signals"), policy=str(POLICY), video=str(films)),
+    )
+    # The forecaster and its observer; tags have tables of their own.
+    process(config, videos, read_policy(POLICY), ProbeScorer(out / "anticipate", encoder, "auto"))
+    documents = [read_document(file) for file in sorted(folder.glob("*/signals.json"))]
+    return {Path(document.asset.name).stem: document for document in documents}
+
+
+def about(told: dict[str, Any], documents: dict[str, SignalsDocument]) -> list[str]:
+    """What was measured on what."""
+    encoder, fold = told["encoder"], told["folds"][0]["videos"]
+    return [
+        f"Films: {fold[0]} to train heads, {fold[1]} to choose and calibrate, {fold[2]} to test. Encoder "
+        f"{encoder['name']}, weights {encoder['sha256'][:12]}; windows of {told['window_s']:g} s; "
+        f"{len(told['config']['seeds'])} seeds of the heads; +- is their standard deviation, intervals are 95 % "
+        f"bootstrap over films. World {documents and next(iter(documents.values())).asset.width} px.",
+        "",
+    ]
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """A Markdown table."""
+    lines = [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows)]
+    return [*lines, ""]
+
+
+def figure(value: float | None, digits: int = 3) -> str:
+    """A number, or a dash where there is none."""
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def between(interval: Sequence[float], digits: int = 3) -> str:
+    """An interval."""
+    return f"{interval[0]:+.{digits}f} to {interval[1]:+.{digits}f}"
+
+
+def hazards(told: dict[str, Any]) -> list[str]:
+    """Average precision per hazard and horizon, the mean, and the gain in Brier score."""
+    part, horizons = told["hazard"], told["horizons_s"]
+    lines = [
+        "## A hazard starts within ...",
+        "",
+        f"Average precision on {part['questions']} moments of all films, half a second apart; mean of the seeds. "
+        "The base rate's AP is the share of moments at which it happened.",
+        "",
+    ]
+    for number, name in enumerate(told["hazards"]):
+        rows = []
+        for row in part["rows"]:
+            here = [f for f in row["figures"] if f["category"] == number]
+            aucs = [f["auc"] for f in here if f["auc"] is not None]
+            rows.append([row["features"], *(figure(f["ap"]) for f in here), figure(float(np.mean(aucs)), 2)])
+        lines += [f"**{name}**", "", *table(["forecast from", *(f"{h:g} s" for h in horizons), "AUC"], rows)]
+    rows = [
+        [
+            row["features"],
+            f"{row['mean']['ap']:.3f} +- {row['mean']['ap_spread']:.3f}",
+            figure(row["mean"]["auc"]),
+            figure(row["mean"]["ece"]),
+            f"{1000 * row['gain']:+.2f}",
+            between([1000 * v for v in row["gain_interval"]], 2),
+        ]
+        for row in part["rows"]
+    ]
+    lines += [
+        "All hazards and horizons together; gain is the fall of the Brier score below the base rate's, x 1000.",
+        "",
+    ]
+    return lines + table(["forecast from", "AP", "AUC", "ECE", "gain", "95 %"], rows)
+
+
+def next_action(told: dict[str, Any]) -> list[str]:
+    """Accuracy of the next action, and of what goes on now."""
+    part = told["next_action"]
+    rows = [
+        [
+            r["features"],
+            f"{r['accuracy']:.3f} +- {r['spread_seeds']:.3f}",
+            between(r["interval"]),
+            figure(r["top3"]),
+        ]
+        for r in part["rows"]
+    ]
+    now = ", ".join(f"{r['features']} {r['accuracy']:.3f}" for r in told["now"]["rows"])
+    return [
+        f"## The next action, {part['tau_s']:g} s before it starts",
+        "",
+        f"{part['questions']} questions, {len(part['classes'])} actions.",
+        "",
+        *table(["forecast from", "accuracy", "95 %", "top 3"], rows),
+        f"What goes on now, {len(told['now']['classes'])} actions, accuracy: {now}.",
+        "",
+    ]
+
+
+@dataclass
+class Alarm:
+    """A shot in which a hazard comes or seems to come, and the highest forecast before the moment, per seed."""
+
+    film: str
+    category: str
+    real: bool
+    score: np.ndarray
+
+
+def alarms(
+    kept: Any, number: int, categories: list[str], truths: dict[str, Any], horizon: int
+) -> list[Alarm]:
+    """All events and decoys of the test films that had time to announce themselves."""
+    probability = kept[f"p{number}"][..., horizon]  # [seeds, n, H]
+    found = []
+    for film in sorted(set(kept["video"].tolist())):
+        rows = np.flatnonzero((kept["video"] == film) & ~np.isnan(probability[0, :, 0]))
+        if not len(rows):
+            continue
+        truth = truths[Path(film).stem]
+        onsets = {(h["category"], round(h["onset_s"], 2)) for h in truth["hazards"]}
+        for shot in truth["shots"]:
+            category, moment = HAZARD_OF.get(shot["family"]), shot["moment_s"]
+            real = (category, round(moment, 2)) in onsets
+            if category is None or not (real or shot["decoy"]):
+                continue
+            times = kept["end_s"][rows]
+            here = rows[(times >= max(shot["start_s"] + NEAR_S, moment - AHEAD_S)) & (times < moment)]
+            if len(here):
+                column = categories.index(category)
+                found.append(Alarm(film, category, real, probability[:, here, column].max(1)))
+    return found
+
+
+def decoys(path: Path, told: dict[str, Any], truths: dict[str, Any]) -> list[str]:
+    """How well events are told from their decoys before the moment."""
+    from sklearn.metrics import roc_auc_score
+
+    kept = np.load(path)
+    horizon = told["horizons_s"].index(AHEAD_S)
+    rows = []
+    for number, name in enumerate(kept["names"].tolist()):
+        found = alarms(kept, number, told["hazards"], truths, horizon)
+        real = np.array([alarm.real for alarm in found])
+        score = np.stack([alarm.score for alarm in found])  # [shots, seeds]
+        films = np.array([alarm.film for alarm in found])
+        aucs = [roc_auc_score(real, column) for column in score.T]
+        shares = [float((column[~real] >= np.median(column[real])).mean()) for column in score.T]
+        mean = score.mean(1)
+
+        def auc(keep: np.ndarray, real: np.ndarray = real, mean: np.ndarray = mean) -> float:
+            return float(roc_auc_score(real[keep], mean[keep]))
+
+        spread = bootstrap(films, auc)
+        rows.append(
+            [name.split(",")[0], f"{np.mean(aucs):.3f} +- {np.std(aucs):.3f}", f"{spread[0]:.2f} to {spread[1]:.2f}",
+             f"{np.mean(shares):.2f}"]
+        )  # fmt: skip
+    return [
+        "## Events against their decoys",
+        "",
+        f"Shots of the test films in which a figure falls or catches itself, pushes or only talks, smoke turns to "
+        f"fire or thins: {int(real.sum())} events, {int((~real).sum())} decoys. The highest forecast within "
+        f"{AHEAD_S:g} s, over moments of the shot before it happens or would have. False alarms: the share of decoys "
+        "above the threshold that half of the events reach; .50 is chance.",
+        "",
+        *table(["forecast from", "AUC", "95 %", "false alarms on decoys"], rows),
+    ]
+
+
+def bootstrap(films: np.ndarray, of: Callable[[np.ndarray], float]) -> tuple[float, float]:
+    """95 % interval of a figure over films drawn with replacement; draws without both outcomes are left out."""
+    rng = np.random.Generator(np.random.Philox(key=[0, 0x60AD]))
+    names, values = np.unique(films), []
+    places = {name: np.flatnonzero(films == name) for name in names}
+    for _ in range(DRAWS):
+        keep = np.concatenate([places[name] for name in rng.choice(names, len(names))])
+        with contextlib.suppress(ValueError):
+            value = of(keep)
+            values += [value] if np.isfinite(value) else []
+    return float(np.quantile(values, 0.025)), float(np.quantile(values, 0.975))
+
+
+def chosen(document: SignalsDocument, policy: Policy, causal: bool) -> list[float]:
+    """Seconds at which a policy, applied to a document's scores, allows a break."""
+    pauses, changes = document.timeline.pauses, {s.end_ms: s.change for s in document.timeline.scenes}
+    sides = Sides(policy, document.tracks, causal)
+    places = [
+        judge(policy, sides, item.at_ms, item.at_frame, item.snap, changes.get(item.at_ms), pauses, [])
+        for item in document.ads.breaks
+    ]
+    found, _ = decide(policy, sides, [], [], places)
+    return [item.at_ms / 1000 for item in found if item.verdict == "allow"]
+
+
+def breaks(documents: dict[str, SignalsDocument], truths: dict[str, Any]) -> list[str]:
+    """Allowed breaks against the moments that the world calls good and bad."""
+    policy = read_policy(POLICY)
+    layout = policy.model_copy(
+        update={
+            "rules": [],
+            "breaks": policy.breaks.model_copy(
+                update={
+                    "weights": policy.breaks.weights.model_copy(
+                        update={"risk_before": 0.0, "risk_after": 0.0}
+                    )
+                }
+            ),
+        }
+    )
+    rng = np.random.Generator(np.random.Philox(key=[0, 0xB4EA]))
+    ways: dict[str, Callable[[SignalsDocument], list[float]]] = {
+        "policy, foreseeing": lambda d: chosen(d, policy, True),
+        "policy, looking up what follows": lambda d: chosen(d, policy, False),
+        "without risk: scene ends and pauses": lambda d: chosen(d, layout, True),
+        "every detected cut": lambda d: [shot.start_ms / 1000 for shot in d.timeline.shots[1:]],
+        "random moments, 20 a film": lambda d: rng.uniform(
+            0.5, d.asset.duration_ms / 1000 - 0.5, 20
+        ).tolist(),
+    }
+    rows = []
+    for name, way in ways.items():
+        counts = np.array([tally(way(document), truths[stem]) for stem, document in documents.items()], float)
+        cells = []
+        for top, bottom in ((0, 2), (1, 2), (3, 4), (5, 2)):
+
+            def share(keep: np.ndarray, c: np.ndarray = counts, a: int = top, b: int = bottom) -> float:
+                return float(c[keep, a].sum() / c[keep, b].sum())
+
+            low, high = bootstrap(np.arange(len(counts)), share)
+            cells.append(f"{counts[:, top].sum() / counts[:, bottom].sum():.2f} ({low:.2f} to {high:.2f})")
+        rows.append([name, f"{counts[:, 2].sum():.0f}", *cells])
+    good = sum(item["good"] for stem in documents for item in truths[stem]["breaks"])
+    bad = sum(not item["good"] for stem in documents for item in truths[stem]["breaks"])
+    return [
+        "## Breaks",
+        "",
+        f"{len(documents)} test films with {good} moments that the world calls good for an ad and {bad} that it "
+        f"calls bad (inside a scene, near a hazard, in the middle of an event). A break hits a moment within "
+        f"{NEAR_S:g} s. Policy `{policy.policy}`, which keeps {policy.breaks.min_gap_ms / 1000:g} s between breaks.",
+        "",
+        *table(["breaks at", "breaks", "hit a good one (precision)", "hit a bad one", "good ones hit (recall)",
+                "hazard starts within 3 s after"], rows),
+    ]  # fmt: skip
+
+
+def tally(places: Sequence[float], truth: dict[str, Any]) -> list[int]:
+    """Breaks that hit good moments, bad moments, all breaks, good moments hit, good moments, breaks before hazards."""
+    good = [item["time_s"] for item in truth["breaks"] if item["good"]]
+    bad = [item["time_s"] for item in truth["breaks"] if not item["good"]]
+    onsets = [item["onset_s"] for item in truth["hazards"]]
+
+    def near(at: float, moments: Sequence[float]) -> bool:
+        return any(abs(at - moment) <= NEAR_S for moment in moments)
+
+    return [
+        sum(near(at, good) for at in places),
+        sum(near(at, bad) and not near(at, good) for at in places),
+        len(places),
+        sum(near(moment, places) for moment in good),
+        len(good),
+        sum(any(0 <= onset - at <= AHEAD_S for onset in onsets) for at in places),
+    ]
+
+
+def description(said: dict[str, Any]) -> list[str]:
+    """Tags and search."""
+    rows = [
+        [
+            f"{row['features']}, {row['head']}",
+            f"{row['map']:.3f} +- {row['map_spread']:.3f}",
+            figure(row["auc"]),
+            figure(row["ece"]),
+            *(figure(row["search"][name]) for name in ("recall_1", "recall_5", "recall_10")),
+            figure(row["search"]["median_rank"], 1),
+            figure(row["search"]["nearest_caption"]),
+        ]
+        for row in said["rows"]
+    ]
+    shots = said["folds"][0]["test"]
+    return [
+        "## Tags and search",
+        "",
+        f"{len(said['tags'])} tags on {shots} test shots, mean average precision; search ranks those shots by a "
+        f"caption of one of them (text encoder {said['text_encoder']}); the last column is how often the "
+        "nearest caption is a right one.",
+        "",
+        *table(
+            ["features, head", "tag AP", "AUC", "ECE", "R@1", "R@5", "R@10", "median rank", "caption"], rows
+        ),
+    ]
+
+
+if __name__ == "__main__":
+    main()
