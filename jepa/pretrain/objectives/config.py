@@ -44,7 +44,7 @@ class SIGRegConfig:
 
     weight: float = 0.0
     """views: the loss is (1 - weight) * invariance + weight * SIGReg (LeJEPA 0.05, LeVJEPA 0.02);
-    latents with teacher=none: prediction + weight * SIGReg (LeWorldModel 0.1); 0 leaves it out"""
+    latents with teacher=none: prediction + weight * SIGReg (LeWorldModel 0.1); small batches need more; 0: off"""
     slices: int = 1024
     """random directions of a step; each is one test for normality"""
     tokens: int = 64
