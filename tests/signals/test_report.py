@@ -240,3 +240,25 @@ def test_memory_does_not_grow_with_the_video(
     assert len(result.timeline._histograms) <= 64
     # One picture per forecast and one per span, none for heights that were passed.
     assert len(result.evidence) <= len(result.desk.issues) + len(result.desk.trackers[0].runs())
+
+
+@pytest.mark.slow
+def test_an_hour_goes_through_in_bounded_memory(
+    scorer: Any, policy_file: Path, make_video: Callable[..., Path], tmp_path: Path
+) -> None:
+    loop = [(20, 20, 20)] * 60 + [(20, 200, 20)] * 6 + [(220, 20, 20)] * 12 + [(10, 10, 230)] * 42
+    video = make_video("hour.mp4", loop * 300)
+    config = pipeline.SignalsConfig(
+        str(video), "none", str(policy_file), str(tmp_path / "out"), stride_ms=500
+    )
+    summary = pipeline.process(config, [video], read_policy(policy_file), scorer)
+    (path,) = (tmp_path / "out").glob("*/signals.json")
+    document = read_document(path)
+    assert document.asset.duration_ms == 3_600_000 and len(document.observed) == 300
+    assert summary["real_time_factor"] < 1 and set(summary["stage_shares"]) >= {
+        "decode",
+        "encode",
+        "shots",
+        "write",
+    }
+    assert (path.parent / "report.html").stat().st_size < 20_000_000

@@ -1,0 +1,73 @@
+"""Saved probes as a scorer: what it says about them, and which it refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from jepa.errors import UserError
+from jepa.models import EncoderConfig, Preprocessing, VideoEncoder, save_encoder
+from jepa.probes import encoder_hash
+from jepa.probes.heads import LinearBank
+from jepa.probes.store import save_probe
+from jepa.signals.probe_scorer import ProbeScorer
+
+
+def encoder(seed: int) -> VideoEncoder:
+    """Dim 24, depth 1, 4 frames of 16 px in 2 x 2 x 2 tokens."""
+    config = EncoderConfig(embed_dim=24, depth=1, num_heads=2, mlp_dim=48, patch_px=8, tubelet_frames=2)
+    with torch.device("meta"):
+        made = VideoEncoder(config)
+    made.to_empty(device="cpu")
+    made.init_weights(torch.Generator().manual_seed(seed))
+    made.preprocessing = Preprocessing(num_frames=4, fps=8, resize_px=16, crop_px=16)
+    return made.eval()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """An export, and beside it a classifier of its tokens."""
+    one = encoder(0)
+    assert one.preprocessing is not None
+    save_encoder(tmp_path / "export", one, one.preprocessing, {"name": "tiny"})
+    card: dict[str, Any] = {
+        "task": "classify",
+        "classes": ["calm", "fall"],
+        "head": "linear",
+        "window": {"num_frames": 4, "fps": 8},
+        "grid": [2, 2, 2],
+        "max_tokens": 8,
+        "encoder": {"sha256": encoder_hash(one), "name": "tiny"},
+        "data": {"name": "toyworld", "videos": 100},
+        "trained_on": {"name": "train", "videos": 70},
+        "calibration": {"method": "temperature", "temperature": 2.0, "videos": 10, "set_sha256": "a" * 64},
+    }
+    save_probe(tmp_path / "probes/now/probe", card, dict(LinearBank(1, 1, 72, 2).state_dict()))
+    old = {key: value for key, value in card.items() if key != "trained_on"}
+    save_probe(tmp_path / "old/probe", old, dict(LinearBank(1, 1, 72, 2).state_dict()))
+    return tmp_path
+
+
+def test_a_probe_says_how_many_videos_trained_it_and_not_how_many_there_were(folder: Path) -> None:
+    scorer = ProbeScorer(folder / "probes", str(folder / "export"), "cpu")
+    assert scorer.probes[0].trained_on == "70 videos of toyworld"
+    assert scorer.calibrations[0].n_videos == 10
+    scores = scorer.score([torch.zeros(3, 3, 4, 16, 16)])
+    assert scores.observed.shape == (3, 2) and scores.observed.sum(1) == pytest.approx([1, 1, 1])
+    with pytest.raises(UserError, match="does not say which videos"):
+        ProbeScorer(folder / "old", str(folder / "export"), "cpu")
+
+
+def test_a_probe_of_another_encoder_is_refused(folder: Path) -> None:
+    other = encoder(1)
+    assert other.preprocessing is not None
+    save_encoder(folder / "other", other, other.preprocessing, {"name": "other"})
+    with pytest.raises(UserError, match=r"trained on the encoder 'tiny'.*Its scores would mean nothing"):
+        ProbeScorer(folder / "probes", str(folder / "other"), "cpu")
+    with pytest.raises(UserError, match=r"there is none under .*encoder=DIR"):
+        ProbeScorer(folder / "probes", None, "cpu")
+    with pytest.raises(UserError, match="holds no probe"):
+        ProbeScorer(folder / "export", str(folder / "export"), "cpu")
