@@ -40,18 +40,16 @@ def main() -> None:
     parser.add_argument("--results", type=Path, help="JSON lines; by default beside the plan")
     parser.add_argument("--task", help="whose curves are drawn; by default the first")
     parser.add_argument("--runs", nargs="*", help="names of runs to draw; by default all")
+    parser.add_argument("--inside", type=Path, help="also draw rank and spread of the features, to this file")
     parser.add_argument("--picture", type=Path, help="by default the plan's name with .png")
     options = parser.parse_args()
     plan = yaml.safe_load(options.plan.read_text())
     rows = read_rows(options.results or options.plan.with_suffix(".jsonl"))
     print(table(plan, rows))
-    draw(
-        plan,
-        rows,
-        options.task or next(iter(plan["tasks"])),
-        options.runs,
-        options.picture or options.plan.with_suffix(".png"),
-    )
+    task = options.task or next(iter(plan["tasks"]))
+    draw(plan, rows, task, options.runs, options.picture or options.plan.with_suffix(".png"))
+    if options.inside:
+        draw_inside(plan, rows, task, options.runs, options.inside)
 
 
 def grouped(plan: dict[str, Any], rows: list[dict[str, Any]]) -> dict[tuple[str, str], list[dict[str, Any]]]:
@@ -122,6 +120,42 @@ def draw(
         line[0].set_ylabel(f"{task}, {labels} labels: accuracy")
         line[0].set_title(world, loc="left")
     panels[0][2].legend(frameon=False, fontsize=9, loc="lower right")
+    figure.tight_layout()
+    figure.savefig(out, dpi=80)
+    plt.close(figure)
+
+
+def draw_inside(
+    plan: dict[str, Any], rows: list[dict[str, Any]], task: str, runs: list[str] | None, out: Path
+) -> None:
+    """Over steps: accuracy, rank, and how far features differ between moments and between clips; seed 0."""
+    groups = grouped(plan, rows)
+    worlds = [
+        world
+        for world in plan["worlds"]
+        if any(key[0] == world and key[1] in (runs or key) for key in groups)
+    ]
+    figure, panels = plt.subplots(len(worlds), 4, figsize=(13, 3.1 * len(worlds)), squeeze=False)
+    names = [n for n in plan["runs"] if n != "untrained" and (not runs or n in runs)]
+    labels = str(plan["labels"][-1])
+    kinds = (("rank", "rank"), ("spread_time", "spread over moments"), ("spread_clips", "spread over clips"))
+    for line, world in zip(panels, worlds, strict=True):
+        for name in names:
+            for row in groups.get((world, name), [])[:1]:
+                curve, colour = row["curve"], COLOURS[names.index(name) % len(COLOURS)]
+                steps = [p["step"] for p in curve]
+                known = [p["tasks"][task][labels]["accuracy"] for p in curve]
+                for panel, values in zip(
+                    line, [known, *([p[key] for p in curve] for key, _ in kinds)], strict=True
+                ):
+                    panel.plot(steps, values, "o-", color=colour, linewidth=2, markersize=4, label=name)
+        for panel, words in zip(line, (f"{task}: accuracy", *(words for _, words in kinds)), strict=True):
+            panel.set_title(words, loc="left", fontsize=10)
+            panel.set_xlabel("steps")
+            panel.grid(color="#e1e0d9", linewidth=0.6)
+            panel.spines[["top", "right"]].set_visible(False)
+        line[0].set_ylabel(world)
+    panels[0][0].legend(frameon=False, fontsize=9)
     figure.tight_layout()
     figure.savefig(out, dpi=80)
     plt.close(figure)
