@@ -109,6 +109,13 @@ def test_a_real_run_can_be_read(tiny):
     assert "Covariance spectrum" in text and "Explained share per time slot" in text
 
 
+def test_what_the_watch_says_in_a_run_is_kept_and_shown(tiny):
+    folder = trainer.run(tiny("train.steps=4", "watch.least_varies=0.99"))  # no targets differ by that much
+    (event,) = read_run(folder, "a").events
+    assert event["step"] == 2 and "differs between tokens is only" in event["text"]
+    assert "One warning." in run(ReportConfig(run=str(folder))).read_text()
+
+
 def test_curves_hold_the_values_of_their_column(tmp_path):
     folder = write_run(tmp_path / "a")
     (line,) = [read_run(folder, "a").line("explained")]
