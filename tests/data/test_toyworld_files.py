@@ -35,6 +35,13 @@ def test_same_seed_same_bytes_on_any_number_of_processes(tmp_path):
     assert one["videos/000000.mp4"] != other["videos/000000.mp4"]
 
 
+@pytest.mark.slow
+def test_events_are_the_same_bytes_on_no_two_and_four_processes(tmp_path):
+    knobs = {"videos": 16, "family": "events", "duration_s": 3.0, "flicker": 0.5, "background": "varied"}
+    one, two, four = (contents(write_world(small(tmp_path / str(n), **knobs, workers=n))) for n in (0, 2, 4))
+    assert one == two == four
+
+
 def test_noisy_frames_are_encoded_to_the_same_bytes_every_time(tmp_path):
     """Memory is stirred between encodings: an encoder that reads what it did not write would show it."""
     config = ToyWorldConfig(out="", flicker=0.6, distractors=0, width_px=96, height_px=96, fps=12)
