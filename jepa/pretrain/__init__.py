@@ -1,1 +1,1 @@
-"""How an encoder is trained: `settings` what decides a run, `trainer` the step loop, `objective` the losses."""
+"""How an encoder is trained: `settings` what decides a run, `trainer` the step loop, `objectives` the losses."""
