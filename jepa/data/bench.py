@@ -112,10 +112,9 @@ def measure(config: DecodeBenchConfig) -> dict[str, Any]:
     if config.reference:
         loaders.append(("V-JEPA 2 (decord)", _published(items, config)))
     rows = _time_loaders(loaders, config)
+    Console().print(_loader_table(rows, config))
     readers = _time_readers(items, config)
-    console = Console()
-    for table in (_loader_table(rows, config), _reader_table(readers, config)):
-        console.print(table)
+    Console().print(_reader_table(readers, config))
     if config.out:
         write_text(config.out, _markdown(rows, readers, config, len(items)))
     return {"files": len(items), "loaders": [asdict(row) for row in rows], "reader_ms": readers}
