@@ -51,8 +51,8 @@ def main() -> None:
     list_training_part(OUT / "train.csv")
     together(
         {
-            what: ("pretrain", "recipe=demo", f"objective.predict={what}", f"data.root={OUT / 'train.csv'}",
-                   f"out={OUT / what}")
+            what: ("pretrain", "recipe=demo", "train.steps=1200", f"objective.predict={what}",
+                   f"data.root={OUT / 'train.csv'}", f"out={OUT / what}")
             for what in ("latents", "pixels")
         },
         losses,
