@@ -73,7 +73,7 @@ def test_a_saved_published_head_reads_live_tokens(squares: Path, export: Path, t
         out=str(tmp_path),
         data=ProbeData(root=str(squares), group_column="scene", folds=2),
         features=FeatureSettings(cache=str(export / "cache")),
-        heads=HeadSettings(kinds=["published"], steps=12, batch_size=8),
+        heads=HeadSettings(kinds=["published"], steps=4, batch_size=8),
         baselines=[],
         seeds=[0],
     )
