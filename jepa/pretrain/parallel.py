@@ -262,6 +262,11 @@ def spread(world: World, strategy: str, learner: nn.Module, encoder: VideoEncode
         if isinstance(root, VideoEncoder):
             register_fsdp_forward_method(root, "features")
     fully_shard(learner, mesh=world.mesh, reshard_after_forward=True)
+    if encoder is not None:
+        # The first part that runs takes itself for the root, and targets may begin with the patch embedding alone.
+        shape = encoder.config.in_channels, *encoder.patch_embed.size
+        with torch.no_grad():
+            encoder(torch.zeros(1, *shape, device=world.device))
     return learner
 
 

@@ -337,3 +337,12 @@ def test_a_mixture_of_clip_lengths_trains_and_resumes(tiny, video_folder):
         shutil.rmtree(later)
     trainer.run(parts)
     assert differences(whole, parts.out) == []
+
+
+@pytest.mark.slow
+def test_compiled_blocks_do_the_same_run(tiny):
+    plain = trainer.run(tiny("train.log_every=1", out="plain"))
+    compiled = trainer.run(tiny("train.log_every=1", "train.compile=true", "train.recompute=cheap"))
+    for (_, a), (_, b) in zip(losses(plain), losses(compiled), strict=True):
+        assert a == pytest.approx(b, abs=1e-5)
+    assert tensors(plain).keys() == tensors(compiled).keys()
