@@ -44,7 +44,7 @@ class FeatureSettings:
     """How videos become features."""
 
     cache: str | None = None
-    """folder of cached features; null is OUT/cache"""
+    """folder of cached features; null is OUT/cache, and none at all for jepa embed"""
     clips: int = 1
     """windows per video, evenly spread; their probabilities are averaged"""
     max_tokens: int = 256
