@@ -94,7 +94,7 @@ def about(told: dict[str, Any], documents: dict[str, SignalsDocument]) -> list[s
         f"Films: {fold[0]} to train heads, {fold[1]} to choose and calibrate, {fold[2]} to test. Encoder "
         f"{encoder['name']}, weights {encoder['sha256'][:12]}; windows of {told['window_s']:g} s; "
         f"{len(told['config']['seeds'])} seeds of the heads; +- is their standard deviation, intervals are 95 % "
-        f"bootstrap over films. World {documents and next(iter(documents.values())).asset.width} px.",
+        f"bootstrap over films. Frames of {next(iter(documents.values())).asset.width} px.",
         "",
     ]
 
@@ -110,9 +110,9 @@ def figure(value: float | None, digits: int = 3) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
 
 
-def between(interval: Sequence[float], digits: int = 3) -> str:
+def between(interval: Sequence[float], digits: int = 3, sign: str = "+") -> str:
     """An interval."""
-    return f"{interval[0]:+.{digits}f} to {interval[1]:+.{digits}f}"
+    return f"{interval[0]:{sign}.{digits}f} to {interval[1]:{sign}.{digits}f}"
 
 
 def hazards(told: dict[str, Any]) -> list[str]:
@@ -255,6 +255,8 @@ def bootstrap(films: np.ndarray, of: Callable[[np.ndarray], float]) -> tuple[flo
         with contextlib.suppress(ValueError):
             value = of(keep)
             values += [value] if np.isfinite(value) else []
+    if not values:
+        return float("nan"), float("nan")
     return float(np.quantile(values, 0.025)), float(np.quantile(values, 0.975))
 
 
