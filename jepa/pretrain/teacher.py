@@ -69,7 +69,7 @@ def build_teacher(config: PretrainConfig, learner: Learner) -> Teacher | None:
     objective = config.objective
     if objective.teacher == "none":
         return None
-    make = partial(latent_targets, levels=objective.levels, deep=objective.deep)
+    make = partial(latent_targets, levels=objective.levels, deep=objective.deep, changes=objective.changes)
     if objective.teacher == "frozen":
         encoder = load_encoder(objective.teacher_from).to(next(learner.parameters()).device)
         check_same_tokens(encoder, learner.encoder, objective.teacher_from)

@@ -122,6 +122,25 @@ def test_latent_targets_are_normalised_features_of_the_named_depths(parts):
     assert not both.requires_grad
 
 
+def test_changes_are_what_differs_from_the_mean_over_the_clip(parts):
+    encoder, _, video = parts
+    whole = latent_targets(encoder, video, (0, 2))
+    t, h, w = encoder.grid_of(video)
+    found = latent_targets(encoder, video, (0, 2), changes=True)
+    expected = whole.clone()
+    for place in range(h * w):
+        at = [moment * h * w + place for moment in range(t)]
+        expected[:, at] -= sum(whole[:, one] for one in at)[:, None] / t
+    torch.testing.assert_close(found, expected)
+    # A still clip has nothing to guess at the patch embedding; a single image keeps its targets.
+    still = latent_targets(encoder, video[:, :, :1].expand(-1, -1, 4, -1, -1), (0,), changes=True)
+    assert still.abs().max() < 1e-5
+    torch.testing.assert_close(
+        latent_targets(encoder, video[:, :, :1], (1,), changes=True),
+        latent_targets(encoder, video[:, :, :1], (1,)),
+    )
+
+
 def test_deep_targets_norm_each_level_on_its_own():
     encoder = create_model("vit_nano", patch_px=8, level_layers=LEVELS)
     video = torch.randn(2, 3, 4, 16, 16)
@@ -399,6 +418,7 @@ def test_batch_norm_is_that_of_torch():
         dict(predict="sound"), dict(distance="cosine"), dict(levels=[]), dict(teacher="mean"),
         dict(teacher="frozen"), dict(teacher_from="x"), dict(predict="pixels", teacher="frozen", teacher_from="x"),
         dict(predict="views"), dict(predict="views", teacher="none"), dict(predict="pixels", deep=True),
+        dict(predict="pixels", changes=True),
         dict(deep=True, levels=[1, 2]), dict(sigreg=SIGRegConfig(0.1)),
         dict(predict="views", teacher="none", sigreg=SIGRegConfig(0.1), context=ContextLossConfig(0.1)),
     ],

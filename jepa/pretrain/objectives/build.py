@@ -48,7 +48,9 @@ def build_learner(config: PretrainConfig) -> Learner:
             )
         own_targets: OwnTargets | None = None
         if objective.teacher == "none" and objective.predict == "latents":
-            own_targets = partial(latents, levels=objective.levels, deep=objective.deep)
+            own_targets = partial(
+                latents, levels=objective.levels, deep=objective.deep, changes=objective.changes
+            )
         elif objective.teacher == "none":
             own_targets = own_pixels
         return MaskedPrediction(

@@ -77,6 +77,9 @@ class ObjectiveConfig:
     deep: bool = False
     """latents only: the encoder norms four levels each on its own, the predictor reads and predicts all
     four (V-JEPA 2.1); takes the place of levels"""
+    changes: bool = False
+    """latents only: guess each level minus its mean over the clip's moments at each place, so that copying what stands
+    still earns nothing; for fixed cameras and backgrounds (docs/small_scale.md)"""
     image_tokenizer: bool = False
     """single frames get a patch embedding of their own, and a learned vector tells images from videos (V-JEPA 2.1)"""
     distance: str = "l1"
@@ -119,6 +122,10 @@ class ObjectiveConfig:
             (
                 self.predict != "latents" and self.deep,
                 f"objective.deep names latents; drop it for objective.predict={self.predict}.",
+            ),
+            (
+                self.predict != "latents" and self.changes,
+                f"objective.changes names latents; drop it for objective.predict={self.predict}.",
             ),
             (
                 self.deep and self.levels != [-1],

@@ -32,7 +32,9 @@ def gather_tokens(tokens: Tensor, index: Tensor) -> Tensor:
     return tokens.gather(1, index.unsqueeze(-1).expand(-1, -1, tokens.shape[-1]))
 
 
-def latents(encoder: VideoEncoder, video: Tensor, levels: Sequence[int], deep: bool = False) -> Tensor:
+def latents(
+    encoder: VideoEncoder, video: Tensor, levels: Sequence[int], deep: bool = False, changes: bool = False
+) -> Tensor:
     """Features of all tokens of the full clip, each level layer-normed without affine.
 
     Level 0 is the patch embedding, level k the output of block k, -1 the last. The normalisation on top of the
@@ -44,6 +46,9 @@ def latents(encoder: VideoEncoder, video: Tensor, levels: Sequence[int], deep: b
         video: [B, C, T, H, W].
         levels: depths, rising.
         deep: take the encoder's own level layers instead of `levels`.
+        changes: take from each level, after its norm, its mean over the clip's moments at each place. Where a camera
+            stands still that mean is most of a token and can be copied from any moment (slow features,
+            arXiv 2211.10831); without it only what moves is left to guess. A single image keeps it.
 
     Returns:
         [B, N, D * levels], with gradient if the encoder has one.
@@ -56,7 +61,17 @@ def latents(encoder: VideoEncoder, video: Tensor, levels: Sequence[int], deep: b
         features = [_embedding(encoder, video)] if 0 in numbers else []
         if blocks := [number - 1 for number in numbers if number > 0]:
             features += encoder.features(video, layers=blocks)
-    return torch.cat([F.layer_norm(full_precision(f), f.shape[-1:]) for f in features], dim=-1)
+    normed = [F.layer_norm(full_precision(f), f.shape[-1:]) for f in features]
+    moments = encoder.grid_of(video).t
+    if changes and moments > 1:
+        normed = [without_mean_over_time(f, moments) for f in normed]
+    return torch.cat(normed, dim=-1)
+
+
+def without_mean_over_time(tokens: Tensor, moments: int) -> Tensor:
+    """Tokens [B, t*h*w, D] minus their mean over the t moments at each place."""
+    by_moment = tokens.unflatten(1, (moments, -1))
+    return (by_moment - by_moment.mean(1, keepdim=True)).flatten(1, 2)
 
 
 def _embedding(encoder: VideoEncoder, video: Tensor) -> Tensor:
@@ -71,9 +86,11 @@ def _at_least(video: Tensor, frames: int) -> Tensor:
 
 
 @torch.no_grad()
-def latent_targets(encoder: VideoEncoder, video: Tensor, levels: Sequence[int], deep: bool = False) -> Tensor:
+def latent_targets(
+    encoder: VideoEncoder, video: Tensor, levels: Sequence[int], deep: bool = False, changes: bool = False
+) -> Tensor:
     """`latents` of a teacher, without gradient."""
-    return latents(encoder, video, levels, deep)
+    return latents(encoder, video, levels, deep, changes)
 
 
 @torch.no_grad()
