@@ -17,7 +17,7 @@ from jepa.pretrain.checkpoint import load_tensors, newest_checkpoint
 from jepa.pretrain.objectives import build_learner
 from jepa.pretrain.parallel import World, save_compute, spread
 from jepa.pretrain.schedules import SCHEDULES, linear, warmup_cosine
-from jepa.pretrain.settings import OptimConfig, PretrainConfig
+from jepa.pretrain.settings import DataConfig, OptimConfig, PretrainConfig
 from jepa.pretrain.teacher import build_teacher
 from jepa.pretrain.watch import Watch
 
@@ -201,7 +201,9 @@ _MAY_CHANGE = {
 
 def check_same_run(saved: dict[str, Any], config: PretrainConfig, fingerprint: str, out: Path) -> None:
     """Raises UserError when a run folder is asked to go on with other settings or other videos."""
-    before, now = flatten(saved["config"]), flatten(asdict(config))
+    # A key that is younger than the run had the value that is now its default.
+    defaults = flatten(asdict(PretrainConfig(data=DataConfig(root="any"))))
+    before, now = defaults | flatten(saved["config"]), flatten(asdict(config))
     changed = [
         f"{key}: {before.get(key)} -> {now.get(key)}"
         for key in sorted(before.keys() | now.keys())

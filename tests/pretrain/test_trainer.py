@@ -1,4 +1,5 @@
 import itertools
+import json
 import shutil
 from collections import Counter as Counts
 
@@ -128,6 +129,17 @@ def test_another_seed_or_another_list_is_another_run(tiny, video_folder, tmp_pat
     (tmp_path / "list.txt").write_text(f"{video_folder / '00.mp4'} 0\n")
     with pytest.raises(UserError, match="another list of videos"):
         trainer.run(tiny("train.steps=3", f"data.root={tmp_path / 'list.txt'}"))
+
+
+def test_a_key_that_is_younger_than_the_run_had_its_default(tiny):
+    run = trainer.run(tiny("train.steps=2"))
+    file = checkpoints(run)[-1] / "state.json"
+    state = json.loads(file.read_text())
+    del state["config"]["optim"]["schedule"]
+    file.write_text(json.dumps(state))
+    with pytest.raises(UserError, match=r"optim\.schedule: cosine -> linear"):
+        trainer.run(tiny("train.steps=3", "optim.schedule=linear"))
+    assert facts(trainer.run(tiny("train.steps=3")))["step"] == 3
 
 
 def test_more_steps_go_on_from_the_end(tiny):
