@@ -17,7 +17,12 @@ from jepa.pretrain import trainer
 from jepa.pretrain.parallel import join
 from tests.pretrain.conftest import TINY, TWENTY, checkpoints, differences, facts, journal, losses, tensors
 
-SIGREG = ("objective.teacher=none", "objective.sigreg.weight=0.1", "objective.sigreg.slices=16")
+SIGREG = (
+    "objective.teacher=none",
+    "objective.sigreg.weight=0.1",
+    "objective.sigreg.slices=16",
+    "train.micro_batch=null",
+)
 
 
 def torchrun(*arguments, restarts=0, **more):
