@@ -74,7 +74,8 @@ def main(videos: str, folder: Path) -> None:
     for strategy in ("ddp", "fsdp"):
         train(
             videos, folder / f"{strategy}_sigreg", f"train.strategy={strategy}", "train.steps=6",
-            "objective.teacher=none", "objective.sigreg.weight=0.1", "objective.sigreg.slices=16", "train.micro_batch=null",
+            "objective.teacher=none", "objective.sigreg.weight=0.1", "objective.sigreg.slices=16",
+            "train.micro_batch=null",
         )  # fmt: skip
 
 
