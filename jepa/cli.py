@@ -56,6 +56,7 @@ def _dispatch(arguments: list[str]) -> int:
             f"`jepa {name}` takes key=value pairs, and {flags[0]!r} is none. Write for example out=FOLDER; "
             f"`jepa {name} --help` lists the keys."
         )
+    _refuse_repeated_keys(name, rest)
     config = compose_config(name, cls, rest)
     if show_only:
         from omegaconf import OmegaConf
@@ -64,6 +65,17 @@ def _dispatch(arguments: list[str]) -> int:
         return 0
     getattr(importlib.import_module(command.module), command.function)(to_dataclass(name, config))
     return 0
+
+
+def _refuse_repeated_keys(name: str, rest: list[str]) -> None:
+    """Hydra would quietly keep the last of two values."""
+    keys = [text.partition("=")[0].lstrip("+~") for text in rest]
+    if twice := sorted({key for key in keys if keys.count(key) > 1}):
+        values = ",".join(text.partition("=")[2] for text in rest if text.startswith(f"{twice[0]}="))
+        raise UserError(
+            f"`jepa {name}` was given {twice[0]} more than once. Give it once; if it takes a list, write "
+            f"'{twice[0]}=[{values}]'."
+        )
 
 
 def _take_cfg_flag(rest: list[str]) -> bool:

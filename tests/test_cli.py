@@ -29,6 +29,7 @@ def run(capsys, *arguments):
         (["pretrain", "data.root=x", "out=y", "train.save_every=0"], ["train.save_every=0"]),
         (["pretrain", "data.root=x", "out=y", "masks=[]"], ["masks is empty"]),
         (["pretrain", "--cfg", "hydra"], ["--cfg job"]),
+        (["report", "run=a", "run=b"], ["run more than once", "'run=[a,b]'"]),
         (["export", "run=/no/such/run", "out=y"], ["/no/such/run", "no checkpoint"]),
     ],
     ids=lambda value: value[-1] if isinstance(value, list) and "=" in value[-1] else None,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -200,10 +199,7 @@ def run(config: ProbeConfig) -> dict[str, Any]:
     _save_best(config, samples, sets[0], targets, classes, folds, results, extractors[0])
     console = table_console()
     print_results(console, results, report)
-    if importlib.util.find_spec("jinja2") is None:
-        console.print("no report.html: it needs the package jinja2")
-    else:
-        write_report(Path(config.out) / "report.html", results, samples)
+    write_report(Path(config.out) / "report.html", results, samples)
     return results
 
 
