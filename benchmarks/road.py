@@ -157,7 +157,7 @@ def next_action(told: dict[str, Any]) -> list[str]:
         [
             r["features"],
             f"{r['accuracy']:.3f} +- {r['spread_seeds']:.3f}",
-            between(r["interval"]),
+            between(r["interval"], sign=""),
             figure(r["top3"]),
         ]
         for r in part["rows"]
@@ -239,7 +239,7 @@ def decoys(path: Path, told: dict[str, Any], truths: dict[str, Any]) -> list[str
         f"Shots of the test films in which a figure falls or catches itself, pushes or only talks, smoke turns to "
         f"fire or thins: {int(real.sum())} events, {int((~real).sum())} decoys. The highest forecast within "
         f"{AHEAD_S:g} s, over moments of the shot before it happens or would have. False alarms: the share of decoys "
-        "above the threshold that half of the events reach; .50 is chance.",
+        "above the threshold that half of the events reach; chance is the base rate's row.",
         "",
         *table(["forecast from", "AUC", "95 %", "false alarms on decoys"], rows),
     ]
