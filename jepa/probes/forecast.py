@@ -200,7 +200,9 @@ def write_forecasts(
     The file holds `video` and `end_s` of n moments, `event` [n, H] and `observed` [n] as in `HazardQuestions`,
     `names` "features, head" of R forecasters, and `p0`, `p1`, ... each [seeds, n, H, K], NaN where no fold tested.
     """
-    arrays: dict[str, Any] = {f"p{number}": run.probability.astype(np.float32) for number, run in enumerate(runs)}
+    arrays: dict[str, Any] = {
+        f"p{number}": run.probability.astype(np.float32) for number, run in enumerate(runs)
+    }
     with atomic_path(path) as partial, partial.open("wb") as file:
         np.savez_compressed(
             file,
