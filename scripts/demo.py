@@ -40,7 +40,7 @@ def main() -> None:
     start = time.monotonic()
     say("1. Two worlds of moving shapes, as real MP4 files: clips over flickering blotches, whose label is a "
         "direction, and films with cuts, in which figures fall or push each other and things catch fire.")  # fmt: skip
-    jepa_command("toyworld", f"out={MOTION}", "videos=1200", "seed=0", "flicker=0.6", "distractors=0", "workers=2",
+    jepa_command("toyworld", f"out={MOTION}", "videos=1600", "seed=0", "flicker=0.6", "distractors=0", "workers=2",
                  *PICTURE)  # fmt: skip
     jepa_command("toyworld", f"out={FILMS}", "family=film", "videos=500", "seed=1", "duration_s=12", "workers=2",
                  *PICTURE)  # fmt: skip
@@ -51,7 +51,7 @@ def main() -> None:
     list_training_part(OUT / "train.csv")
     together(
         {
-            what: ("pretrain", "recipe=demo", "train.steps=1200", f"objective.predict={what}",
+            what: ("pretrain", "recipe=demo", f"objective.predict={what}",
                    f"data.root={OUT / 'train.csv'}", f"out={OUT / what}")
             for what in ("latents", "pixels")
         },
@@ -108,7 +108,7 @@ def say(sentence: str) -> None:
 
 def announce(words: Sequence[str]) -> list[str]:
     """Prints a command as one would type it, and returns it as this process runs it."""
-    console.print(f"   $ jepa {shlex.join(words)}", style="dim", soft_wrap=True)
+    console.print(f"   $ jepa {shlex.join(words)}", style="dim", soft_wrap=True, markup=False)
     return [sys.executable, "-m", "jepa.cli", *words]
 
 
