@@ -56,7 +56,8 @@ def _dispatch(arguments: list[str]) -> int:
             f"`jepa {name}` takes key=value pairs, and {flags[0]!r} is none. Write for example out=FOLDER; "
             f"`jepa {name} --help` lists the keys."
         )
-    _refuse_repeated_keys(name, rest)
+    if command.many:
+        rest = _gather(command.many, rest)
     config = compose_config(name, cls, rest)
     if show_only:
         from omegaconf import OmegaConf
@@ -67,15 +68,12 @@ def _dispatch(arguments: list[str]) -> int:
     return 0
 
 
-def _refuse_repeated_keys(name: str, rest: list[str]) -> None:
-    """Hydra would quietly keep the last of two values."""
-    keys = [text.partition("=")[0].lstrip("+~") for text in rest]
-    if twice := sorted({key for key in keys if keys.count(key) > 1}):
-        values = ",".join(text.partition("=")[2] for text in rest if text.startswith(f"{twice[0]}="))
-        raise UserError(
-            f"`jepa {name}` was given {twice[0]} more than once. Give it once; if it takes a list, write "
-            f"'{twice[0]}=[{values}]'."
-        )
+def _gather(key: str, rest: list[str]) -> list[str]:
+    """`run=A run=B` -> `run=[A,B]`: of a key that takes a list, Hydra would quietly keep the last value."""
+    given = [text.partition("=")[2] for text in rest if text.startswith(f"{key}=")]
+    if len(given) < 2:
+        return rest
+    return [text for text in rest if not text.startswith(f"{key}=")] + [f"{key}=[{','.join(given)}]"]
 
 
 def _take_cfg_flag(rest: list[str]) -> bool:

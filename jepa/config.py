@@ -35,6 +35,7 @@ class Command(NamedTuple):
     function: str
     summary: str
     bare: str = ""  # the key that a word without = stands for, if any
+    many: str = ""  # the key that may be given several times, if any
 
 
 COMMANDS = {
@@ -44,7 +45,11 @@ COMMANDS = {
     ),
     "export": Command("jepa.pretrain.export", "ExportConfig", "run", "an encoder that others can load"),
     "report": Command(
-        "jepa.pretrain.report", "ReportConfig", "run", "one page about a run, or several: is it learning?"
+        "jepa.pretrain.report",
+        "ReportConfig",
+        "run",
+        "one page about a run, or several: is it learning?",
+        many="run",
     ),
     "probe": Command("jepa.probes", "ProbeConfig", "run", "train and test a probe on a frozen encoder"),
     "embed": Command(

@@ -2,6 +2,7 @@ import subprocess
 import sys
 
 import pytest
+import yaml
 
 from jepa.cli import main
 from jepa.config import COMMANDS, config_class, describe_keys
@@ -29,7 +30,6 @@ def run(capsys, *arguments):
         (["pretrain", "data.root=x", "out=y", "train.save_every=0"], ["train.save_every=0"]),
         (["pretrain", "data.root=x", "out=y", "masks=[]"], ["masks is empty"]),
         (["pretrain", "--cfg", "hydra"], ["--cfg job"]),
-        (["report", "run=a", "run=b"], ["run more than once", "'run=[a,b]'"]),
         (["export", "run=/no/such/run", "out=y"], ["/no/such/run", "no checkpoint"]),
     ],
     ids=lambda value: value[-1] if isinstance(value, list) and "=" in value[-1] else None,
@@ -84,6 +84,12 @@ def test_the_demo_recipe_is_found_and_applied(capsys):
     assert code == 0
     assert "kind: slots" in out
     assert "steps: 3" in out
+
+
+def test_several_runs_may_be_named_one_by_one(capsys):
+    code, out, _ = run(capsys, "report", "run=a", "out=page.html", "run=b", "--cfg", "job")
+    assert code == 0
+    assert yaml.safe_load(out)["run"] == ["a", "b"]
 
 
 def test_the_overview_names_every_command(capsys):
