@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 .PHONY: help install demo test test-slow lint clean
 
 help:
-	@echo "make demo       toy world, pretraining, probe, pictures: about ten minutes on two cores"
+	@echo "make demo       toy worlds, pretraining, probes, the report of an unseen film: about ten minutes on two cores"
 	@echo "make test       linters, types, import rules and the fast tests"
 	@echo "make test-slow  the tests that take longer: kills, many processes"
 	@echo "make lint       linters, types and import rules alone"
