@@ -1,6 +1,6 @@
 """Recipes side by side: a list of configs, trained at equal compute with several seeds, probed as they learn.
 
-    python benchmarks/recipes/run.py benchmarks/recipes/plans/motion.yaml --work /tmp/recipes
+    python benchmarks/recipes/run.py benchmarks/recipes/plans/motion.yaml --work recipes
     python benchmarks/recipes/run.py PLAN --only latents --worlds constant --seeds 0      # repeats one row
     python benchmarks/recipes/show.py PLAN                                                # table and curves
 
