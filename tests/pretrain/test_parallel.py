@@ -74,7 +74,7 @@ def two(one, video_folder):
 def close(a, b):
     (steps_a, losses_a), (steps_b, losses_b) = (zip(*losses(run), strict=True) for run in (a, b))
     assert steps_a == steps_b
-    assert losses_a == pytest.approx(losses_b, abs=1e-6)
+    assert losses_a == pytest.approx(losses_b, rel=1e-6, abs=1e-6)
 
 
 @pytest.mark.dist
