@@ -186,7 +186,7 @@ def command(videos, out, *keys):
 @pytest.mark.dist
 @pytest.mark.slow
 def test_a_rank_that_dies_brings_the_run_back(video_folder, tmp_path):
-    keys = ("train.steps=40", "train.save_every=4", "train.strategy=fsdp")
+    keys = ("train.steps=200", "train.save_every=4", "train.strategy=fsdp")
     killed = torchrun(*command(video_folder, tmp_path / "killed", *keys), restarts=1)
     wait_for(lambda: len(checkpoints(tmp_path / "killed")) > 1, killed)
     os.kill(workers(killed)[1], signal.SIGKILL)
