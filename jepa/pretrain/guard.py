@@ -20,14 +20,11 @@ _KEPT = 20  # batches, 1 MB and more each; the first ones say most
 
 
 class Piece(NamedTuple):
-    """What a process saw in one pass."""
+    """What brings a pass of one process back. It is held until the verdict, so nothing large of the device is in it."""
 
     batch: dict[str, Any]
     """as the loader gave it"""
-    video: torch.Tensor
-    """[B, C, T, H, W], normalised, on the device"""
     masks: Sequence[Mask]
-    targets: torch.Tensor | None
 
 
 class Verdict(NamedTuple):

@@ -103,7 +103,7 @@ def _loop(
                     losses = state.model(video, targets, masks, step / train.steps)
                 (losses["loss"] / passes).backward()
             sums = {name: sums.get(name, 0.0) + value.detach() / passes for name, value in losses.items()}
-            pieces.append(Piece(batch, video, masks, targets))
+            pieces.append(Piece(batch, masks))
         grad_norm = clip_gradient(state.learner, config.optim.clip_grad)
 
         # A NaN never reaches a weight: where found_inf is 1, AdamW leaves everything as it is, and nobody waits to see.
@@ -113,7 +113,7 @@ def _loop(
         if teacher:
             teacher.follow(rates["ema"])
         state.finished = step + 1
-        after.step(rates, pieces[-1])
+        after.step(rates, video, masks, targets)
 
 
 @dataclass
@@ -129,8 +129,10 @@ class Aftermath:
     """signals that this process received"""
     on_log: OnLog | None
 
-    def step(self, rates: dict[str, float], piece: Piece) -> None:
-        """Looks after the step that has just been taken.
+    def step(
+        self, rates: dict[str, float], video: torch.Tensor, masks: list[Mask], targets: torch.Tensor | None
+    ) -> None:
+        """Looks after the step that has just been taken, with what its last pass saw.
 
         Raises:
             RuntimeError: too many steps in a row were not finite, or too many videos are unreadable.
@@ -150,7 +152,7 @@ class Aftermath:
         if log:
             row = verdicts[-1].numbers | rates | {"bad_videos": state.bad_videos.bad}
             if not verdicts[-1].skipped:  # what is not finite has no rank
-                row |= state.watch.look(state.learner, state.teacher, piece.video, piece.masks, piece.targets)
+                row |= state.watch.look(state.learner, state.teacher, video, masks, targets)
                 for sentence in state.watch.warnings(state.finished, row):
                     journal.warn(state.finished, sentence)
             row |= self.on_log(state.finished, state.encoder) if self.on_log else {}
