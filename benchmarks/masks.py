@@ -19,7 +19,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from jepa.masking import Mask, MaskConfig, sample_masks, share_per_moment
+from jepa.masking import Mask, MaskConfig, sample_masks
+from jepa.pretrain.diagnostics import slot_shares
 
 BATCH, BATCHES, REPEATS = 24, 200, 40
 SHAPES = {"16 frames, 256 px": (16, 256), "64 frames, 384 px": (64, 384)}
@@ -60,7 +61,7 @@ def shares(draw: Draw, grid: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarr
     counts, sizes = np.zeros((2, grid[0])), np.zeros(2)
     for k in range(BATCHES):
         for row, part in enumerate(draw(k)):
-            counts[row] += share_per_moment(part, grid).numpy() * part.shape[1]
+            counts[row] += slot_shares(part, grid).numpy() * grid[1] * grid[2]
             sizes[row] += part.shape[1]
     return 100 * counts / sizes[:, None], 100 * sizes / (BATCHES * np.prod(grid))
 

@@ -103,12 +103,6 @@ def sample_masks(
     return Mask(*(torch.from_numpy(part.reshape(len(draws), -1)) for part in (context, target)))
 
 
-def share_per_moment(index: torch.Tensor, grid: tuple[int, int, int]) -> torch.Tensor:
-    """How the tokens of an index [B, K] spread over the moments of the grid: shares [t] that sum to 1."""
-    counts = torch.bincount((index // (grid[1] * grid[2])).flatten(), minlength=grid[0])
-    return counts / counts.sum()
-
-
 def _generator(seed: int, stream: int, index: int, purpose: int = 0) -> np.random.Generator:
     return np.random.Generator(
         np.random.Philox(key=[seed, 0x6D61736B00 + stream], counter=[0, 0, purpose, index])

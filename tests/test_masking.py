@@ -3,7 +3,8 @@ import pytest
 import torch
 
 from jepa.errors import UserError
-from jepa.masking import MaskConfig, sample_masks, share_per_moment
+from jepa.masking import MaskConfig, sample_masks
+from jepa.pretrain.diagnostics import slot_shares
 
 GRID = (8, 14, 10)
 KINDS = [
@@ -73,7 +74,8 @@ def test_no_moment_and_no_side_of_the_frame_is_favoured(config):
 def test_context_and_target_are_spread_evenly_over_time(config):
     mask = sample_masks(config, GRID, seed=2, indices=range(3000))
     for part in mask:
-        assert share_per_moment(part, GRID).numpy() == pytest.approx(1 / 8, rel=0.05)
+        shares = slot_shares(part, GRID)
+        assert (shares / shares.sum()).numpy() == pytest.approx(1 / 8, rel=0.05)
 
 
 def published_shares(config, grid=(8, 16, 16), batch=24, batches=60):
@@ -82,7 +84,7 @@ def published_shares(config, grid=(8, 16, 16), batch=24, batches=60):
     for number in range(batches):
         mask = sample_masks(config, grid, 0, range(batch * number, batch * (number + 1)))
         for row, part in enumerate(mask):
-            counts[row] += share_per_moment(part, grid) * part.shape[1]
+            counts[row] += slot_shares(part, grid) * grid[1] * grid[2]
             sizes[row] += part.shape[1]
     context, target = (100 * counts / sizes[:, None]).numpy()
     return context, target, 1 - sizes.sum().item() / (batches * np.prod(grid))

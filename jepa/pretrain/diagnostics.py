@@ -5,10 +5,7 @@ Plain functions of features, guesses and masks, each the textbook form of its na
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
-from torch import nn
 
 
 def rank_me(features: torch.Tensor, eps: float = 1e-7) -> float:
@@ -128,13 +125,3 @@ def slot_shares(index: torch.Tensor, grid: tuple[int, int, int]) -> torch.Tensor
     places = grid[1] * grid[2]
     counts = torch.bincount(index.flatten() // places, minlength=grid[0])
     return counts / (index.shape[0] * places)
-
-
-def gradient_norms(parts: Mapping[str, nn.Module]) -> dict[str, float]:
-    """Euclidean norm of the gradient of each named part; ask after backward, before the gradient is freed."""
-    return {
-        f"grad_norm/{name}": float(
-            nn.utils.get_total_norm([p.grad for p in part.parameters() if p.grad is not None])
-        )
-        for name, part in parts.items()
-    }

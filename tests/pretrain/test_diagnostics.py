@@ -121,8 +121,10 @@ def test_slot_shares_of_masks():
     assert diagnostics.slot_shares(mask.target, grid).tolist() == [0.5] * 4
 
 
-def test_gradient_norms_of_the_parts():
-    first, second = torch.nn.Linear(3, 2), torch.nn.Linear(2, 1)
-    first.weight.grad, first.bias.grad = torch.full((2, 3), 2.0), torch.ones(2)
-    norms = diagnostics.gradient_norms({"encoder": first, "predictor": second})
-    assert norms == pytest.approx({"grad_norm/encoder": math.sqrt(26), "grad_norm/predictor": 0.0})
+def test_spreads_tell_clips_and_moments_apart():
+    constant_in_time = torch.randn(4, 1, 8).expand(4, 6, 8)  # 3 moments of 2 places
+    assert diagnostics.spread_across_time(constant_in_time, 3) == pytest.approx(0, abs=1e-6)
+    assert diagnostics.spread_across_clips(constant_in_time) > 0.3
+    same_clip = torch.randn(1, 6, 8).expand(4, 6, 8)
+    assert diagnostics.spread_across_clips(same_clip) == pytest.approx(0, abs=1e-6)
+    assert diagnostics.spread_across_time(same_clip, 3) > 0.3
