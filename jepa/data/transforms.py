@@ -62,8 +62,9 @@ def normalise(
         std: one value per channel, in the range 0..1.
         dtype: of the result; the arithmetic is float32.
     """
-    shape = (-1, 1, 1, 1)
-    scale = 1.0 / (255.0 * torch.tensor(std, dtype=torch.float64))
-    shift = -torch.tensor(mean, dtype=torch.float64) * 255.0 * scale
-    scale, shift = (v.to(torch.float32).to(video.device).view(shape) for v in (scale, shift))
-    return video.float().mul_(scale).add_(shift).to(dtype)
+    out = video.float()
+    # Plain numbers, channel by channel: tensors of them would be copied to a GPU, which waits for all it has to do.
+    for channel, m, s in zip(out.unbind(-4), mean, std, strict=True):
+        scale = 1.0 / (255.0 * s)
+        channel.mul_(scale).add_(-m * 255.0 * scale)
+    return out.to(dtype)
