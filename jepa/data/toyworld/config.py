@@ -32,9 +32,9 @@ class ToyWorldConfig:
     part: str = "standard"
     """"standard" (train, val and test), "combinations", "physics", "rare", "surprise", or "all" but the rare"""
     duration_s: float = 2.0
-    """length of a video, 2 to 60 s"""
+    """length of a video, up to 60 s; an event takes 2 or 3, plain motion 0.5"""
     fps: float = 16.0
-    """frames per second, 12 to 30"""
+    """frames per second, 8 to 30"""
     width_px: int = 128
     """frame width, even, at least the height"""
     height_px: int = 128
@@ -108,6 +108,10 @@ class ToyWorldConfig:
     def identity(self) -> dict[str, object]:
         """The knobs that decide what a video looks like, with the version of the code that reads them."""
         knobs = dataclasses.asdict(self)
+        # 8 and 8.0 frames per second are one world, and JSON would write them differently.
+        knobs |= {
+            f.name: float(knobs[f.name]) for f in dataclasses.fields(self) if isinstance(f.default, float)
+        }
         for name in ("out", "videos", "workers"):
             del knobs[name]
         return {"version": VERSION, **knobs}

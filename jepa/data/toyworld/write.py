@@ -65,8 +65,8 @@ def _claim(config: ToyWorldConfig, out: Path) -> None:
     card = out / "world.json"
     if card.exists():
         found = json.loads(card.read_text(encoding="utf-8"))
-        if found["fingerprint"] != config.fingerprint():
-            was, now = found["identity"], config.identity()
+        was, now = found["identity"], config.identity()
+        if was != now:
             changed = ", ".join(
                 f"{k}={was.get(k)!r} there, {now.get(k)!r} asked" for k in now if was.get(k) != now[k]
             )
