@@ -66,7 +66,7 @@ class BenchConfig:
     settings: list[str] = field(default_factory=list)
     """train: more settings of `jepa pretrain`, as ["train.batch_size=32","model.name=vit_small"]"""
     steps: int = 20
-    """train: steps that are timed, after three that are not"""
+    """train: steps that are timed, between three and one that are not"""
     model: str = "vit_tiny"
     """probe: an architecture with random weights; speed does not depend on weights"""
     encoder: str = ""
@@ -199,25 +199,27 @@ def _train(config: BenchConfig, data: str, folder: Path) -> dict[str, Any]:
     from jepa.pretrain.trainer import PretrainConfig
     from jepa.pretrain.trainer import run as pretrain
 
+    # A step lasts from one question for a batch to the next; the last one ends with a checkpoint and is left out.
     warm_up, rows = 3, []
+    steps = warm_up + config.steps + 1
     for repeat in range(config.repeats):
         asked = [
             *([f"recipe={config.recipe}"] if config.recipe else []), *config.settings,
-            f"out={folder / f'run{repeat}'}", f"data.root={data}", f"train.steps={warm_up + config.steps}",
-            f"train.log_every={warm_up + config.steps}", f"train.save_every={warm_up + config.steps}",
+            f"out={folder / f'run{repeat}'}", f"data.root={data}", f"train.steps={steps}",
+            f"train.log_every={steps}", f"train.save_every={steps}",
         ]  # fmt: skip
         settings = to_dataclass("pretrain", compose_config("pretrain", PretrainConfig, asked))
         clock = _Clock()
         with clock.running():
             pretrain(settings)
-        # A step lasts from one question for a batch to the next; the last one ends with a checkpoint and is left out.
-        begin, end = warm_up, len(clock.came) - 1
+        passes = len(clock.came) // steps  # batches in a step: more than one with train.micro_batch
+        begin, end = warm_up * passes, (steps - 1) * passes
         waited = sum(clock.came[k] - clock.asked[k] for k in range(begin, end))
         lasted = clock.asked[end] - clock.asked[begin]
         rows.append(
             {
-                "steps_per_s": (end - begin) / lasted,
-                "clips_per_s": (end - begin) * settings.train.batch_size / lasted,
+                "steps_per_s": config.steps / lasted,
+                "clips_per_s": config.steps * settings.train.batch_size / lasted,
                 "waiting_share": waited / lasted,
             }
         )

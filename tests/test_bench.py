@@ -35,9 +35,28 @@ def test_training_is_timed_step_by_step(videos, tmp_path, capsys):
     run(BenchConfig("train", str(videos), str(out), repeats=1, steps=4, settings=TINY))
     (row,) = written(out)["repetitions"]
     assert row["clips_per_s"] == pytest.approx(2 * row["steps_per_s"]) and 0 < row["waiting_share"] < 1
-    assert written(out)["pretrain"]["train"]["steps"] == 7
+    assert written(out)["pretrain"]["train"]["steps"] == 3 + 4 + 1
     assert "waiting for data" in capsys.readouterr().out
     assert DataLoader.__iter__.__qualname__.startswith("DataLoader")  # as it was before
+
+
+@pytest.mark.parametrize("passes", [1, 2])
+def test_one_step_can_be_timed_and_may_have_several_passes(tmp_path, monkeypatch, passes):
+    from jepa.pretrain import trainer
+
+    def train(settings):
+        loader = DataLoader(
+            range(settings.train.steps * settings.train.batch_size), settings.train.micro_batch
+        )
+        for _ in loader:
+            time.sleep(0.02)
+
+    monkeypatch.setattr(trainer, "run", train)
+    out, size = tmp_path / "train.json", 4 // passes
+    asked = ["train.batch_size=4", f"train.micro_batch={size}"]
+    run(BenchConfig("train", "videos", str(out), repeats=1, steps=1, settings=asked))
+    (row,) = written(out)["repetitions"]
+    assert row["steps_per_s"] <= 50 / passes and row["clips_per_s"] == pytest.approx(4 * row["steps_per_s"])
 
 
 def test_waiting_is_told_from_working():
@@ -51,9 +70,9 @@ def test_waiting_is_told_from_working():
         with clock.running():
             for _ in DataLoader(data, batch_size=1):
                 time.sleep(work_s)
-        return sum(c - a for a, c in zip(clock.asked, clock.came, strict=False)) / (
-            clock.asked[-1] - clock.asked[0]
-        )
+        asked = clock.asked[:-1]  # nothing came of the last
+        waited = sum(c - a for a, c in zip(asked, clock.came, strict=True))
+        return waited / (clock.asked[-1] - clock.asked[0])
 
     assert share(Slow(range(8)), 0.001) > 0.75
     assert share(list(range(8)), 0.02) < 0.25

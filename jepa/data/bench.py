@@ -105,8 +105,14 @@ def measure(config: DecodeBenchConfig) -> dict[str, Any]:
     """Measures, prints two tables, writes them to `out` if one is named, and returns the figures.
 
     Raises:
-        UserError: there are no videos, or the reference is not a copy of the published repository.
+        UserError: there are no videos, too few clips to time, or the reference is not a copy of the published
+            repository.
     """
+    if config.clips < 2 * config.batch_size:
+        raise UserError(
+            f"clips={config.clips} with batch_size={config.batch_size}: the first batch of a repetition is not timed. "
+            f"Ask for at least {2 * config.batch_size} clips."
+        )
     items = read_items(config.data)
     loaders = [("jepa", _ours(items, config))]
     if config.reference:

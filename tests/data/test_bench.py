@@ -23,3 +23,5 @@ def test_a_small_benchmark(library, tmp_path, capsys):
     assert "jepa, pyav" in capsys.readouterr().out
     with pytest.raises(UserError, match="not a copy"):
         measure(DecodeBenchConfig(data=str(library), reference=str(tmp_path)))
+    with pytest.raises(UserError, match="at least 16 clips"):
+        measure(DecodeBenchConfig(data=str(library), clips=15, batch_size=8))
