@@ -175,7 +175,7 @@ def _breaks(
     rate = float(config.rate)
     onsets = [float(str(hazard["onset_s"])) for hazard in hazards]
     out: list[dict[str, object]] = []
-    for before, take in zip([None, *takes], takes, strict=False):
+    for before, take in zip([None, *takes[:-1]], takes, strict=True):
         begin = take.shot.start / rate
         if before is not None:
             near = any(abs(onset - begin) < _NEAR_S for onset in onsets)
