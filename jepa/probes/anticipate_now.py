@@ -22,7 +22,7 @@ from jepa.probes.samples import Sample
 from jepa.probes.settings import ProbeConfig
 from jepa.probes.sources import ENCODER
 from jepa.probes.splits import Fold
-from jepa.probes.store import data_card, save_probe, today
+from jepa.probes.store import calibration_card, data_card, save_probe, window_card
 
 HEAD = "linear"
 
@@ -85,27 +85,19 @@ def save_observer(
     def ece(t: float) -> float:
         return calibration_error((held_logits / t).softmax(-1).amax(-1).numpy(), right)
 
-    calibrated = data_card("val", [samples[i] for i in held])
     rows = {row["features"]: row["accuracy"] for row in results["now"]["rows"]}
-    window = extractor.window
-    video = torch.empty(1, 3, window.num_frames, window.crop_px, window.crop_px, device="meta")
     card = {
         "task": "classify",
         "classes": actions,
         "head": HEAD,
-        "window": {"num_frames": window.num_frames, "fps": extractor.fps},
-        "grid": list(extractor.encoder.grid_of(video)),
-        "max_tokens": config.features.max_tokens,
+        **window_card(extractor),
         "encoder": results["encoder"],
         "data": results["data"],
         "trained_on": data_card("train", [samples[i] for i in fit]),
         "calibration": {
             "method": "temperature",
             "temperature": temperature,
-            "videos": calibrated["videos"],
-            "groups": calibrated["groups"],
-            "set_sha256": calibrated["sha256"],
-            "fitted": today(),
+            **calibration_card([samples[i] for i in held]),
             "ece_before": ece(1.0),
             "ece_after": ece(temperature),
             "accuracy": accuracy,

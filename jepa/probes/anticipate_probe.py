@@ -32,7 +32,7 @@ from jepa.probes.metrics import calibration_error
 from jepa.probes.samples import Sample
 from jepa.probes.settings import ProbeConfig
 from jepa.probes.sources import ENCODER
-from jepa.probes.store import Window, data_card, save_probe, today
+from jepa.probes.store import Window, calibration_card, data_card, save_probe, window_card
 from jepa.probes.timeline import HazardQuestions
 
 WITH_FUTURE = "encoder + predictor"
@@ -166,10 +166,6 @@ def save_forecaster(
             )
             for k, h in enumerate(horizons)
         }
-    window = extractor.window
-    video = torch.empty(1, 3, window.num_frames, window.crop_px, window.crop_px, device="meta")
-    chosen = [sample for sample in [*asked, *ahead.samples] if sample.name in val]
-    held_out = data_card("val", chosen)
     card = {
         "task": "anticipate",
         "classes": classes,
@@ -181,19 +177,14 @@ def save_forecaster(
         "next_head": next_kind,
         "hazard_head": best["head"],
         "future_slots": extractor.slots if source == WITH_FUTURE else 0,
-        "window": {"num_frames": window.num_frames, "fps": extractor.fps},
-        "grid": list(extractor.encoder.grid_of(video)),
-        "max_tokens": config.features.max_tokens,
+        **window_card(extractor),
         "encoder": results["encoder"],
         "data": results["data"],
         "trained_on": data_card("train", [s for s in [*asked, *ahead.samples] if s.name in train]),
         "calibration": {
             "method": "temperature for actions, scale and offset of the hazard per category",
             "temperature": temperature,
-            "videos": held_out["videos"],
-            "groups": held_out["groups"],
-            "set_sha256": held_out["sha256"],
-            "fitted": today(),
+            **calibration_card([s for s in [*asked, *ahead.samples] if s.name in val]),
             "ece_before": before,
             "ece_after": after,
             "ece_by_horizon": ece,

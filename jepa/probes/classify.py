@@ -36,7 +36,7 @@ from jepa.probes.samples import Sample, class_names, fingerprint, read_samples
 from jepa.probes.settings import PUBLISHED, ProbeConfig
 from jepa.probes.sources import ENCODER, encode_samples, load_frozen_encoder, make_extractors
 from jepa.probes.splits import Fold, check_no_leak, holdout, make_folds, missing_classes, select_test_part
-from jepa.probes.store import Window, data_card, save_probe, today
+from jepa.probes.store import Window, calibration_card, data_card, save_probe, today, window_card
 
 ClassifyConfig = ProbeConfig
 COPY_REMEDY = "Remove one of the copies, or give both the same group."
@@ -282,28 +282,18 @@ def _save_best(
         said = apply_isotonic(said, weights["isotonic"])
     right_after = (said.argmax(-1) == wanted[windows]).numpy()
 
-    window = extractor.window
-    video = torch.empty(1, 3, window.num_frames, window.crop_px, window.crop_px, device="meta")
     card = {
         "task": "classify",
         "classes": classes,
         "head": kind,
-        "window": {"num_frames": window.num_frames, "fps": window.fps},
-        "grid": list(extractor.encoder.grid_of(video)),
-        "max_tokens": config.features.max_tokens,
+        **window_card(extractor),
         "encoder": results["encoder"],
         "data": results["data"],
         "trained_on": data_card("train", [samples[i] for i in train]),
         "calibration": {
             "method": config.calibration,
             "temperature": temperature,
-            **{
-                k: v
-                for k, v in data_card("val", [samples[i] for i in val]).items()
-                if k in ("videos", "groups")
-            },
-            "set_sha256": data_card("val", [samples[i] for i in val])["sha256"],
-            "fitted": today(),
+            **calibration_card([samples[i] for i in val]),
             "ece_before": calibration_error(held.softmax(-1).amax(-1).numpy(), right),
             "ece_after": calibration_error(said.amax(-1).numpy(), right_after),
             "accuracy": accuracy,

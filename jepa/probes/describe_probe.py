@@ -20,7 +20,7 @@ from jepa.probes.metrics import calibration_error
 from jepa.probes.samples import Sample
 from jepa.probes.settings import ProbeConfig
 from jepa.probes.splits import Fold, holdout
-from jepa.probes.store import Window, data_card, save_probe, today
+from jepa.probes.store import Window, calibration_card, data_card, save_probe, window_card
 from jepa.probes.text import TextEncoder, restore_text_encoder
 
 if TYPE_CHECKING:
@@ -129,9 +129,6 @@ def save_describer(
     def ece(p: Tensor) -> float:
         return calibration_error(p.flatten().numpy(), aims[val].flatten().numpy())
 
-    window = extractor.window
-    video = torch.empty(1, 3, window.num_frames, window.crop_px, window.crop_px, device="meta")
-    held_out = data_card("val", [samples[i] for i in val])
     row = next(r for r in results["rows"] if r["features"] == data.name and r["head"] == kind)
     card = {
         "task": "describe",
@@ -139,18 +136,13 @@ def save_describer(
         "captions": known,
         "text_encoder": facts,
         "head": kind,
-        "window": {"num_frames": window.num_frames, "fps": extractor.fps},
-        "grid": list(extractor.encoder.grid_of(video)),
-        "max_tokens": config.features.max_tokens,
+        **window_card(extractor),
         "encoder": results["encoder"],
         "data": results["data"],
         "trained_on": data_card("train", [samples[i] for i in train]),
         "calibration": {
             "method": "scale and offset per tag",
-            "videos": held_out["videos"],
-            "groups": held_out["groups"],
-            "set_sha256": held_out["sha256"],
-            "fitted": today(),
+            **calibration_card([samples[i] for i in val]),
             "ece_before": ece(torch.sigmoid(held)),
             "ece_after": ece(torch.sigmoid(held * calibration[:, 0] + calibration[:, 1])),
             "search_mrr": mrr,

@@ -196,13 +196,16 @@ class EncoderTokens:
         """Resize, crop and normalise as in pretraining: [C, T, H, W]."""
         return self.encoder.preprocess(frames)
 
-    def grid(self) -> tuple[int, int, int]:
-        """The coarse grid that `features` returns, per layer."""
+    def window_grid(self) -> TokenGrid:
+        """The grid of all tokens of a window."""
         window = self.window
-        grid = self.encoder.grid_of(
+        return self.encoder.grid_of(
             torch.empty(1, 3, window.num_frames, window.crop_px, window.crop_px, device="meta")
         )
-        return coarse_grid(grid, self.max_tokens)
+
+    def grid(self) -> tuple[int, int, int]:
+        """The coarse grid that `features` returns, per layer."""
+        return coarse_grid(self.window_grid(), self.max_tokens)
 
     @torch.inference_mode()
     def features(self, batch: torch.Tensor) -> torch.Tensor:

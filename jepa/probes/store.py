@@ -18,7 +18,7 @@ import torch
 
 from jepa.errors import UserError
 from jepa.files import atomic_path, sha256_file, write_json
-from jepa.probes.extractors import encoder_hash
+from jepa.probes.extractors import EncoderTokens, encoder_hash
 from jepa.probes.samples import Sample, fingerprint
 
 if TYPE_CHECKING:
@@ -68,6 +68,26 @@ def data_card(name: str, samples: list[Sample]) -> dict[str, Any]:
         "groups": len({sample.group for sample in samples}),
         "sha256": hashlib.sha256("".join(content).encode()).hexdigest(),
         "labels_sha256": hashlib.sha256(json.dumps(labels).encode()).hexdigest(),
+    }
+
+
+def window_card(extractor: EncoderTokens) -> dict[str, Any]:
+    """What a head reads, for `save_probe`: the window, its grid of tokens and how many of them are kept."""
+    return {
+        "window": {"num_frames": extractor.window.num_frames, "fps": extractor.fps},
+        "grid": list(extractor.window_grid()),
+        "max_tokens": extractor.max_tokens,
+    }
+
+
+def calibration_card(samples: list[Sample]) -> dict[str, Any]:
+    """What a head was calibrated on and when, for `save_probe`."""
+    held_out = data_card("val", samples)
+    return {
+        "videos": held_out["videos"],
+        "groups": held_out["groups"],
+        "set_sha256": held_out["sha256"],
+        "fitted": today(),
     }
 
 
