@@ -104,22 +104,19 @@ class StoredClips(ClipDataset):
         stop = min(item.end_s or np.inf, video.frames / self.store.fps)
         config, k, views = self.config, self.config.clips_per_video, []
         for index in indices:
-            train = config.mode == "train"
-            place = (
-                clips.window_place(self.seed, index, index % k, k)
-                if train
-                else clips.centre_place(index % k, k)
-            )
-            times = clips.clip_times(start, stop, config.num_frames, config.fps, place, config.short)
+            if config.mode == "eval":
+                place, jitter = clips.centre_place(index % k, k), None
+            else:
+                place = clips.window_place(self.seed, index, index % k, k)
+                jitter = clips.frame_jitter(self.seed, index, config.num_frames, config.jitter)
+            times = clips.clip_times(start, stop, config.num_frames, config.fps, place, config.short, jitter)
             frames = self._view(index)(self.store.frames(item.path, times))
             views.append((frames.permute(1, 0, 2, 3), torch.tensor(times, dtype=torch.float64)))
         return views
 
 
-def read_labels(
-    world: Path, column: str, ends_s: float | None, length_s: float
-) -> tuple[list[Item], list[str]]:
-    """Items of a toy world that answer a column, and the order train, val, test kept as `split`.
+def read_labels(world: Path, column: str, ends_s: float | None, length_s: float) -> list[Item]:
+    """Items of a toy world that answer a column, with the answer as their label.
 
     Args:
         world: folder with labels.csv.
@@ -127,7 +124,7 @@ def read_labels(
         ends_s: None for whole videos; else a clip ends this long before the moment.
         length_s: length of a clip.
     """
-    items, answers = [], []
+    items = []
     with open(world / "labels.csv", newline="", encoding="utf-8") as handle:
         for row in csv.DictReader(handle):
             if not row.get(column):
@@ -139,5 +136,4 @@ def read_labels(
                 if end < 0.5:
                     continue
             items.append(Item(str(world / row["path"]), row[column], start, end, row["group"], row["split"]))
-            answers.append(row[column])
-    return items, answers
+    return items

@@ -19,7 +19,6 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import torch
-import torch.nn.functional as F
 import yaml
 from probe import Task, accuracy
 from run import load_tasks, open_store
@@ -30,18 +29,17 @@ from jepa.config import compose_config, to_dataclass
 from jepa.data.transforms import normalise
 from jepa.models import VideoEncoder
 from jepa.pretrain.diagnostics import rank_me
+from jepa.pretrain.objectives.parts import latents
 from jepa.pretrain.settings import PretrainConfig
 
 
 @torch.inference_mode()
 def levels_of(encoder: VideoEncoder, task: Task, config: PretrainConfig) -> torch.Tensor:
     """Layer-normed tokens of every level, [levels, n, N, D], float16."""
-    parts = []
+    parts, levels = [], range(encoder.config.depth + 1)
     for clip in task.video.split(64):
-        video = normalise(clip, config.data.mean, config.data.std)
-        features = [encoder.patch_embed(video)]
-        features += encoder.features(video, layers=list(range(encoder.config.depth)))
-        parts.append(torch.stack([F.layer_norm(f, f.shape[-1:]) for f in features]).half())
+        tokens = latents(encoder, normalise(clip, config.data.mean, config.data.std), levels)
+        parts.append(torch.stack(tokens.chunk(len(levels), dim=-1)).half())
     return torch.cat(parts, dim=1)
 
 
@@ -72,9 +70,9 @@ def main() -> None:
     keys = [*plan["common"], "data.root=x", "out=x"]
     config = to_dataclass("pretrain", compose_config("pretrain", PretrainConfig, keys))
     slots = config.data.num_frames // config.model.tubelet_frames
-    columns = 3 if options.probe else 2
-    size = (3.7 * columns, 3.2 * len(plan["worlds"]))
-    figure, panels = plt.subplots(len(plan["worlds"]), columns, figsize=size, squeeze=False)
+    measures = ["trivial", "rank", *(["accuracy"] if options.probe else [])]
+    size = (3.7 * len(measures), 3.2 * len(plan["worlds"]))
+    figure, panels = plt.subplots(len(plan["worlds"]), len(measures), figsize=size, squeeze=False)
     for line, world in zip(panels, plan["worlds"], strict=True):
         task = load_tasks(plan, world, config, open_store(plan, world, options.work), options.work)[0]
         for number, name in enumerate(options.encoders):
@@ -91,19 +89,20 @@ def main() -> None:
                     known = accuracy(tokens, slots, task, plan["labels"][-1], ["attentive"], [0])
                     rows[-1].append(known["accuracy"])
                 row = {"world": world, "encoder": name, "level": level}
-                row |= dict(
-                    zip(("trivial", "rank", "accuracy"), (round(v, 3) for v in rows[-1]), strict=False)
-                )
+                row |= {what: round(value, 3) for what, value in zip(measures, rows[-1], strict=True)}
                 print(json.dumps(row), flush=True)
             colour = GREY if name == "untrained" else COLOURS[number % len(COLOURS)]
             for panel, values in zip(line, zip(*rows, strict=True), strict=True):
                 panel.plot(
                     range(len(rows)), values, "o-", color=colour, linewidth=2, markersize=5, label=name
                 )
-        for panel, words in zip(
-            line, ("share that copying guesses", "rank", f"{task.name}: accuracy"), strict=False
-        ):
-            panel.set_title(words, loc="left", fontsize=10)
+        titles = {
+            "trivial": "share that copying guesses",
+            "rank": "rank",
+            "accuracy": f"{task.name}: accuracy",
+        }
+        for panel, what in zip(line, measures, strict=True):
+            panel.set_title(titles[what], loc="left", fontsize=10)
             panel.set_xlabel("level (0: patch embedding)")
             panel.grid(color="#e1e0d9", linewidth=0.6)
             panel.spines[["top", "right"]].set_visible(False)

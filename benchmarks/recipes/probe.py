@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from jepa.data import ClipConfig, Item, collate
 from jepa.data.transforms import normalise
 from jepa.models import VideoEncoder
 from jepa.probes.evaluate import choose, fit_heads, make_grid
-from jepa.probes.heads import bank_logits, pool_stats
+from jepa.probes.heads import Setting, bank_logits, pool_stats
 from jepa.probes.settings import HeadSettings
 
 
@@ -30,17 +31,15 @@ class Task:
     """how many of the first clips are the training part; the rest is tested"""
 
 
-def load_task(
-    name: str, store: FrameStore, items: list[Item], answers: list[str], config: ClipConfig, most: int
-) -> Task:
+def load_task(name: str, store: FrameStore, items: list[Item], config: ClipConfig, most: int) -> Task:
     """Takes the first `most` clips of the training part, and all clips of val and test."""
-    names = sorted(set(answers))
+    names = sorted({str(item.label) for item in items})
     rows = [i for i, item in enumerate(items) if item.split == "train"][:most]
     train = len(rows)
     rows += [i for i, item in enumerate(items) if item.split in ("val", "test")]
     dataset = StoredClips(store, [items[i] for i in rows], config, seed=0)
     video = collate(dataset.__getitems__(list(range(len(rows)))))["video"]
-    targets = torch.tensor([names.index(answers[i]) for i in rows])
+    targets = torch.tensor([names.index(str(items[i].label)) for i in rows])
     return Task(name, video, targets, len(names), train)
 
 
@@ -53,17 +52,17 @@ def encode(encoder: VideoEncoder, task: Task, config: ClipConfig) -> torch.Tenso
 
 def accuracy(
     tokens: torch.Tensor, time_slots: int, task: Task, labels: int, kinds: list[str], seeds: list[int]
-) -> dict[str, float]:
+) -> dict[str, Any]:
     """Test accuracy with the first `labels` labels; a fifth of them chooses head and settings.
 
     Returns:
-        accuracy (mean over the heads' seeds), spread (deviation over them), n of the test part.
+        accuracy (mean over the heads' seeds), spread (deviation over them), n of the test part, head (which).
     """
     settings = HeadSettings()
     known = np.arange(min(labels, task.train))
     val, train = known[: len(known) // 5], known[len(known) // 5 :]
     test = torch.arange(task.train, len(tokens))
-    best: tuple[float, str, object] | None = None
+    best: tuple[float, str, Setting] | None = None
     for kind in kinds:
         inputs = _inputs(kind, tokens, time_slots)
         grid = make_grid(settings)
@@ -76,21 +75,13 @@ def accuracy(
         if best is None or right > best[0]:
             best = right, kind, grid[number]
     assert best is not None
-    inputs = _inputs(best[1], tokens, time_slots)
-    final = fit_heads(
-        best[1],
-        inputs,
-        task.targets,
-        task.classes,
-        settings,
-        seeds,
-        [(known, best[2])],
-        1,  # type: ignore[list-item]
-    )
+    _, kind, setting = best
+    inputs = _inputs(kind, tokens, time_slots)
+    final = fit_heads(kind, inputs, task.targets, task.classes, settings, seeds, [(known, setting)], 1)
     logits = bank_logits(final, inputs[test])[:, 0]
     each = (logits.argmax(-1) == task.targets[test]).double().mean(1)
     spread = float(each.std()) if len(seeds) > 1 else 0.0
-    return {"accuracy": float(each.mean()), "spread": spread, "n": len(test), "head": best[1]}  # type: ignore[dict-item]
+    return {"accuracy": float(each.mean()), "spread": spread, "n": len(test), "head": kind}
 
 
 def _inputs(kind: str, tokens: torch.Tensor, time_slots: int) -> torch.Tensor:

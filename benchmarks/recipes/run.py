@@ -21,6 +21,7 @@ import os
 import platform
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,18 +32,19 @@ from probe import Task, accuracy, encode, load_task
 from torch.utils.flop_counter import FlopCounterMode
 
 import jepa
+from jepa.bench import machine
 from jepa.config import compose_config, to_dataclass
 from jepa.data import collate
 from jepa.data.toyworld import ToyWorldConfig, write_world
 from jepa.data.transforms import normalise
-from jepa.masking import sample_masks
 from jepa.models import Preprocessing, VideoEncoder, save_encoder
 from jepa.models.blocks import init_block_weights
+from jepa.pretrain.build import make_optimizer, set_rates
 from jepa.pretrain.diagnostics import rank_me, spread_across_clips, spread_across_time
 from jepa.pretrain.objectives import build_learner
-from jepa.pretrain.schedules import linear, warmup_cosine
 from jepa.pretrain.settings import PretrainConfig
 from jepa.pretrain.teacher import Teacher, build_teacher
+from jepa.pretrain.trainer import draw_masks
 
 
 class Run:
@@ -59,34 +61,21 @@ class Run:
         if teacher is None:
             raise SystemExit("Runs are probed by their teacher's encoder; objective.teacher=none has none.")
         self.teacher: Teacher = teacher
-        matrices = [p for p in self.learner.parameters() if p.ndim > 1]
-        vectors = [p for p in self.learner.parameters() if p.ndim <= 1]
-        self.optimizer = torch.optim.AdamW(
-            [
-                {"params": matrices, "weight_decay": config.optim.weight_decay},
-                {"params": vectors, "weight_decay": 0.0},
-            ],
-            lr=config.optim.lr,
-            betas=(config.optim.betas[0], config.optim.betas[1]),
-            fused=True,
-        )
+        self.optimizer = make_optimizer(self.learner, config.optim)
 
     def step(self, step: int) -> float:
         """The step of `jepa pretrain`."""
-        config, optim, steps = self.config, self.config.optim, self.config.train.steps
-        size = config.train.batch_size
+        config, size = self.config, self.config.train.batch_size
         batch = collate(self.source.__getitems__(list(range(step * size, (step + 1) * size))))
         video = normalise(batch["video"], config.data.mean, config.data.std)
-        grid, indices = self.learner.encoder.grid_of(video), batch["index"].tolist()
-        masks = [sample_masks(m, grid, config.train.seed, indices, n) for n, m in enumerate(config.masks)]
-        rate = warmup_cosine(step, steps, optim.warmup_steps, optim.lr, optim.final_lr)
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        loss = self.learner(video, self.teacher.targets(video), masks, step / steps)["loss"]
+        masks = draw_masks(config, self.learner.encoder, video, batch["index"])
+        rates = set_rates(self.optimizer, config, step)
+        targets = self.teacher.targets(video)
+        loss = self.learner(video, targets, masks, step / config.train.steps)["loss"]
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.learner.parameters(), optim.clip_grad)
+        torch.nn.utils.clip_grad_norm_(self.learner.parameters(), config.optim.clip_grad)
         self.optimizer.step()
-        self.teacher.follow(linear(step, steps, *optim.ema))
+        self.teacher.follow(rates["ema"])
         self.optimizer.zero_grad(set_to_none=True)
         return loss.item()
 
@@ -232,15 +221,15 @@ def load_tasks(
 ) -> list[Task]:
     """The labelled clips of the world's tasks."""
     tasks = []
-    view = config.data.__class__(**{**vars(config.data), "mode": "eval", "clips_per_video": 1})
+    view = replace(config.data, mode="eval", clips_per_video=1)
     for name, about in plan["tasks"].items():
         for part in plan["worlds"][world].get("toyworld", {}):
             root = work / "worlds" / part
             if about["family"] not in part:
                 continue
             length = config.data.num_frames / config.data.fps
-            items, answers = read_labels(root, about["column"], about.get("ends_s"), length)
-            tasks.append(load_task(name, store, items, answers, view, plan["labels"][-1]))
+            items = read_labels(root, about["column"], about.get("ends_s"), length)
+            tasks.append(load_task(name, store, items, view, plan["labels"][-1]))
     return tasks
 
 
@@ -286,10 +275,8 @@ def about_machine() -> dict[str, str]:
     commit = subprocess.run(
         ["git", "-C", str(here), "rev-parse", "--short", "HEAD"], capture_output=True, text=True
     )
-    cpu = next((line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines()
-                if line.startswith("model name")), platform.machine())  # fmt: skip
     return {
-        "cpu": cpu,
+        "cpu": machine()["processor"],
         "python": platform.python_version(),
         "torch": torch.__version__,
         "commit": commit.stdout.strip(),
@@ -302,7 +289,9 @@ def summary(row: dict[str, Any]) -> str:
     scores = "  ".join(
         f"{task}@{n} {s['accuracy']:.3f}" for task, by in last["tasks"].items() for n, s in by.items()
     )
-    way = " ".join(f"{s['400']['accuracy']:.2f}" for p in row["curve"] for s in list(p["tasks"].values())[:1])
+    way = " ".join(
+        f"{list(s.values())[-1]['accuracy']:.2f}" for p in row["curve"] for s in list(p["tasks"].values())[:1]
+    )
     return (
         f"{row['world']:10s} {row['name']:24s} seed {row['seed']} {row['steps']} steps {last['cpu_s']:.0f} s  "
         f"{scores}  [{way}]  loss {last.get('loss', float('nan')):.3f} rank {last['rank']:.0f}"
