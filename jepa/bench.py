@@ -202,13 +202,13 @@ def _train(config: BenchConfig, data: str, folder: Path) -> dict[str, Any]:
     # A step lasts from one question for a batch to the next; the last one ends with a checkpoint and is left out.
     warm_up, rows = 3, []
     steps = warm_up + config.steps + 1
+    recipe = [f"recipe={config.recipe}"] if config.recipe else []
+    asked = compose_config("pretrain", PretrainConfig, [*recipe, *config.settings])
+    asked.data.root = data
+    asked.train.steps = asked.train.log_every = asked.train.save_every = steps
     for repeat in range(config.repeats):
-        asked = [
-            *([f"recipe={config.recipe}"] if config.recipe else []), *config.settings,
-            f"out={folder / f'run{repeat}'}", f"data.root={data}", f"train.steps={steps}",
-            f"train.log_every={steps}", f"train.save_every={steps}",
-        ]  # fmt: skip
-        settings = to_dataclass("pretrain", compose_config("pretrain", PretrainConfig, asked))
+        asked.out = str(folder / f"run{repeat}")
+        settings = to_dataclass("pretrain", asked)
         clock = _Clock()
         with clock.running():
             pretrain(settings)
@@ -251,6 +251,10 @@ def _probe(config: BenchConfig, data: str, folder: Path) -> dict[str, Any]:
         for n, i in enumerate(items)
         if i.span is None
     ]
+    if not samples:
+        raise UserError(
+            f"what=probe reads files, and data={data!r} holds shards. Name a folder of videos or a list."
+        )
     speeds: dict[str, list[float]] = {"videos_per_s": [], "model_clips_per_s": [], "heads_per_s": []}
     for _ in range(config.repeats):
         begin = time.perf_counter()

@@ -9,6 +9,8 @@ import pytest
 from torch.utils.data import DataLoader
 
 from jepa.bench import BenchConfig, _Clock, make_videos, run
+from jepa.data.shards import ShardConfig
+from jepa.data.shards import run as make_shards
 from jepa.errors import UserError
 
 TINY = [
@@ -54,8 +56,9 @@ def test_one_step_can_be_timed_and_may_have_several_passes(tmp_path, monkeypatch
     monkeypatch.setattr(trainer, "run", train)
     out, size = tmp_path / "train.json", 4 // passes
     asked = ["train.batch_size=4", f"train.micro_batch={size}"]
-    run(BenchConfig("train", "videos", str(out), repeats=1, steps=1, settings=asked))
+    run(BenchConfig("train", "a, b=c", str(out), repeats=1, steps=1, settings=asked))
     (row,) = written(out)["repetitions"]
+    assert written(out)["pretrain"]["data"]["root"] == "a, b=c"
     assert row["steps_per_s"] <= 50 / passes and row["clips_per_s"] == pytest.approx(4 * row["steps_per_s"])
 
 
@@ -94,6 +97,12 @@ def test_decoding_and_probing(videos, tmp_path):
     assert found["videos"] == 3 and all(
         found[k][0] > 0 for k in ("videos_per_s", "model_clips_per_s", "heads_per_s")
     )
+
+
+def test_probing_says_that_it_reads_no_shards(videos, tmp_path):
+    shards = make_shards(ShardConfig(data=str(videos), out=str(tmp_path / "shards")))
+    with pytest.raises(UserError, match="holds shards"):
+        run(BenchConfig("probe", str(shards), str(tmp_path / "x.json"), model="vit_nano", device="cpu"))
 
 
 def test_signals_report_what_the_pipeline_timed(tmp_path, monkeypatch):
