@@ -27,16 +27,15 @@ from jepa.probes.heads import (
     AttentiveBank,
     LinearBank,
     Order,
-    Setting,
     bank_logits,
     cross_entropy,
     standardise,
     train_bank,
 )
 from jepa.probes.published import PublishedBank, published_config
+from jepa.probes.sweep import PUBLISHED_GRID as GRID
 from jepa.probes.sweep import RUNGS, Training, fast_dtype, race
 
-GRID = [Setting(lr, decay) for lr in (5e-3, 3e-3, 1e-3, 3e-4, 1e-4) for decay in (0.01, 0.1, 0.4, 0.8)]
 BATCH = 64
 
 

@@ -51,12 +51,10 @@ def conformal_report(
     held = np.zeros((len(levels), *probability.shape), bool)
     for rest, part in GroupKFold(parts).split(probability, groups=names):
         held[:, part] = _sets(probability[rest], targets[rest], probability[part], levels)
+    large = [name for name, count in Counter(groups).items() if count >= 10]
     out = []
     for level, sets in zip(levels, held, strict=True):
         inside, size = sets[np.arange(len(targets)), targets], sets.sum(1)
-        large = [
-            name for name, count in zip(*np.unique(names, return_counts=True), strict=True) if count >= 10
-        ]
         single = size == 1
         out.append(
             {

@@ -113,7 +113,7 @@ class Store:
     def add(self, key: str, row: np.ndarray) -> None:
         """Takes one row [clips, ...] of float16; writes a shard when enough have come."""
         self.fresh[key] = row
-        if sum(value.nbytes for value in self.fresh.values()) >= SHARD_BYTES:
+        if len(self.fresh) * row.nbytes >= SHARD_BYTES:
             self.write_shard()
 
     def write_shard(self) -> None:
