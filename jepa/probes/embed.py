@@ -22,7 +22,7 @@ from jepa.probes.evaluate import FeatureSet
 from jepa.probes.features import encode
 from jepa.probes.samples import Sample
 from jepa.probes.settings import FeatureSettings
-from jepa.probes.sources import encoder_tokens, load_frozen_encoder
+from jepa.probes.sources import choose_device, encoder_tokens, load_frozen_encoder
 
 KINDS = ("mean", "stats", "tokens")
 
@@ -63,10 +63,14 @@ def run(config: EmbedConfig) -> dict[str, Any]:
     if Path(config.out).suffix != ".npz":
         raise UserError(f"out={config.out!r} must end in .npz, the format that numpy.load reads.")
     settings = config.features
+    settings.check()
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     if world > 1 and settings.cache is None:
         raise UserError(f"{world} processes share their work through a cache: give features.cache=FOLDER.")
     samples = _read(config.data.root)
+    if world > 1 and choose_device(settings.device) == "cuda":
+        # Each process of a machine has a GPU of its own; without this all would take the first.
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
     extractor = encoder_tokens("encoder", load_frozen_encoder(config.encoder), settings)
     options = (settings.batch_size, settings.workers, settings.bad_limit)
     if world > 1:

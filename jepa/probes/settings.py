@@ -50,7 +50,8 @@ class FeatureSettings:
     max_tokens: int = 256
     """tokens kept per window; neighbours in space are averaged until so many are left"""
     layers: list[int] = field(default_factory=list)
-    """encoder blocks whose tokens are used together; empty takes the last"""
+    """encoder blocks whose tokens are used together; empty takes the last, which is all that a saved probe can
+    read, so with others none is saved (not with task=anticipate)"""
     batch_size: int = 16
     """windows per forward pass of the encoder"""
     workers: int = 2
@@ -62,6 +63,20 @@ class FeatureSettings:
     task=anticipate)"""
     device: str = "auto"
     """where the encoder runs: auto, cpu or cuda"""
+
+    def check(self) -> None:
+        """Refuses numbers below one.
+
+        Raises:
+            UserError: names the key and its value.
+        """
+        for key, number in (
+            ("clips", self.clips),
+            ("max_tokens", self.max_tokens),
+            ("batch_size", self.batch_size),
+        ):
+            if number < 1:
+                raise UserError(f"features.{key}={number} must be at least 1.")
 
 
 @dataclass
@@ -176,20 +191,21 @@ class ProbeConfig:
         ):
             if not entries:
                 raise UserError(f"{key} is empty; give at least one value.")
-        if self.task != "classify":
-            for key, asked in (
-                ("features.int8", self.features.int8 and self.task == "anticipate"),
-                ("calibration", self.calibration != CALIBRATIONS[0]),
-                ("conformal", bool(self.conformal)),
-            ):
-                if asked:
-                    raise UserError(f"{key} has no effect on task={self.task}; leave it out.")
+        ahead = self.task == "anticipate"
+        for key, ignored in (
+            ("features.int8", ahead and self.features.int8),
+            ("features.clips", ahead and self.features.clips != 1),
+            ("features.layers", ahead and bool(self.features.layers)),
+            ("image_model", ahead and self.image_model is not None),
+            ("calibration", self.task != "classify" and self.calibration != CALIBRATIONS[0]),
+            ("conformal", self.task != "classify" and bool(self.conformal)),
+        ):
+            if ignored:
+                raise UserError(f"{key} has no effect on task={self.task}; leave it out.")
         if any(not 0 < level < 1 for level in self.conformal):
             raise UserError(f"conformal={self.conformal}: a rate lies between 0 and 1, such as 0.9.")
+        self.features.check()
         for key, number in (
-            ("features.clips", self.features.clips),
-            ("features.max_tokens", self.features.max_tokens),
-            ("features.batch_size", self.features.batch_size),
             ("heads.steps", self.heads.steps),
             ("heads.batch_size", self.heads.batch_size),
             ("heads.queries", self.heads.queries),

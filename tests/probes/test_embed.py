@@ -56,6 +56,7 @@ def test_all_tokens_in_int8_are_near_those_in_float16(squares: Path, export: Pat
         ({"kind": "max"}, "kind='max'"),
         ({"out": "e.txt"}, "must end in .npz"),
         ({"encoder": "/nowhere"}, "/nowhere"),
+        ({"features": FeatureSettings(clips=0)}, r"features\.clips=0 must be at least 1"),
     ],
 )
 def test_mistakes(squares: Path, export: Path, tmp_path: Path, changes: dict[str, object], says: str) -> None:
@@ -72,6 +73,26 @@ def test_processes_without_a_shared_cache_are_refused(
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UserError, match=r"features\.cache=FOLDER"):
         run(config(squares, export, tmp_path / "e.npz"))
+
+
+def test_each_process_of_a_machine_takes_a_gpu_of_its_own(
+    squares: Path, export: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Taken(Exception):
+        pass
+
+    def take(number: int) -> None:
+        raise Taken(number)
+
+    for key, value in (("RANK", "11"), ("LOCAL_RANK", "3"), ("WORLD_SIZE", "16")):
+        monkeypatch.setenv(key, value)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
+    monkeypatch.setattr(torch.cuda, "set_device", take)
+    settings = config(squares, export, tmp_path / "e.npz")
+    settings.features.cache = str(tmp_path / "cache")
+    with pytest.raises(Taken, match="3"):
+        run(settings)
 
 
 @pytest.mark.dist
