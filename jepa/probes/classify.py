@@ -31,11 +31,19 @@ from jepa.probes.metrics import calibration_error
 from jepa.probes.protocols import run_protocols
 from jepa.probes.published import PublishedBank
 from jepa.probes.report import write_report
-from jepa.probes.results import compare, majority, print_results, result_row, table_console
+from jepa.probes.results import compare, majority, print_results, print_unsaved, result_row, table_console
 from jepa.probes.samples import Sample, class_names, fingerprint, read_samples
 from jepa.probes.settings import PUBLISHED, ProbeConfig
 from jepa.probes.sources import ENCODER, encode_samples, load_frozen_encoder, make_extractors
-from jepa.probes.splits import Fold, check_no_leak, holdout, make_folds, missing_classes, select_test_part
+from jepa.probes.splits import (
+    Fold,
+    check_no_leak,
+    holdout,
+    make_folds,
+    missing_classes,
+    select_test_part,
+    tested_samples,
+)
 from jepa.probes.store import Window, calibration_card, data_card, save_probe, today, window_card
 
 ClassifyConfig = ProbeConfig
@@ -169,7 +177,7 @@ def run(config: ProbeConfig) -> dict[str, Any]:
     rows = [result_row(run, targets, groups, folds) for run in runs]
     comparison = compare(runs, rows, targets, groups, folds)
     best = next(run for run in runs if (run.features, run.head) == (ENCODER, comparison["head"]))
-    tested = np.sort(np.concatenate([fold.test for fold in folds]))
+    tested = tested_samples(folds)
     said, truth = best.probability[:, tested].mean(0), targets.numpy()[tested]
     results = {
         "schema": "jepa.probe.results/1",
@@ -196,8 +204,11 @@ def run(config: ProbeConfig) -> dict[str, Any]:
         "seconds": {"features": encoded - started, "heads": time.perf_counter() - encoded},
     }  # fmt: skip
     write_json(Path(config.out) / "results.json", results)
-    _save_best(config, samples, sets[0], targets, classes, folds, results, extractors[0])
     console = table_console()
+    if config.features.layers:
+        print_unsaved(console, config.features.layers)
+    else:
+        _save_best(config, samples, sets[0], targets, classes, folds, results, extractors[0])
     print_results(console, results, report)
     write_report(Path(config.out) / "report.html", results, samples)
     return results

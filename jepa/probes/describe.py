@@ -23,11 +23,11 @@ from jepa.probes.evaluate import FeatureSet, make_grid
 from jepa.probes.forecast import head_input
 from jepa.probes.heads import AttentiveBank, Bank, LinearBank, Setting, bank_logits, train_bank
 from jepa.probes.metrics import brier, calibration_error, group_bootstrap, mean_and_spread
-from jepa.probes.results import table_console
+from jepa.probes.results import print_unsaved, table_console
 from jepa.probes.samples import read_samples
 from jepa.probes.settings import HeadSettings, ProbeConfig
 from jepa.probes.sources import ENCODER, encode_samples, load_frozen_encoder, make_extractors
-from jepa.probes.splits import Fold, make_folds, select_test_part
+from jepa.probes.splits import Fold, make_folds, select_test_part, tested_samples
 from jepa.probes.store import data_card, today
 from jepa.probes.text import TextEncoder, contrast, make_text_encoder, retrieval_figures
 
@@ -150,15 +150,20 @@ def run(config: ProbeConfig) -> dict[str, Any]:
         ],
         "rows": rows,
         "decoded_videos": report.decoded,
+        "int8_error": report.int8_error,
         "seconds": {"features": encoded - started, "heads": time.perf_counter() - encoded},
     }
     write_json(Path(config.out) / "results.json", results)
-    own = [row for row in rows if row["features"] == ENCODER]
-    kind = max(own, key=lambda row: row["val_mrr"])["head"]
-    save_describer(
-        config, results, extractors[0], samples, sets[0], aims, vectors, words.captions, text, folds, kind
-    )
-    _print(results)
+    console = table_console()
+    if config.features.layers:
+        print_unsaved(console, config.features.layers)
+    else:
+        own = [row for row in rows if row["features"] == ENCODER]
+        kind = max(own, key=lambda row: row["val_mrr"])["head"]
+        save_describer(
+            config, results, extractors[0], samples, sets[0], aims, vectors, words.captions, text, folds, kind
+        )
+    _print(console, results)
     return results
 
 
@@ -238,7 +243,7 @@ def _tag_figures(
     for name, values in zip(("map", "auc", "skill", "ece"), zip(*per_seed, strict=True), strict=True):
         out[name], out[f"{name}_spread"] = mean_and_spread([float(v) for v in values])
     if groups is not None:
-        tested = np.sort(np.concatenate([fold.test for fold in folds]))
+        tested = tested_samples(folds)
         error = ((p[:, tested] - aims[tested].numpy()) ** 2).mean((0, 2))
         out["brier"] = float(error.mean())
         out["brier_interval"] = list(group_bootstrap(error, [groups[i] for i in tested]))
@@ -308,11 +313,10 @@ def choose_aligned(logits: Tensor, vectors: Tensor, val: np.ndarray) -> tuple[in
     return int(np.argmax(ranks)), float(max(ranks))
 
 
-def _print(results: dict[str, Any]) -> None:
+def _print(console: Any, results: dict[str, Any]) -> None:
     from rich import box
     from rich.table import Table
 
-    console = table_console()
     tested = sum(fold["test"] for fold in results["folds"])
     console.print(
         f"{len(results['tags'])} tags, {results['captions']} captions, text encoder {results['text_encoder']}; "

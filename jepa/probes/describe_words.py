@@ -62,7 +62,7 @@ def _part_words(truth: dict[str, Any], sample: Sample) -> tuple[list[str], list[
     if sample.start_s is None or sample.end_s is None:
         return truth["tags"], truth["captions"]
     for kind in ("shots", "segments"):
-        for part in truth[kind]:
+        for part in truth.get(kind, []):
             if np.allclose([part["start_s"], part["end_s"]], [sample.start_s, sample.end_s], atol=1e-3):
                 if kind == "shots":
                     tags = [part["colour"], part["shape"], part["outcome"].replace("_", " ")]

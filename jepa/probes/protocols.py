@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from jepa.errors import UserError
 from jepa.probes.evaluate import FeatureSet, HeadRun, evaluate_head
 from jepa.probes.features import Extractor, Features
 from jepa.probes.metrics import group_bootstrap
 from jepa.probes.samples import Sample
 from jepa.probes.settings import ProbeConfig
 from jepa.probes.sources import encode_samples
-from jepa.probes.splits import Fold
+from jepa.probes.splits import Fold, tested_samples
 from jepa.probes.views import DEGRADATIONS, EARLY, View
 
 LABEL_SHARES = (0.01, 0.05, 0.1, 0.5, 1.0)
@@ -49,6 +50,9 @@ def run_protocols(
     Returns:
         For each protocol, a list with one entry per set of features (and degradation): features, head, unit,
         and points with at, accuracy and a 95 % interval over groups.
+
+    Raises:
+        UserError: a sample has frames that the main table did not need and that cannot be read.
     """
     out: dict[str, list[dict[str, Any]]] = {}
     groups = [sample.group for sample in samples]
@@ -68,8 +72,13 @@ def run_protocols(
     if not wanted:
         return out
     views: list[Extractor] = [View(base, kind, level) for base in extractors for kind, level in wanted]
-    kept, seen, _ = encode_samples(config, samples, views)
-    assert len(kept) == len(samples)  # every one was read before
+    kept, seen, report = encode_samples(config, samples, views)
+    if len(kept) < len(samples):
+        bad = report.bad[0]
+        raise UserError(
+            f"{bad.name!r} could be read for the main table, but not all of the frames that protocols="
+            f"{config.protocols} ask for (cannot {bad.stage}: {bad.reason}). Remove the video or the protocols."
+        )
     for number, clean in enumerate(sets):
         own = seen[number * len(wanted) : (number + 1) * len(wanted)]
         kind = best[clean.name].head
@@ -111,7 +120,7 @@ def _asked(
         for f in folds
     ]
     run = evaluate_head(kind, together, targets.repeat(copies), classes, shifted, config.heads, config.seeds)
-    tested = np.sort(np.concatenate([fold.test for fold in folds]))
+    tested = tested_samples(folds)
     return [_point(run.probability[:, tested + count * i], targets, tested, groups) for i in range(copies)]
 
 
@@ -135,7 +144,7 @@ def _label_efficiency(
     config: ProbeConfig,
 ) -> dict[str, Any]:
     points = []
-    tested = np.sort(np.concatenate([fold.test for fold in folds]))
+    tested = tested_samples(folds)
     for share in LABEL_SHARES:
         fewer = [
             Fold(

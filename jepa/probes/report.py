@@ -17,6 +17,7 @@ from typing import Any
 
 from jepa.errors import VideoError
 from jepa.files import write_text
+from jepa.probes.results import verdict
 from jepa.probes.samples import Sample
 from jepa.probes.sources import ENCODER
 
@@ -106,12 +107,10 @@ def _bar(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _verdicts(comparison: dict[str, Any]) -> list[dict[str, Any]]:
-    out = []
-    for name, entry in comparison["against"].items():
-        low, high = entry["interval"]
-        verdict = "above" if low > 0 else "below" if high < 0 else "not told apart from"
-        out.append({"name": name, "verdict": verdict, **entry})
-    return out
+    return [
+        {"name": name, "verdict": verdict(entry["interval"]), **entry}
+        for name, entry in comparison["against"].items()
+    ]
 
 
 def _confusion(counts: list[list[int]]) -> list[list[dict[str, Any]]]:

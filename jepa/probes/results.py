@@ -14,7 +14,7 @@ from jepa.probes.evaluate import HeadRun
 from jepa.probes.features import EncodeReport
 from jepa.probes.metrics import calibration_error, classification_report, group_bootstrap, mean_and_spread
 from jepa.probes.sources import ENCODER
-from jepa.probes.splits import Fold
+from jepa.probes.splits import Fold, tested_samples
 
 
 def majority(targets: Tensor, classes: int, folds: Sequence[Fold]) -> HeadRun:
@@ -28,19 +28,15 @@ def majority(targets: Tensor, classes: int, folds: Sequence[Fold]) -> HeadRun:
     return HeadRun("majority", "-", probability, float(np.mean(right)), [], 0.0)
 
 
-def _tested(folds: Sequence[Fold]) -> np.ndarray:
-    return np.sort(np.concatenate([fold.test for fold in folds]))
-
-
 def _correct(run: HeadRun, targets: Tensor, folds: Sequence[Fold]) -> np.ndarray:
     """Share of the seeds that are right, per tested sample."""
-    tested = _tested(folds)
+    tested = tested_samples(folds)
     return (run.probability[:, tested].argmax(-1) == targets.numpy()[tested]).mean(0)
 
 
 def result_row(run: HeadRun, targets: Tensor, groups: Sequence[str], folds: Sequence[Fold]) -> dict[str, Any]:
     """The figures of one head: its mean over seeds, three kinds of spread, and what scikit-learn says."""
-    tested = _tested(folds)
+    tested = tested_samples(folds)
     truth, names = targets.numpy()[tested], [groups[i] for i in tested]
     right = run.probability.argmax(-1) == targets.numpy()  # [S, n]
     mean, over_seeds = mean_and_spread(right[:, tested].mean(1).tolist())
@@ -72,7 +68,7 @@ def compare(
 ) -> dict[str, Any]:
     """The encoder's head that validation prefers, against the preferred head of everything else, sample by
     sample."""
-    names = [groups[i] for i in _tested(folds)]
+    names = [groups[i] for i in tested_samples(folds)]
 
     def preferred(features: str) -> int:
         return max(
@@ -95,11 +91,26 @@ def compare(
     return {"head": rows[best]["head"], "accuracy": rows[best]["accuracy"], "against": against}
 
 
+def verdict(interval: Sequence[float]) -> str:
+    """What the interval of a difference says of the first: above, below, or "not told apart from"."""
+    low, high = interval
+    return "above" if low > 0 else "below" if high < 0 else "not told apart from"
+
+
 def table_console() -> Any:
     """A console that does not squeeze tables when its output goes to a file."""
     from rich.console import Console
 
     return Console(width=None if sys.stdout.isatty() else 110)
+
+
+def print_unsaved(console: Any, layers: Sequence[int]) -> None:
+    """Says why heads on chosen layers are not saved as a probe."""
+    console.print(
+        f"No probe is saved: it would be given the encoder's last tokens, and features.layers={list(layers)} "
+        "trained the heads on others.",
+        markup=False,
+    )
 
 
 def print_results(console: Any, results: dict[str, Any], report: EncodeReport) -> None:
@@ -136,9 +147,8 @@ def print_results(console: Any, results: dict[str, Any], report: EncodeReport) -
     console.print(table)
     for name, entry in results["comparison"]["against"].items():
         low, high = entry["interval"]
-        verdict = "above" if low > 0 else "below" if high < 0 else "not told apart from"
         console.print(
-            f"encoder ({chosen}) is {verdict} {name} ({entry['head']}): "
+            f"encoder ({chosen}) is {verdict(entry['interval'])} {name} ({entry['head']}): "
             f"{entry['difference']:+.3f}, 95 % interval {low:+.3f} to {high:+.3f}"
         )
     for fold in folds:

@@ -31,6 +31,11 @@ class Fold:
     """indices that are reported"""
 
 
+def tested_samples(folds: Sequence[Fold]) -> np.ndarray:
+    """Sorted indices of the samples that some fold reports."""
+    return np.sort(np.concatenate([fold.test for fold in folds]))
+
+
 def make_folds(
     labels: Sequence[str],
     groups: Sequence[str],

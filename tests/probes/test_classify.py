@@ -213,10 +213,23 @@ def test_isotonic_probe_conformal_sets_and_int8_features(squares: Path, export: 
     torch.testing.assert_close(p.sum(-1), torch.ones(2))
 
 
+def test_heads_on_other_layers_are_tested_but_not_saved(
+    squares: Path, export: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = config(squares, export, tmp_path)
+    settings.heads.kinds, settings.baselines, settings.features.layers = ["linear"], [], [0]
+    assert row(run(settings), "encoder", "linear")["accuracy"] > 0.4
+    assert "No probe is saved" in capsys.readouterr().out
+    assert not (tmp_path / "probe").exists()
+
+
 @pytest.mark.parametrize(
     ("change", "says"),
     [
         ({"conformal": [0.8]}, "conformal has no effect"),
+        ({"features": FeatureSettings(layers=[0])}, r"features\.layers has no effect"),
+        ({"features": FeatureSettings(clips=2)}, r"features\.clips has no effect"),
+        ({"image_model": "efficientnet_lite0"}, "image_model has no effect"),
         ({"calibration": "isotonic"}, "calibration has no effect"),
     ],
 )

@@ -120,8 +120,11 @@ def test_saved_describer_answers_in_one_space(done: tuple[Path, dict[str, Any]],
 
 
 def test_a_list_without_words_uses_its_labels(squares: Path, export: Path, tmp_path: Path) -> None:
-    results = run(config(squares, export, tmp_path))
+    settings = config(squares, export, tmp_path)
+    settings.features.int8 = True
+    results = run(settings)
     assert results["tags"] == ["left", "rest", "right"] and results["captions"] == 3
+    assert 0 < results["int8_error"] < 0.01
 
 
 def test_films_are_described_shot_by_shot_and_segments_by_their_own_words(tmp_path: Path) -> None:
@@ -152,3 +155,6 @@ def test_films_are_described_shot_by_shot_and_segments_by_their_own_words(tmp_pa
     assert read_words(asked, [segment]) == Words([["walk", "figure"]], [["walk figure"]])
     with pytest.raises(UserError, match="neither a shot nor a segment from 0 to 2 s"):
         read_words(asked, [dataclasses.replace(shots[0], end_s=2.0)])
+    (tmp_path / "truth/film.json").write_text(json.dumps({"tags": ["all"], "captions": ["All of it."]}))
+    with pytest.raises(UserError, match="neither a shot nor a segment from 0 to 3 s"):
+        read_words(asked, shots)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from jepa.errors import UserError
+from jepa.errors import UserError, VideoError
 from jepa.models import load_encoder
 from jepa.probes import ProbeConfig, load_probe, run
 from jepa.probes.extractors import EncoderTokens, OneFrame
@@ -59,12 +59,40 @@ def test_motion_is_not_seen_at_once_and_a_held_frame_rate_hides_it(done: tuple[P
     protocols = done[1]["protocols"]
     early = next(e for e in protocols["early"] if e["features"] == "motion")["points"]
     assert early[0]["accuracy"] < early[-1]["accuracy"] - 0.15
+    (held,) = (
+        e["points"]
+        for e in protocols["robustness"]
+        if (e["features"], e["degradation"]) == ("motion", "frame rate")
+    )
+    assert held[2]["at"] == 2.0 and held[2]["accuracy"] < held[0]["accuracy"] - 0.3
     labels = next(e for e in protocols["label_efficiency"] if e["features"] == "motion")["points"]
     assert (
         labels[0]["labels"] == 6
         and labels[-1]["labels"] == 24
         and labels[0]["accuracy"] < labels[-1]["accuracy"]
     )
+
+
+def test_a_video_that_only_a_view_cannot_read_is_named(
+    squares: Path, export: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = ProbeConfig(
+        encoder=str(export),
+        out=str(tmp_path),
+        data=ProbeData(root=str(squares), group_column="scene", folds=2),
+        heads=HeadSettings(kinds=["ridge"]),
+        baselines=[],
+        protocols=["early"],
+    )
+    whole = View.times
+
+    def broken(view: View, start_s: float, end_s: float) -> np.ndarray:
+        monkeypatch.setattr(View, "times", whole)  # the first video only
+        raise VideoError("00.mp4", "decode", "cut short")
+
+    monkeypatch.setattr(View, "times", broken)
+    with pytest.raises(UserError, match=r"could be read for the main table.*cannot decode: cut short"):
+        run(config)
 
 
 def test_a_saved_published_head_reads_live_tokens(squares: Path, export: Path, tmp_path: Path) -> None:
