@@ -2,9 +2,9 @@
 
     python benchmarks/toyworld_foresight.py --clips 400 --out benchmarks/toyworld_foresight.md
 
-Nothing is rendered. A random forest gets the places, extents and speeds of the two first actors and the amount of smoke
-over the second that ends the horizon before the moment, in forms that do not depend on which way the scene faces.
-Balanced accuracy, mean and standard deviation over 5 folds; the same clips at every horizon.
+Nothing is rendered. A random forest gets the places, extents and speeds of the first three actors and the amount of
+smoke over the second that ends the horizon before the moment, in forms that do not depend on which way the scene
+faces. Balanced accuracy, mean and standard deviation over 5 folds; the same clips at every horizon.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ HORIZONS_S = (0.0625, 0.125, 0.25, 0.5, 1.0, 1.5)
 
 
 def state(parts: list[Part]) -> list[float]:
-    """Middle, width, height and lowest turn of actors 0 to 2, and the amount of smoke, in one frame."""
+    """Middle, width, height and turn of actors 0 to 2, and the amount of smoke, in one frame."""
     values: list[float] = []
     for actor in range(3):
         own = [part for part in parts if part.actor == actor]
@@ -85,8 +85,10 @@ def main() -> None:
         world = World(ToyWorldConfig(out="", distractors=0, **knobs))
         states, answers, lasts = [], [], []
         for index in range(40 * options.clips):
+            if len(answers) == options.clips:
+                break
             name, answer = next(((n, a) for n, a in world.plan(index).tasks.items() if "will" in n), ("", ""))
-            if not name or len(answers) == options.clips:
+            if not name:
                 continue
             take = world.takes(index)[0]
             last = round(take.scene.moment_s * RATE)
@@ -104,8 +106,8 @@ def main() -> None:
         print(lines[-1], flush=True)
     about = (
         f"Written by `python benchmarks/toyworld_foresight.py --clips {options.clips} --clarity {options.clarity:g}`: "
-        "balanced accuracy (standard deviation over 5 folds), chance 0.50, by the time between the last frame that is "
-        "seen and the moment."
+        "balanced accuracy (standard deviation over 5 folds), chance 0.50, by the time from the end of the last frame "
+        "that is seen to the moment."
     )
     text = ["# Toy world: how far ahead its state tells", about, "\n".join(lines)]
     options.out.write_text("\n\n".join(text) + "\n", encoding="utf-8")
