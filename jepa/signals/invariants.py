@@ -115,7 +115,8 @@ def _tracks(document: SignalsDocument) -> Iterator[str]:
     for (_, label), family in curves.items():
         family.sort(key=lambda track: track.within_ms)
         for near, far in itertools.pairwise(family):
-            if near.within_ms == far.within_ms or any(a > b for a, b in zip(near.p, far.p, strict=False)):
+            pairs = zip(near.p, far.p, strict=False)  # other lengths have been reported above
+            if near.within_ms == far.within_ms or any(a > b for a, b in pairs):
                 yield f"tracks: {label} becomes less likely from {near.within_ms} to {far.within_ms} ms"
 
 

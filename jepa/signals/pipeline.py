@@ -224,6 +224,7 @@ def _one(
             "status": "skipped",
             "reason": "finished before, with the same video, probes and policy",
         }
+    truth = find_truth(config.truth, path)  # before the long part, since a wrong one ends the command
     start = time.perf_counter()
     try:
         result = scan(path, scorer, policy, watch, config.stride_ms, config.batch_size, config.limits)
@@ -245,7 +246,7 @@ def _one(
     except UserError as error:
         return {**row, "status": "failed", "stage": "document", "reason": str(error)}
     scanned = time.perf_counter() - start
-    _write(folder, document, result, find_truth(config.truth, path))
+    _write(folder, document, result, truth)
     append_chain(Path(config.out), identifier, document.log.hash)
     total = time.perf_counter() - start
     seconds = {**result.seconds, "write": total - scanned}

@@ -8,6 +8,7 @@ a cut needs to be sure.
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from dataclasses import dataclass
 from fractions import Fraction
@@ -31,6 +32,7 @@ _BLACK = 12  # mean grey level below which PySceneDetect calls a frame black; it
 _DIM = 32  # a dip need not be sampled at its blackest moment: at low frame rates the darkest frame of a fade is grey
 _DIP_S = 1.5  # a fade out and in again takes no longer; what is dim for longer is a dark scene
 _DIP_DEPTH = 3.0  # both sides of a dip are this many times brighter than its bottom
+_DIP_STEP = 0.75  # of a dip's depth; a larger step between two frames is a cut to or from a dark shot
 _STILL_FLOOR = 1.0  # grey levels; below this, compression noise would count as motion
 
 
@@ -129,13 +131,18 @@ class TimelineMaker:
                 self._firsts[middle] = self._histograms[-1][1]  # the new shot's look, not that of black
 
     def _dip(self, level: float, index: int) -> None:
-        """A fade whose darkest frame is not black: a short dip with at least three frames on its slopes."""
+        """A fade whose darkest frame is not black: a short dip with slopes, and at least three frames in its lower
+        half."""
         self._levels.append(level)
         levels = list(self._levels)
         bottom = min(range(len(levels)), key=lambda i: levels[i])
         rim = min(max(levels[: bottom + 1]), level)
         deep = _BLACK <= levels[bottom] < _DIM and rim >= _DIP_DEPTH * levels[bottom]
         if not deep or sum(value < rim / 2 for value in levels) < 3:
+            return
+        start = max(i for i in range(bottom + 1) if levels[i] >= rim)
+        steps = [abs(b - a) for a, b in itertools.pairwise(min(value, rim) for value in levels[start:])]
+        if max(steps) > _DIP_STEP * (rim - levels[bottom]):
             return
         first = index - len(levels) + 1
         self._fade(first + next(i for i in range(len(levels)) if levels[i] < rim / 2), first + bottom, index)

@@ -243,7 +243,7 @@ def test_memory_does_not_grow_with_the_video(
 
 
 @pytest.mark.slow
-def test_an_hour_goes_through_in_bounded_memory(
+def test_an_hour_goes_through_faster_than_it_lasts(
     scorer: Any, policy_file: Path, make_video: Callable[..., Path], tmp_path: Path
 ) -> None:
     loop = [(20, 20, 20)] * 60 + [(20, 200, 20)] * 6 + [(220, 20, 20)] * 12 + [(10, 10, 230)] * 42
