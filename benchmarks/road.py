@@ -1,7 +1,7 @@
 """The road from a film to a decision, measured on toy films that no training saw.
 
-    jepa toyworld out=FILMS family=film videos=450 seed=1 duration_s=12 width_px=96 height_px=96 fps=12
-    python benchmarks/road.py FILMS ENCODER OUT > benchmarks/road.md
+    jepa toyworld out=FILMS family=film videos=500 seed=1 duration_s=12 width_px=96 height_px=96 fps=12
+    python benchmarks/road.py FILMS ENCODER OUT > tables.md
 
 FILMS is a toy world of films, ENCODER an export. The probes learn from the films' training part, are chosen and
 calibrated on the validation part, and all figures are of the test part. What OUT holds already is not made again.
@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from jepa.data import read_items
 from jepa.probes import ProbeConfig, run
 from jepa.probes.settings import AnticipateSettings, FeatureSettings, HeadSettings, ProbeData
 from jepa.signals.audit import read_document
@@ -74,13 +75,9 @@ def probe(task: str, films: str, encoder: str, out: Path) -> dict[str, Any]:
 
 def watch(films: Path, encoder: str, out: Path) -> dict[str, SignalsDocument]:
     """The documents of all test films, by stem."""
-    parts = [line.split(",") for line in (films / "labels.csv").read_text().splitlines()]
-    path, split = parts[0].index("path"), parts[0].index("split")
-    videos = [films / row[path] for row in parts[1:] if row[split] == "test"]
-    folder, config = (
-        out / "signals",
-        SignalsConfig(out=str(out / "signals"), policy=str(POLICY), video=str(films)),
-    )
+    videos = [Path(item.path) for item in read_items(films) if item.split == "test"]
+    folder = out / "signals"
+    config = SignalsConfig(out=str(folder), policy=str(POLICY), video=str(films))
     # The forecaster and its observer; tags have tables of their own.
     process(config, videos, read_policy(POLICY), ProbeScorer(out / "anticipate", encoder, "auto"))
     documents = [read_document(file) for file in sorted(folder.glob("*/signals.json"))]

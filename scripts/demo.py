@@ -6,7 +6,6 @@ training saw. Everything goes to `demo/`; a second start does only what is missi
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import shlex
@@ -22,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 import jepa
+from jepa.data import read_items
 from jepa.files import write_text
 from jepa.masking import MaskConfig, sample_masks
 from jepa.viz import draw_features, draw_losses, draw_masks
@@ -88,7 +88,7 @@ def main() -> None:
         "5. A film that no training saw: risks seen and foreseen, breaks judged on both sides, and a check of it all."
     )
     film = UNSEEN / "videos" / "000000.mp4"
-    signals = ("probes=demo/probes", f"encoder={OUT / 'encoders' / 'latents'}", f"policy={POLICY}")
+    signals = (f"probes={OUT / 'probes'}", f"encoder={OUT / 'encoders' / 'latents'}", f"policy={POLICY}")
     jepa_command("signals", f"video={film}", *signals, f"out={OUT / 'signals'}")
     jepa_command("verify", f"path={OUT / 'signals'}")
     minutes = (time.monotonic() - start) / 60
@@ -148,10 +148,9 @@ def list_training_part(path: Path) -> None:
 
     The films are left out altogether: an encoder trained on them too told them no better, and directions worse.
     """
-    with (MOTION / "labels.csv").open(newline="") as table:
-        rows = [MOTION / row["path"] for row in csv.DictReader(table) if row["split"] == "train"]
-    write_text(path, "\n".join(["path", *(str(row.relative_to(path.parent)) for row in rows)]) + "\n")
-    console.print(f"   {path}: {len(rows)} clips")
+    clips = [Path(item.path) for item in read_items(MOTION) if item.split == "train"]
+    write_text(path, "\n".join(["path", *(str(clip.relative_to(path.parent)) for clip in clips)]) + "\n")
+    console.print(f"   {path}: {len(clips)} clips")
 
 
 def metrics(what: str) -> list[dict[str, float]]:

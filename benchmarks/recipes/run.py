@@ -13,7 +13,6 @@ operations (FLOPs) are counted by PyTorch over one step, forward and backward, t
 from __future__ import annotations
 
 import argparse
-import csv
 import hashlib
 import json
 import math
@@ -34,7 +33,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import jepa
 from jepa.bench import machine
 from jepa.config import compose_config, to_dataclass
-from jepa.data import collate
+from jepa.data import collate, read_items
 from jepa.data.toyworld import ToyWorldConfig, write_world
 from jepa.data.transforms import normalise
 from jepa.models import Preprocessing, VideoEncoder, save_encoder
@@ -237,9 +236,7 @@ def held_out_videos(plan: dict[str, Any], world: str, work: Path) -> set[str]:
     """Videos of the val and test parts of a toy world: no training sees them."""
     found = set()
     for part in plan["worlds"][world].get("toyworld", {}):
-        root = work / "worlds" / part
-        with open(root / "labels.csv", newline="", encoding="utf-8") as handle:
-            found |= {str(root / row["path"]) for row in csv.DictReader(handle) if row["split"] != "train"}
+        found |= {item.path for item in read_items(work / "worlds" / part) if item.split != "train"}
     return found
 
 
