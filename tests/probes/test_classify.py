@@ -208,7 +208,10 @@ def test_isotonic_probe_conformal_sets_and_int8_features(squares: Path, export: 
     assert entry["level"] == 0.8 and 0.4 < entry["coverage"] <= 1
     encoder = load_encoder(export)
     probe = load_probe(tmp_path / "probe", encoder)
-    assert probe.about["calibration"]["method"] == "isotonic"
+    card = probe.about["calibration"]
+    assert card["method"] == "isotonic"
+    assert 0 < card["videos"] < probe.about["trained_on"]["videos"] == 36 - card["videos"]
+    assert card["set_sha256"] != probe.about["trained_on"]["sha256"]
     p = probe.predict(encoder(torch.rand(2, 3, 8, 32, 32))).probability
     torch.testing.assert_close(p.sum(-1), torch.ones(2))
 

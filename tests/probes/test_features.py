@@ -12,7 +12,7 @@ import torch
 import jepa.data
 from jepa.errors import UserError
 from jepa.models import TokenGrid
-from jepa.probes.cache import from_int8, to_int8
+from jepa.probes.cache import Store, from_int8, to_int8
 from jepa.probes.extractors import (
     EncoderTokens,
     Motion,
@@ -235,6 +235,18 @@ def test_int8_rows_lie_beside_float16_ones_and_take_half_the_room(squares: Path,
     assert small.shape == exact.shape and small.rows([2]).dtype == torch.float16
     assert small.shards[0].nbytes < 0.6 * exact.shards[0].nbytes
     torch.testing.assert_close(small.rows(), exact.rows(), rtol=0.1, atol=0.03)
+
+
+def test_a_shard_is_written_whenever_enough_rows_have_come(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jepa.probes.cache.SHARD_BYTES", 2 * 80)
+    store = Store(tmp_path)
+    for i in range(5):
+        store.add(str(i), np.full((1, 40), i, np.float16))
+    assert len(list(tmp_path.glob("shard-*.json"))) == 2
+    store.write_shard()
+    assert store.features(["4", "0", "3"]).rows()[:, 0, 0].tolist() == [4, 0, 3]
 
 
 def test_without_a_cache_nothing_is_written(squares: Path, tmp_path: Path, opened: list[str]) -> None:

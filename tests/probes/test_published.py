@@ -9,8 +9,12 @@ from torch.nn import functional
 
 from jepa.errors import UserError
 from jepa.models import AttentiveClassifier, PoolerConfig
+from jepa.probes.cache import Features
+from jepa.probes.evaluate import FeatureSet, evaluate_head
 from jepa.probes.heads import Order, Setting
 from jepa.probes.published import PublishedBank, published_config
+from jepa.probes.settings import HeadSettings
+from jepa.probes.splits import Fold
 from jepa.probes.sweep import Training, race
 
 
@@ -128,6 +132,23 @@ def test_a_race_finishes_the_best_heads_exactly_as_if_nobody_had_raced() -> None
             raced.bank.single(0, k).parameters(), full.bank.single(0, g).parameters(), strict=True
         ):
             torch.testing.assert_close(left, right, rtol=1e-4, atol=1e-6)
+
+
+def test_the_sweep_learns_and_answers_for_the_samples_of_its_fold() -> None:
+    rng = np.random.Generator(np.random.Philox(key=[0, 1]))
+    labels, place = rng.permutation(np.arange(48) % 3), np.arange(48)
+    rows = rng.normal(size=(48, 2, 4, 16)).astype(np.float16)  # two windows of four tokens
+    for row, label in zip(rows, labels, strict=True):
+        row[..., 3 * label : 3 * label + 3] += 3
+    data = FeatureSet("encoder", Features([rows], np.zeros(48, int), place), 2)
+    folds = [
+        Fold(str(k), place[place % 4 >= 2], place[place % 4 == 1 - k], place[place % 4 == k]) for k in (0, 1)
+    ]
+    settings = HeadSettings(steps=12, batch_size=16)
+    run = evaluate_head("published", data, torch.from_numpy(labels), 3, folds, settings, [0])
+    assert run.val_accuracy == 1
+    assert (run.probability[0, place % 4 < 2].argmax(-1) == labels[place % 4 < 2]).all()
+    assert np.isnan(run.probability[0, place % 4 >= 2]).all()
 
 
 def test_bfloat16_stays_near_float32() -> None:
