@@ -7,6 +7,8 @@ differently. Models stay as they are: everything here wraps them from outside.
 from __future__ import annotations
 
 import os
+import time
+import uuid
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +20,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.distributed import PrefixStore, rendezvous
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor
@@ -117,7 +120,7 @@ def join(device: str, timeout_s: float) -> Iterator[World]:
     made = not dist.is_initialized()
     try:
         if made:
-            dist.init_process_group(backend, timeout=timedelta(seconds=timeout_s))
+            _form_group(backend, rank, size, timedelta(seconds=timeout_s))
     except (RuntimeError, ValueError) as error:
         where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         raise UserError(
@@ -133,6 +136,50 @@ def join(device: str, timeout_s: float) -> Iterator[World]:
     finally:
         if made:
             dist.destroy_process_group()
+
+
+def _form_group(backend: str, rank: int, size: int, timeout: timedelta) -> None:
+    """The default process group, in a part of the store that nobody has written to.
+
+    torchrun keeps its store when it restarts the processes. A process that is back early would find there the addresses
+    of the ones that died, and spend the restart on calling them.
+    """
+    store, _, _ = next(rendezvous("env://", rank, size, timeout=timeout))
+    fresh = PrefixStore(f"start_{agree_on_start(store, rank, size, timeout.total_seconds())}", store)
+    dist.init_process_group(backend, store=fresh, rank=rank, world_size=size, timeout=timeout)
+
+
+def agree_on_start(store: dist.Store, rank: int, size: int, timeout_s: float) -> str:
+    """A name for this start that all of its processes know, and none of an earlier start left in the store.
+
+    Each process writes a word that it has just made up. The first one answers each word with its own until all have
+    acknowledged that; whoever is answered knows that the answer is not an old one.
+    """
+    word, deadline = uuid.uuid4().hex, time.monotonic() + timeout_s
+    store.set(f"jepa/here/{rank}", word)
+    missing = set(range(1, size))
+    while True:
+        if rank == 0:
+            for other in sorted(missing):
+                if store.check([f"jepa/here/{other}"]):
+                    store.set(f"jepa/answer/{other}", store.get(f"jepa/here/{other}").decode() + " " + word)
+            missing = {
+                other
+                for other in missing
+                if not store.check([f"jepa/known/{other}"])
+                or store.get(f"jepa/known/{other}").decode() != word
+            }
+            if not missing:
+                return word
+        elif store.check([f"jepa/answer/{rank}"]):
+            asked, leading = store.get(f"jepa/answer/{rank}").decode().split()
+            if asked == word:
+                store.set(f"jepa/known/{rank}", leading)
+                return leading
+        if time.monotonic() > deadline:
+            who = f"processes {sorted(missing)}" if rank == 0 else "process 0"
+            raise RuntimeError(f"{who} did not answer within {timeout_s:g} s.")
+        time.sleep(0.02)
 
 
 def _announced_processes() -> int:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ import torch
 
 from jepa.errors import UserError
 from jepa.pretrain import trainer
-from jepa.pretrain.parallel import join
+from jepa.pretrain.parallel import agree_on_start, join
 from tests.pretrain.conftest import TINY, TWENTY, checkpoints, differences, facts, journal, losses, tensors
 
 SIGREG = (
@@ -186,7 +187,7 @@ def command(videos, out, *keys):
 @pytest.mark.dist
 @pytest.mark.slow
 def test_a_rank_that_dies_brings_the_run_back(video_folder, tmp_path):
-    keys = ("train.steps=200", "train.save_every=4", "train.strategy=fsdp")
+    keys = ("train.steps=80", "train.save_every=4", "train.strategy=fsdp")
     killed = torchrun(*command(video_folder, tmp_path / "killed", *keys), restarts=1)
     wait_for(lambda: len(checkpoints(tmp_path / "killed")) > 1, killed)
     os.kill(workers(killed)[1], signal.SIGKILL)
@@ -197,6 +198,23 @@ def test_a_rank_that_dies_brings_the_run_back(video_folder, tmp_path):
     assert whole.wait(300) == 0
     assert differences(tmp_path / "whole", tmp_path / "killed") == []
     assert losses(tmp_path / "whole") == losses(tmp_path / "killed")
+
+
+def test_a_new_start_does_not_take_up_what_an_earlier_one_left_behind():
+    """torchrun's store outlives the processes: each start agrees on a name of its own, whoever comes first."""
+    store, names = torch.distributed.HashStore(), []
+    for order in ([0, 1, 2], [2, 1, 0], [1, 2, 0]):
+        with ThreadPoolExecutor(3) as pool:
+            starts = []
+            for rank in order:
+                starts.append(pool.submit(agree_on_start, store, rank, 3, 20.0))
+                time.sleep(0.1)
+            answers = {start.result() for start in starts}
+        assert len(answers) == 1
+        names += answers
+    assert len(set(names)) == 3
+    with pytest.raises(RuntimeError, match=r"process 0 did not answer within 0\.1 s"):
+        agree_on_start(store, 1, 3, 0.1)
 
 
 @pytest.mark.dist
