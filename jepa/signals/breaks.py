@@ -1,21 +1,30 @@
 """Places where an advertisement could go, judged on both sides: what was shown before, what is foreseen
 after.
 
-A candidate's score is a sum that can be done by hand: each factor is a value between 0 and 1 times a weight
-from the policy. Which candidates are taken is a separate step (`choose`), after the policy has had its say.
+Candidates are the boundaries between shots and, where the picture stands still inside one, pauses. A candidate's
+score is a sum that can be done by hand: each factor is a value between 0 and 1 times a weight from the policy. The
+score ranks candidates; how far down the ranking breaks are offered is the policy's `min_score`. Which candidates are
+taken is a separate step (`choose`), after the policy has had its say: distance between breaks belongs there, because
+it is a matter of two places and not of one.
 """
 
 from __future__ import annotations
 
 import bisect
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from jepa.signals.objects import After, Anticipated, Before, Factor, Pause, Scene, Shot, Tracks, Worst
+import numpy as np
+
+from jepa.signals.invariants import LOOKS_AHEAD
+from jepa.signals.objects import After, Anticipated, Before, Factor, Pause, Timeline, Tracks, Worst
 from jepa.signals.policy import Policy
+from jepa.signals.scores import DIGITS
 
 _MERGE_MS = 500  # a pause this close to a cut is the cut's
+_STILL_MS = 1000  # how much of either side is asked for stillness
 
 
 @dataclass(frozen=True)
@@ -77,6 +86,30 @@ class Sides:
         ]
         return max(found, key=lambda worst: worst.p, default=None)
 
+    def nearness(self, at_ms: int) -> float:
+        """How close the likeliest risk is, on either side: its probability, 1 times at the moment itself and falling
+        to 0 times at the end of the side. A risk foreseen between two horizons counts as if it came half-way."""
+        back, ahead = self.policy.breaks.before_ms, self.policy.breaks.after_ms
+        found = [0.0]
+        ends = self.tracks.window_end_ms
+        first, here = self._rows(at_ms - back, at_ms)
+        past = np.array([1 - (at_ms - end) / back for end in ends[first:here]])
+        last = here if self.causal else self._rows(at_ms, at_ms + ahead)[1]
+        future = np.array([1 - (end - at_ms) / ahead for end in ends[here:last]])
+        for track in self.tracks.observed:
+            close = np.array(track.p[first:last]) * np.concatenate([past, future])
+            found.append(float(close.max(initial=0.0)))
+        if self.causal and here:
+            curves: dict[tuple[str, str], list[tuple[int, float]]] = {}
+            for curve in self.tracks.anticipated:
+                if curve.within_ms <= ahead:
+                    point = (curve.within_ms, curve.p[here - 1])
+                    curves.setdefault((curve.probe, curve.label), []).append(point)
+            for points in curves.values():
+                steps = itertools.pairwise([(0, 0.0), *sorted(points)])
+                found.append(sum((q - p) * (1 - (s + t) / 2 / ahead) for (s, p), (t, q) in steps))
+        return max(found)
+
     def _rows(self, after_ms: int, until_ms: int) -> tuple[int, int]:
         ends = self.tracks.window_end_ms
         return bisect.bisect_right(ends, after_ms), bisect.bisect_right(ends, until_ms)
@@ -96,9 +129,7 @@ class Sides:
 def candidates(
     policy: Policy,
     sides: Sides,
-    shots: Sequence[Shot],
-    scenes: Sequence[Scene],
-    pauses: Sequence[Pause],
+    timeline: Timeline,
     forecasts: Sequence[Anticipated],
     frame_ms: Sequence[int],
     duration_ms: int,
@@ -108,17 +139,17 @@ def candidates(
     Args:
         policy: gives weights and lengths.
         sides: gives the risks.
-        shots, scenes, pauses: the timeline.
+        timeline: shots, scenes and pauses.
         forecasts: those issued, so that a break can name the one in force.
         frame_ms: when each frame is shown.
         duration_ms: length of the video.
     """
-    changes = {scene.end_ms: scene.change for scene in scenes if scene.change is not None}
+    scenes = {scene.start_ms for scene in timeline.scenes}
     places: dict[int, list[Literal["shot", "scene", "pause"]]] = {}
-    for shot in shots[1:]:
-        places[shot.start_ms] = ["shot", "scene"] if shot.start_ms in changes else ["shot"]
+    for shot in timeline.shots[1:]:
+        places[shot.start_ms] = ["shot", "scene"] if shot.start_ms in scenes else ["shot"]
     cuts = sorted(places)
-    for pause in pauses:
+    for pause in timeline.pauses:
         # A pause is one only after it has lasted; at its first moment nobody can know.
         known = pause.start_ms + policy.breaks.still_ms
         near = [cut for cut in cuts if pause.start_ms - _MERGE_MS <= cut <= pause.end_ms + _MERGE_MS]
@@ -133,20 +164,17 @@ def candidates(
             continue
         frame = min(bisect.bisect_left(frame_ms, at_ms), len(frame_ms) - 1)
         moment = frame_ms[frame] if at_ms not in cuts else at_ms
-        found.append(
-            judge(policy, sides, moment, frame, places[at_ms], changes.get(at_ms), pauses, forecasts)
-        )
+        found.append(judge(policy, sides, timeline, moment, frame, places[at_ms], forecasts))
     return found
 
 
 def judge(
     policy: Policy,
     sides: Sides,
+    timeline: Timeline,
     at_ms: int,
     at_frame: int,
     snap: list[Literal["shot", "scene", "pause"]],
-    change: float | None,
-    pauses: Sequence[Pause],
     forecasts: Sequence[Anticipated],
 ) -> Candidate:
     """A place with the factors of its score and the risks on both sides.
@@ -154,22 +182,26 @@ def judge(
     Args:
         policy: gives weights and lengths.
         sides: gives the risks.
+        timeline: shots and pauses.
         at_ms: where.
         at_frame: the first frame after it.
         snap: what makes it a natural place.
-        change: how unlike the next scene is, where a scene ends.
-        pauses: stretches of little motion.
         forecasts: those issued, so that the one in force can be named.
     """
     rule = policy.breaks
     before, after = sides.before(at_ms), sides.after(at_ms)
-    near = [p for p in pauses if p.start_ms - _MERGE_MS <= at_ms <= p.end_ms + _MERGE_MS]
+    shot = next((shot for shot in timeline.shots[1:] if shot.start_ms == at_ms), None)
+    known = [p for p in timeline.pauses if p.start_ms + rule.still_ms <= at_ms]
     values = {
-        "scene_end": change or 0.0,
-        "pause": max((pause.stillness for pause in near), default=0.0),
+        **{kind: float(shot is not None and shot.kind == kind) for kind in ("fade", "dissolve", "cut")},
+        "new_look": (shot.change or 0.0) if shot is not None else 0.0,
+        "still_before": _stillness(known, at_ms - _STILL_MS, at_ms),
         "risk_before": before.p if before else 0.0,
         "risk_after": after.p if after else 0.0,
+        "risk_near": round(sides.nearness(at_ms), DIGITS),
     }
+    if not sides.causal:
+        values[LOOKS_AHEAD] = _stillness(timeline.pauses, at_ms, at_ms + _STILL_MS)
     weights = rule.weights.model_dump()
     factors = [
         Factor(name=name, value=value, weight=weights[name], part=round(value * weights[name], 9) + 0.0)
@@ -197,6 +229,12 @@ def judge(
             worst=after,
         ),
     )
+
+
+def _stillness(pauses: Sequence[Pause], start_ms: int, end_ms: int) -> float:
+    """Share of a stretch that lies in pauses."""
+    inside = sum(max(0, min(p.end_ms, end_ms) - max(p.start_ms, start_ms)) for p in pauses)
+    return round(inside / (end_ms - start_ms), DIGITS)
 
 
 def choose(at_ms: Sequence[int], scores: Sequence[float], min_gap_ms: int, most: int) -> list[int]:

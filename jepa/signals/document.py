@@ -151,6 +151,7 @@ def assemble(
     tracks = tracks_of(scan.track)
     shots, scenes = scan.timeline.shots_and_scenes(duration)
     pauses = scan.timeline.pauses(policy.breaks.still_at, policy.breaks.still_ms, duration)
+    timeline = Timeline(shots=shots, scenes=scenes, pauses=pauses)
     probes = {probe.id: probe for probe in scorer.probes}
     names = {row: f"e{number}" for number, row in enumerate(sorted(scan.evidence), start=1)}
     observed = observed_spans(scan.desk, tracks, stride, duration, probes, names)
@@ -162,7 +163,7 @@ def assemble(
     foreseen = forecasts(scan.desk, tracks, observed, duration, probes, scan.contexts, rates, names)
     sides = Sides(policy, tracks, run.causal)
     frame_ms = [round(moment * 1000) for moment in scan.timeline.times_s]
-    places = candidates(policy, sides, shots, scenes, pauses, foreseen, frame_ms, duration)
+    places = candidates(policy, sides, timeline, foreseen, frame_ms, duration)
     breaks, decisions = decide(policy, sides, observed, foreseen, places)
     evidence = [
         Evidence(
@@ -187,7 +188,7 @@ def assemble(
         "taxonomies": [iab, risk],
         "not_assessed": not_assessed(policy, scorer, watch),
         "notices": notices,
-        "timeline": Timeline(shots=shots, scenes=scenes, pauses=pauses),
+        "timeline": timeline,
         "tracks": tracks,
         "observed": observed,
         "anticipated": foreseen,

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from jepa.signals.schema import SignalsDocument
 
 SUM_TOLERANCE = 1e-6
+LOOKS_AHEAD = "still_after"  # the factor that only a finished video has
 
 
 def violations(document: SignalsDocument) -> list[str]:
@@ -87,6 +88,10 @@ def _shots(document: SignalsDocument) -> Iterator[str]:
         inside = [shots[name] for name in scene.shots if name in shots]
         if not inside or (scene.start_ms, scene.end_ms) != (inside[0].start_ms, inside[-1].end_ms):
             yield f"scene {scene.id} does not span its shots"
+    for scene, following in itertools.pairwise(document.timeline.scenes):
+        first = shots.get(following.shots[0]) if following.shots else None
+        if first is not None and first.change is not None and first.change != scene.change:
+            yield f"scene {scene.id}: its change {scene.change} is not that of shot {first.id}, {first.change}"
     if listed != list(shots):
         yield "the scenes do not hold each shot once and in order"
 
@@ -232,11 +237,15 @@ def _breaks(document: SignalsDocument) -> Iterator[str]:
                 yield (
                     f"{name}: factor {factor.name} is {factor.value} times {factor.weight}, not {factor.part}"
                 )
+        names = Counter(factor.name for factor in item.factors)
+        for factor_name, times in names.items():
+            if times > 1:
+                yield f"{name}: the factor {factor_name} is listed {times} times"
         total = sum(factor.part for factor in item.factors)
         if abs(total - item.score) > SUM_TOLERANCE:
             yield f"{name}: the parts sum to {total:.6f} and the score says {item.score}"
         yield from _sides(name, item, forecasts)
-        if document.run.causal and item.after.source != "anticipated":
+        if document.run.causal and (item.after.source != "anticipated" or LOOKS_AHEAD in names):
             yield f"{name}: a causal run looked at the time after the break"
         decision = decisions.get(item.decision)
         if decision is None or (decision.subject, decision.action) != (item.id, item.verdict):

@@ -139,16 +139,20 @@ class Span(Part):
 
 
 class Shot(Span):
-    """One camera take; `kind` says how it begins; frames are half-open too."""
+    """One camera take; `kind` says how it begins; frames are half-open too.
+
+    `change` is how unlike the shots before its colours are (0 same, 1 nothing in common).
+    """
 
     start_frame: Count
     end_frame: Annotated[int, Field(gt=0)]
-    kind: Literal["start", "cut", "fade"]
+    kind: Literal["start", "cut", "fade", "dissolve"]
+    change: Unit | None = None
 
 
 class Scene(Span):
-    """Neighbouring shots that look alike. `change` is how unlike the next shot is (0 same, 1 nothing in
-    common)."""
+    """Neighbouring shots that look alike and are joined by cuts. `change` is how unlike the next shot is (0 same,
+    1 nothing in common)."""
 
     shots: list[Id]
     change: Unit | None

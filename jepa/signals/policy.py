@@ -88,12 +88,22 @@ class ForecastRule(_Section):
 
 
 class Weights(_Section):
-    """What each factor of a break's score counts; risks should count against it."""
+    """What each factor of a break's score counts; risks should count against it.
 
-    scene_end: Weight = 0.5
-    pause: Weight = 0.3
-    risk_before: Weight = -0.4
-    risk_after: Weight = -0.6
+    Editors end scenes with fades and dissolves, and cut inside them: so a cut alone is worth little, and something
+    only where what follows looks new. Stillness settles which of two like places is better; alone it makes no break,
+    because people stand still in the middle of scenes.
+    """
+
+    fade: Weight = 0.5
+    dissolve: Weight = 0.5
+    cut: Weight = 0.2
+    new_look: Weight = 0.4
+    still_before: Weight = 0.1
+    still_after: Weight = 0.1
+    risk_before: Weight = -0.2
+    risk_after: Weight = -0.4
+    risk_near: Weight = -0.4
 
 
 class BreakRule(_Section):
@@ -102,7 +112,7 @@ class BreakRule(_Section):
     weights: Weights = Weights()
     before_ms: Positive = 10000
     after_ms: Positive = 3000
-    min_score: Annotated[float, Field(ge=-10, le=10)] = 0.1
+    min_score: Annotated[float, Field(ge=-10, le=10)] = 0.25
     min_gap_ms: NotNegative = 8000
     edge_ms: NotNegative = 1000
     max_breaks: Positive = 50

@@ -1,9 +1,10 @@
 """Shots, scenes and pauses, from frames that somebody else decodes.
 
 Shots come from PySceneDetect: `AdaptiveDetector` for cuts, `ThresholdDetector` for fades through black, fed
-frame by frame. Scenes are runs of shots that look alike: a shot that resembles none of the last few begins a
-new scene. Pauses are stretches of little motion. All three know the past only, apart from the two frames that
-a cut needs to be sure.
+frame by frame; dissolves from `dissolves.py`. Scenes are runs of shots that look alike: a shot that resembles
+none of the last few begins a new scene, and so does one that comes out of a fade or a dissolve, because that is
+what editors use them for. Pauses are stretches of little motion. All know the past only, apart from what a
+boundary needs to be sure: two frames after a cut, half a second after a fade or a dissolve.
 """
 
 from __future__ import annotations
@@ -20,13 +21,14 @@ from scenedetect import FrameTimecode
 from scenedetect.detectors import AdaptiveDetector, ThresholdDetector
 from torch import Tensor
 
+from jepa.signals.dissolves import DissolveFinder
 from jepa.signals.objects import Pause, Scene, Shot
 from jepa.signals.scores import DIGITS
 
 _WIDTH_PX = 256  # what detectors look at: wide enough for cuts, small enough to cost little
 _MIN_SHOT_S = 0.5
 _SCENE_MEMORY = 6  # shots that a new shot is compared with, so that shot and counter-shot stay one scene
-_SCENE_CHANGE = 0.45  # share of colours that must differ from each of them for a new scene
+_SCENE_CHANGE = 0.45  # share of colours that must differ from each of them for a new scene after a cut
 _RECENT_S = 0.5
 _BLACK = 12  # mean grey level below which PySceneDetect calls a frame black; its default
 _DIM = 32  # a dip need not be sampled at its blackest moment: at low frame rates the darkest frame of a fade is grey
@@ -54,7 +56,7 @@ def colour_histogram(image: np.ndarray) -> np.ndarray:
     return counts.ravel() / counts.sum()
 
 
-Kind = Literal["start", "cut", "fade"]
+Kind = Literal["start", "cut", "fade", "dissolve"]
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,7 @@ class TimelineMaker:
         shortest = max(2, round(_MIN_SHOT_S * fps))
         self._cuts = AdaptiveDetector(min_scene_len=shortest)
         self._fades: Any = ThresholdDetector(threshold=_BLACK, min_scene_len=shortest)
+        self._dissolves = DissolveFinder(fps)
         self._shortest = shortest
         self._dark = (-1, -1)
         self._levels: deque[float] = deque(maxlen=max(5, round(_DIP_S * fps)))
@@ -89,6 +92,7 @@ class TimelineMaker:
         self._starts: dict[int, Kind] = {0: "start"}
         self._histograms: deque[tuple[int, np.ndarray]] = deque(maxlen=4 * shortest + 8)
         self._firsts: dict[int, np.ndarray] = {}
+        self._settling = (0, -1)  # a shot that fades in, and the frame by which it is all there
         self._grey: np.ndarray | None = None
         self._recent: deque[tuple[float, float]] = deque()
         self._motion_sum, self._motion_count = 0.0, 0
@@ -100,6 +104,8 @@ class TimelineMaker:
         self._histograms.append((index, colour_histogram(image)))
         if index == 0:
             self._firsts[0] = self._histograms[0][1]
+        if index <= self._settling[1]:
+            self._firsts[self._settling[0]] = self._histograms[-1][1]
         self._move(image, time_s)
         code = FrameTimecode(index, fps=self._fps)
         for found in self._cuts.process_frame(code, image):
@@ -111,24 +117,37 @@ class TimelineMaker:
         for found in self._fades.process_frame(code, image):
             self._fade(int(dark_since.frame_num), int(found.frame_num), index)
         self._dip(float(image.mean()), index)
+        if blend := self._dissolves.push(image):
+            self._dissolve(*blend)
 
     def _start(self, frame: int, kind: Kind) -> None:
         if any(abs(frame - other) < self._shortest for other in self._starts):
             return
         self._starts[frame] = kind
-        held = dict(self._histograms)
-        self._firsts[frame] = held.get(frame, self._histograms[-1][1])
+        index, latest = self._histograms[-1]
+        # A shot that comes in gradually is not told by its first frame, but by one that shows nothing else.
+        self._firsts[frame] = dict(self._histograms).get(frame, latest) if kind == "cut" else latest
+        self._settling = (frame, index + self._shortest if kind == "fade" else -1)
+
+    def _forget(self, first: int, last: int) -> None:
+        """Takes boundaries back that turn out to be part of a longer transition."""
+        for frame in [f for f in self._starts if first <= f <= last and f > 0]:
+            del self._starts[frame], self._firsts[frame]
+        self._settling = (0, -1)
 
     def _fade(self, dark: int, middle: int, light: int) -> None:
         """One boundary in the middle of the darkness; the steps into it and out of it are no cuts of their
         own."""
         self._dark = (dark, light)
-        for frame in [f for f in self._starts if dark <= f <= light and f > 0]:
-            del self._starts[frame], self._firsts[frame]
+        self._forget(dark, light)
         if dark > 0:  # a video that begins in black has not faded
             self._start(middle, "fade")
-            if middle in self._starts:
-                self._firsts[middle] = self._histograms[-1][1]  # the new shot's look, not that of black
+
+    def _dissolve(self, first: int, last: int) -> None:
+        """One boundary in the middle; a cut that was seen in it is none."""
+        if not any(self._starts.get(frame) == "fade" for frame in range(first, last + 1)):
+            self._forget(first, last)
+            self._start((first + last + 1) // 2, "dissolve")
 
     def _dip(self, level: float, index: int) -> None:
         """A fade whose darkest frame is not black: a short dip with slopes, and at least three frames in its lower
@@ -199,9 +218,10 @@ class TimelineMaker:
                     start_frame=cut.frame,
                     end_frame=end,
                     kind=cut.kind,
+                    change=round(cut.change, DIGITS) if number > 1 else None,
                 )
             )
-            if not groups or cut.change >= _SCENE_CHANGE:
+            if not groups or cut.change >= _SCENE_CHANGE or cut.kind in ("fade", "dissolve"):
                 groups.append([number - 1])
             else:
                 groups[-1].append(number - 1)

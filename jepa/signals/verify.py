@@ -220,18 +220,8 @@ def policy_faults(document: SignalsDocument, policy: Policy) -> list[str]:
     observed = observed_spans(desk, tracks, document.run.encoder.stride_ms, duration, probes, names)
     foreseen = forecasts(desk, tracks, observed, duration, probes, contexts, rates, names)
     sides = Sides(policy, tracks, document.run.causal)
-    changes = {scene.end_ms: scene.change for scene in document.timeline.scenes if scene.change is not None}
     places = [
-        judge(
-            policy,
-            sides,
-            b.at_ms,
-            b.at_frame,
-            b.snap,
-            changes.get(b.at_ms),
-            document.timeline.pauses,
-            foreseen,
-        )
+        judge(policy, sides, document.timeline, b.at_ms, b.at_frame, b.snap, foreseen)
         for b in document.ads.breaks
     ]
     breaks, decisions = decide(policy, sides, observed, foreseen, places)
