@@ -257,67 +257,135 @@ def bootstrap(films: np.ndarray, of: Callable[[np.ndarray], float]) -> tuple[flo
     return float(np.quantile(values, 0.025)), float(np.quantile(values, 0.975))
 
 
-def chosen(document: SignalsDocument, policy: Policy, causal: bool) -> list[float]:
-    """Seconds at which a policy, applied to a document's scores, allows a break."""
-    pauses, changes = document.timeline.pauses, {s.end_ms: s.change for s in document.timeline.scenes}
+@dataclass
+class Places:
+    """Where one way of placing breaks would put them in one film: every place that it ranks, and those it offers."""
+
+    ranked: list[tuple[float, float]]
+    """(score, seconds); a way that does not rank gives all its places the same score"""
+    offered: list[float]
+    """seconds"""
+
+
+def judged(document: SignalsDocument, policy: Policy, causal: bool) -> Places:
+    """A policy, applied to a document's scores: all candidates by score, and the breaks that it allows."""
     sides = Sides(policy, document.tracks, causal)
     places = [
-        judge(policy, sides, item.at_ms, item.at_frame, item.snap, changes.get(item.at_ms), pauses, [])
+        judge(policy, sides, document.timeline, item.at_ms, item.at_frame, item.snap, [])
         for item in document.ads.breaks
     ]
     found, _ = decide(policy, sides, [], [], places)
-    return [item.at_ms / 1000 for item in found if item.verdict == "allow"]
+    return Places(
+        [(place.score, place.at_ms / 1000) for place in places],
+        [item.at_ms / 1000 for item in found if item.verdict == "allow"],
+    )
+
+
+def unranked(seconds: Sequence[float]) -> Places:
+    """Places of which none is better than another."""
+    return Places([(0.0, at) for at in seconds], list(seconds))
+
+
+def boundaries(document: SignalsDocument, kinds: Sequence[str] = ("cut", "fade", "dissolve")) -> list[float]:
+    """Seconds at which shots begin in one of these ways."""
+    return [shot.start_ms / 1000 for shot in document.timeline.shots[1:] if shot.kind in kinds]
 
 
 def breaks(documents: dict[str, SignalsDocument], truths: dict[str, Any]) -> list[str]:
-    """Allowed breaks against the moments that the world calls good and bad."""
+    """Breaks against the moments that the world calls good and bad."""
     policy = read_policy(POLICY)
+    no_risk = {"risk_before": 0.0, "risk_after": 0.0, "risk_near": 0.0}
+    weights = policy.breaks.weights.model_copy(update=no_risk)
     layout = policy.model_copy(
-        update={
-            "rules": [],
-            "breaks": policy.breaks.model_copy(
-                update={
-                    "weights": policy.breaks.weights.model_copy(
-                        update={"risk_before": 0.0, "risk_after": 0.0}
-                    )
-                }
-            ),
-        }
+        update={"rules": [], "breaks": policy.breaks.model_copy(update={"weights": weights})}
     )
+    gap_s = policy.breaks.min_gap_ms / 1000
     rng = np.random.Generator(np.random.Philox(key=[0, 0xB4EA]))
-    ways: dict[str, Callable[[SignalsDocument], list[float]]] = {
-        "policy, foreseeing": lambda d: chosen(d, policy, True),
-        "policy, looking up what follows": lambda d: chosen(d, policy, False),
-        "without risk: scene ends and pauses": lambda d: chosen(d, layout, True),
-        "every detected cut": lambda d: [shot.start_ms / 1000 for shot in d.timeline.shots[1:]],
-        "random moments, 20 a film": lambda d: rng.uniform(
-            0.5, d.asset.duration_ms / 1000 - 0.5, 20
-        ).tolist(),
+    ways: dict[str, Callable[[SignalsDocument], Places]] = {
+        "policy, foreseeing": lambda d: judged(d, policy, True),
+        "policy, looking up what follows": lambda d: judged(d, policy, False),
+        "layout alone, without risk": lambda d: judged(d, layout, True),
+        "every detected boundary": lambda d: unranked(boundaries(d)),
+        "every detected cut or fade": lambda d: unranked(boundaries(d, ("cut", "fade"))),
+        "every second detected boundary": lambda d: unranked(boundaries(d)[::2]),
+        f"evenly spaced, every {gap_s:g} s": lambda d: unranked(
+            np.arange(gap_s, d.asset.duration_ms / 1000 - NEAR_S, gap_s).tolist()
+        ),
+        "random moments, 20 a film": lambda d: unranked(
+            rng.uniform(NEAR_S, d.asset.duration_ms / 1000 - NEAR_S, 20).tolist()
+        ),
     }
-    rows = []
-    for name, way in ways.items():
-        counts = np.array([tally(way(document), truths[stem]) for stem, document in documents.items()], float)
-        cells = []
-        for top, bottom in ((0, 2), (1, 2), (3, 4), (5, 2)):
-
-            def share(keep: np.ndarray, c: np.ndarray = counts, a: int = top, b: int = bottom) -> float:
-                return float(c[keep, a].sum() / c[keep, b].sum())
-
-            low, high = bootstrap(np.arange(len(counts)), share)
-            cells.append(f"{counts[:, top].sum() / counts[:, bottom].sum():.2f} ({low:.2f} to {high:.2f})")
-        rows.append([name, f"{counts[:, 2].sum():.0f}", *cells])
     good = sum(item["good"] for stem in documents for item in truths[stem]["breaks"])
     bad = sum(not item["good"] for stem in documents for item in truths[stem]["breaks"])
+    ranking, offers = [], []
+    for name, way in ways.items():
+        found = {stem: way(document) for stem, document in documents.items()}
+        films = [standing(places.ranked, truths[stem]) for stem, places in found.items()]
+        ranking.append([name, f"{sum(len(film[0]) for film in films)}", *rank_cells(films)])
+        counts = np.array([tally(places.offered, truths[stem]) for stem, places in found.items()], float)
+        offers.append([name, f"{counts[:, 2].sum():.0f}", *share_cells(counts)])
     return [
         "## Breaks",
         "",
         f"{len(documents)} test films with {good} moments that the world calls good for an ad and {bad} that it "
         f"calls bad (inside a scene, near a hazard, in the middle of an event). A break hits a moment within "
-        f"{NEAR_S:g} s. Policy `{policy.policy}`, which keeps {policy.breaks.min_gap_ms / 1000:g} s between breaks.",
+        f"{NEAR_S:g} s. Policy `{policy.policy}`, which keeps {gap_s:g} s between breaks.",
+        "",
+        "**Ranked by score**: all places of all films in one list. Average precision counts good moments that no place "
+        f"is near as never found; beside it the share of hits among the first {good}, as many as there are good "
+        "moments. Places with equal scores share a rank.",
+        "",
+        *table(["ranked", "places", "average precision", f"precision at {good}"], ranking),
+        f"**Offered**: what the policy allows, with score at least {policy.breaks.min_score:g}, its rules and its gap.",
         "",
         *table(["breaks at", "breaks", "hit a good one (precision)", "hit a bad one", "good ones hit (recall)",
-                "hazard starts within 3 s after"], rows),
+                "hazard starts within 3 s after"], offers),
     ]  # fmt: skip
+
+
+def standing(
+    ranked: Sequence[tuple[float, float]], truth: dict[str, Any]
+) -> tuple[np.ndarray, np.ndarray, int]:
+    """Scores of a film's places, whether each is the best at a good moment, and the number of good moments."""
+    good = [item["time_s"] for item in truth["breaks"] if item["good"]]
+    order, hits, taken = sorted(ranked, key=lambda place: -place[0]), [], set[int]()
+    for _, at in order:
+        near = [i for i, moment in enumerate(good) if abs(at - moment) <= NEAR_S and i not in taken]
+        taken |= set(near[:1])
+        hits.append(bool(near))
+    return np.array([score for score, _ in order]), np.array(hits, bool), len(good)
+
+
+def rank_cells(films: Sequence[tuple[np.ndarray, np.ndarray, int]]) -> list[str]:
+    """Average precision and precision at the number of good moments, with intervals over films."""
+
+    def figures(keep: np.ndarray) -> tuple[float, float]:
+        score, hit = (np.concatenate([films[i][part] for i in keep]) for part in (0, 1))
+        good = sum(films[i][2] for i in keep)
+        ends = np.append(np.flatnonzero(np.diff(-np.sort(-score))), len(score) - 1)  # last place of each rank
+        hits = np.cumsum(hit[np.argsort(-score, kind="stable")])[ends]
+        average = float((np.diff(hits, prepend=0) / good * hits / (ends + 1)).sum())
+        # Within a rank hits are spread evenly; beyond the last place there are none.
+        return average, float(np.interp(good, np.append(0, ends + 1), np.append(0, hits)) / good)
+
+    cells = []
+    for part in (0, 1):
+        low, high = bootstrap(np.arange(len(films)), lambda keep, part=part: figures(keep)[part])
+        cells.append(f"{figures(np.arange(len(films)))[part]:.2f} ({low:.2f} to {high:.2f})")
+    return cells
+
+
+def share_cells(counts: np.ndarray) -> list[str]:
+    """Precision, share of bad ones, recall and share before hazards of `tally`'s counts, with intervals over films."""
+    cells = []
+    for top, bottom in ((0, 2), (1, 2), (3, 4), (5, 2)):
+
+        def share(keep: np.ndarray, a: int = top, b: int = bottom) -> float:
+            return float(counts[keep, a].sum() / counts[keep, b].sum())
+
+        low, high = bootstrap(np.arange(len(counts)), share)
+        cells.append(f"{share(np.arange(len(counts))):.2f} ({low:.2f} to {high:.2f})")
+    return cells
 
 
 def tally(places: Sequence[float], truth: dict[str, Any]) -> list[int]:
