@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from jepa.errors import UserError
 from jepa.probes.features import Extractor, extractor_key
 
 EARLY = tuple(share / 10 for share in range(1, 10))
@@ -73,16 +74,38 @@ def noisy(frames: torch.Tensor, deviation: float) -> torch.Tensor:
     return (frames + torch.from_numpy(noise) * deviation).round().clamp(0, 255).byte()
 
 
-def compressed(frames: torch.Tensor, quality: float) -> torch.Tensor:
-    """Frames after JPEG at a quality from 1 to 100, each by itself."""
-    from PIL import Image
+def compressed(frames: torch.Tensor, factor: float) -> torch.Tensor:
+    """Frames after x264 at a constant rate factor from 0 (no loss) to 51, encoded together as a video of their own.
 
-    out = []
-    for frame in frames.permute(0, 2, 3, 1).numpy():
-        buffer = io.BytesIO()
-        Image.fromarray(frame).save(buffer, "JPEG", quality=int(quality))
-        out.append(np.asarray(Image.open(buffer)))
-    return torch.from_numpy(np.stack(out)).permute(0, 3, 1, 2)
+    So later frames are predicted from earlier ones and smear as in a real stream; but they lie as far apart as the
+    extractor reads them, which is harder on the codec than every frame of the file would be.
+
+    Raises:
+        UserError: PyAV was built without libx264.
+    """
+    import av
+
+    height, width = frames.shape[-2:]
+    # Colour is stored at half the size, so both sides must be even.
+    even = functional.pad(frames.float(), (0, width % 2, 0, height % 2), mode="replicate").byte()
+    buffer = io.BytesIO()
+    with av.open(buffer, "w", format="mp4") as container:
+        try:
+            stream = container.add_stream("libx264", rate=25, options={"crf": f"{factor:g}", "threads": "1"})
+        except av.codec.codec.UnknownCodecError as error:
+            raise UserError(
+                "protocols=[robustness] compresses clips with libx264, which this build of PyAV lacks. Install PyAV "
+                "from its wheels (pip install --force-reinstall av), or leave the protocol out."
+            ) from error
+        stream.height, stream.width = even.shape[-2:]
+        stream.pix_fmt = "yuv420p"
+        for frame in even.permute(0, 2, 3, 1).contiguous().numpy():
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
+    buffer.seek(0)
+    with av.open(buffer) as written:
+        shown = [frame.to_ndarray(format="rgb24") for frame in written.decode(video=0)]
+    return torch.from_numpy(np.stack(shown)).permute(0, 3, 1, 2)[..., :height, :width]
 
 
 _PIXELS: dict[str, Callable[[torch.Tensor, float], torch.Tensor]] = {
@@ -94,5 +117,5 @@ DEGRADATIONS: dict[str, dict[str, Any]] = {
     "resolution": {"levels": (64.0, 32.0), "unit": "pixels of the shorter side"},
     "frame rate": {"levels": (4.0, 2.0), "unit": "frames per second, each held"},
     "noise": {"levels": (15.0, 40.0), "unit": "grey values (deviation)"},
-    "compression": {"levels": (20.0, 5.0), "unit": "JPEG quality"},
+    "compression": {"levels": (35.0, 45.0), "unit": "x264 constant rate factor"},
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -155,9 +156,31 @@ def test_degradations_on_known_frames() -> None:
     grey = torch.full((4, 3, 64, 64), 128, dtype=torch.uint8)
     assert noisy(grey, 15.0).float().std().item() == pytest.approx(15, rel=0.02)
     assert torch.equal(noisy(grey, 15.0), noisy(grey, 15.0))
-    random = torch.randint(
-        0, 255, (1, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
-    )
-    errors = [(compressed(random, q).float() - random.float()).abs().mean() for q in (90, 20, 5)]
-    assert errors[0] < errors[1] < errors[2]
     assert View(OneFrame(), "noise", 15.0).prepare(grey[:1]).std() > 0
+
+
+def test_compression_is_a_codec_that_predicts_frames_from_frames() -> None:
+    generator = torch.Generator().manual_seed(0)
+    texture = torch.randint(0, 255, (1, 3, 50, 90), dtype=torch.uint8, generator=generator)
+    texture = coarser(texture, 25)
+    clip = torch.cat([texture.roll(3 * t, -1) for t in range(6)])[
+        ..., :47, :75
+    ]  # odd sides, a panning camera
+    errors = []
+    for factor in (10.0, 35.0, 45.0):
+        seen = compressed(clip, factor)
+        assert seen.shape == clip.shape and seen.dtype == torch.uint8
+        errors.append((seen.float() - clip).abs().mean().item())
+    assert errors[0] < errors[1] < errors[2] and errors[2] > 3
+    assert torch.equal(compressed(clip, 45.0), compressed(clip, 45.0))
+    # Each frame by itself would come out the same whatever stands before it.
+    assert not torch.equal(compressed(clip, 45.0)[3], compressed(clip[3:4], 45.0)[0])
+
+
+def test_a_build_without_the_codec_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def lacks(*_: Any, **__: Any) -> None:
+        raise av.codec.codec.UnknownCodecError("libx264")
+
+    monkeypatch.setattr("av.container.OutputContainer.add_stream", lacks, raising=False)
+    with pytest.raises(UserError, match="libx264, which this build of PyAV lacks"):
+        compressed(torch.zeros(2, 3, 32, 32, dtype=torch.uint8), 35.0)
