@@ -31,7 +31,7 @@ from jepa.probes.heads import (
 from jepa.probes.published import PublishedBank
 from jepa.probes.settings import PUBLISHED, HeadSettings
 from jepa.probes.splits import Fold
-from jepa.probes.sweep import PUBLISHED_GRID, Training, race
+from jepa.probes.sweep import Training, race
 
 
 @dataclass
@@ -240,7 +240,7 @@ def race_published(
     seeds: list[int],
     clips: int,
 ) -> tuple[PublishedBank, Tensor, Setting, float, float]:
-    """The published sweep: twenty heads on the training part, the best on the validation part.
+    """The published sweep: of twenty heads on the training part, the best on the validation part.
 
     Args:
         inputs: tokens of all windows [n * clips, N, D].
@@ -265,19 +265,16 @@ def race_published(
         right, loss = _goodness(ask(bank), targets[val], clips)
         return right - 1e-6 * loss
 
-    training = Training.fresh(
-        inputs, wanted, classes, windows_of(train, clips), PUBLISHED_GRID, seeds, settings.steps, settings.batch_size
-    )  # fmt: skip
-    alive = race(training, judge)
+    def start(tried: Sequence[Setting]) -> Training:
+        used = windows_of(train, clips)
+        return Training.fresh(
+            inputs, wanted, classes, used, tried, seeds, settings.steps, settings.batch_size
+        )
+
+    training, setting = race(start, judge)
     logits = ask(training.bank)
-    best, accuracy, temperature = choose(logits, targets[val], wanted[asked], np.arange(len(val)), clips)
-    return (
-        training.bank.keep(torch.tensor([[best]])),
-        logits[best],
-        PUBLISHED_GRID[int(alive[best])],
-        accuracy,
-        temperature,
-    )
+    _, accuracy, temperature = choose(logits, targets[val], wanted[asked], np.arange(len(val)), clips)
+    return training.bank, logits[0], setting, accuracy, temperature
 
 
 def make_grid(settings: HeadSettings) -> list[Setting]:

@@ -101,10 +101,9 @@ class AttentiveBank(nn.Module):
         tokens = tokens.float()
         # Softmax ignores what is the same for all tokens, so standardising them only scales the query.
         query = (self.query * self.scale.unsqueeze(1)).flatten(1, 2) * channels**-0.5
-        scores = torch.bmm(tokens.flatten(1, 2), query.transpose(1, 2)).view(
-            seeds, batch, count, heads * queries
-        )
-        attention = scores.transpose(2, 3).softmax(dim=-1)
+        scores = torch.bmm(query, tokens.flatten(1, 2).mT).view(seeds, heads * queries, batch, count)
+        # In this layout the softmax runs along memory, and the second product needs no copy either.
+        attention = scores.softmax(dim=-1).transpose(1, 2)
         read = torch.matmul(attention, tokens).view(seeds, batch, heads, queries, channels)
         read = (read - self.shift.unsqueeze(1)) * self.scale.unsqueeze(1)
         weight, bias = self.output.weight, self.output.bias

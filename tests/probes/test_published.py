@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -110,28 +113,71 @@ def test_heads_trained_together_are_those_of_torch_adamw_alone() -> None:
             torch.testing.assert_close(got, wanted, rtol=2e-2, atol=2e-3)
 
 
-def test_a_race_finishes_the_best_heads_exactly_as_if_nobody_had_raced() -> None:
-    full = training(SETTINGS, [1], steps=24)
-    full.advance(24)
-    raced = training(SETTINGS, [1], steps=24)
-    seen = []
+@pytest.mark.parametrize(
+    ("said", "wins"),
+    [
+        # Goodness of three learning rates after a tenth, of the best two after a fifth, of the winner's other decay.
+        ([[3.0, 2.0, 1.0], [1.0, 0.0], [2.0]], 0),
+        ([[3.0, 1.0, 2.0], [0.0, 1.0], [1.0]], 4),
+        ([[1.0, 3.0, 2.0], [1.0, 0.0], [4.0]], 3),
+    ],
+)
+def test_a_race_finishes_its_winner_exactly_as_if_nobody_had_raced(
+    said: list[list[float]], wins: int
+) -> None:
+    verdicts, seen, steps = iter(said), [], []
+    full = training(SETTINGS, [1], steps=20)
+    full.advance(20)
+
+    def start(settings: Sequence[Setting]) -> Training:
+        made = training(list(settings), [1], steps=20)
+        advance = made.advance
+
+        def counting(until: int) -> None:
+            steps.append((until - made.done) * len(made.settings[0]))
+            advance(until)
+
+        made.advance = counting  # type: ignore[method-assign]
+        return made
 
     def judge(bank: PublishedBank) -> torch.Tensor:
         seen.append(len(next(bank.parameters())[0]))
-        loss = functional.cross_entropy(
-            bank(raced.inputs[None, 30:])[0].flatten(0, 1),
-            raced.targets[30:].repeat(seen[-1]),
-            reduction="none",
-        )
-        return -loss.view(seen[-1], -1).mean(1)
+        return torch.tensor(next(verdicts))
 
-    alive = race(raced, judge)
-    assert seen == [6, 2] and len(alive) == 1
-    for k, g in enumerate(alive.tolist()):
-        for left, right in zip(
-            raced.bank.single(0, k).parameters(), full.bank.single(0, g).parameters(), strict=True
-        ):
-            torch.testing.assert_close(left, right, rtol=1e-4, atol=1e-6)
+    raced, setting = race(start, judge, SETTINGS)
+    assert seen == [3, 2, 1] and setting == SETTINGS[wins]
+    assert sum(steps) == 3 * 2 + 2 * 2 + 1 * 2 + (20 - (2 if wins == 3 else 4))
+    for left, right in zip(
+        raced.bank.single(0, 0).parameters(), full.bank.single(0, wins).parameters(), strict=True
+    ):
+        torch.testing.assert_close(left, right, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(("others", "times"), [(0.0, 11.1), (9.0, 10.5)])  # the middle decay wins, or another
+def test_a_race_takes_less_than_a_tenth_of_the_steps_of_the_published_sweep(
+    others: float, times: float
+) -> None:
+    taken = 0
+
+    class Counted:
+        """A training that only counts."""
+
+        def __init__(self, settings: Sequence[Setting]) -> None:
+            self.steps, self.done, self.heads, self.bank = 1000, 0, len(settings), self
+
+        def advance(self, until: int) -> None:
+            nonlocal taken
+            taken += (until - self.done) * self.heads
+            self.done = until
+
+        def keep(self, rows: torch.Tensor) -> None:
+            self.heads = rows.numel()
+
+    def judge(bank: Any) -> torch.Tensor:
+        return torch.arange(bank.heads) + (others if bank.heads == 3 else 1.0)
+
+    race(Counted, judge)  # type: ignore[arg-type]
+    assert 20 * 1000 / taken == pytest.approx(times, abs=0.1)
 
 
 def test_the_sweep_learns_and_answers_for_the_samples_of_its_fold() -> None:
