@@ -255,17 +255,17 @@ def _hazards(
     targets = hazard_targets(event, observed, len(horizons))
     actions, labels = actions_of(ahead.samples)
     present = labels.numpy()
+    groups = [sample.group for sample in ahead.samples]
     runs: list[HazardRun] = [base_rate_run(targets, folds)]
     runs.append(after_action_run(NOW, as_belief(present, len(actions)), present, targets, folds))
     for data in sets:
         if data.name == ENCODER and detector is not None:
             runs.append(after_action_run(DETECTOR, detector.probability, present, targets, folds))
         runs += [
-            evaluate_hazards(kind, data, targets, folds, config.heads, config.seeds)
+            evaluate_hazards(kind, data, targets, folds, config.heads, config.seeds, groups)
             for kind in (kinds if data.time_slots else ["linear"])
         ]
     write_forecasts(Path(config.out) / FORECASTS_FILE, runs, ahead.samples, event, observed)
-    groups = [sample.group for sample in ahead.samples]
     rows = hazard_rows(runs, event, observed, groups, folds, horizons)
     known = known_outcome(event, observed, len(horizons))
     return {"questions": len(ahead.samples), "onsets": int((ahead.event < len(horizons)).sum()),

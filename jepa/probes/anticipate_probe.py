@@ -147,7 +147,7 @@ def save_forecaster(
         logits = bank_logits(bank, inputs)[0]
         number, _ = choose_hazard(logits, aims, held)
         scores = logits[number, held].unflatten(-1, (len(hazards), len(horizons)))
-        weights["calibration"] = calibrate_hazards(scores, aims[held])
+        weights["calibration"] = calibrate_hazards(scores, aims[held], [ahead.samples[i].group for i in held])
         weights |= {f"hazard.{k}": v for k, v in take_head(bank, 0, number).state_dict().items()}
         base = cumulative(base_logits(aims[fit])).tolist()
         known = known_outcome(event[held], observed[held], len(horizons)).numpy()
@@ -182,7 +182,7 @@ def save_forecaster(
         "data": results["data"],
         "trained_on": data_card("train", [s for s in [*asked, *ahead.samples] if s.name in train]),
         "calibration": {
-            "method": "temperature for actions, scale and offset of the hazard per category",
+            "method": "temperature for actions; scale and offset of the hazard per category where they help",
             "temperature": temperature,
             **calibration_card([s for s in [*asked, *ahead.samples] if s.name in val]),
             "ece_before": before,

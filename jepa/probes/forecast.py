@@ -99,8 +99,10 @@ def evaluate_hazards(
     folds: Sequence[Fold],
     settings: HeadSettings,
     seeds: Sequence[int],
+    groups: Sequence[str],
 ) -> HazardRun:
-    """Runs one kind of hazard head through all folds; forecasts of the test moments are calibrated on val."""
+    """Runs one kind of hazard head through all folds; forecasts of the test moments are calibrated on val, where
+    val can tell that it helps (`hazard.calibrate_hazards`)."""
     inputs, grid = head_input(kind, data), make_grid(settings)
     shape = (targets.shape[1], targets.shape[3])
     jobs = [(fold.train, setting) for fold in folds for setting in grid]
@@ -115,7 +117,8 @@ def evaluate_hazards(
     probability = np.full((len(seeds), len(targets), *shape), np.nan)
     for number, fold in enumerate(folds):
         for s in range(len(seeds)):
-            fitted = calibrate_hazards(logits[s, number, fold.val], targets[fold.val])
+            held = [groups[i] for i in fold.val]
+            fitted = calibrate_hazards(logits[s, number, fold.val], targets[fold.val], held)
             probability[s, fold.test] = cumulative(
                 apply_calibration(logits[s, number, fold.test], fitted)
             ).numpy()

@@ -70,14 +70,29 @@ def test_base_rates_are_life_table_rates() -> None:
     torch.testing.assert_close(rate, torch.tensor([[0.1, 0.4]]), rtol=0.05, atol=0.01)
 
 
-def test_calibration_repairs_a_distorted_hazard_and_keeps_order() -> None:
-    generator = torch.Generator().manual_seed(0)
-    honest = torch.randn(6000, 1, 2, generator=generator) - 2
-    draws = torch.rand(6000, 1, 2, generator=generator) < torch.sigmoid(honest)
+def drawn(honest: torch.Tensor, seed: int) -> torch.Tensor:
+    """Targets of onsets drawn by their hazard logits [n, 1, 2]."""
+    draws = torch.rand(honest.shape, generator=torch.Generator().manual_seed(seed)) < torch.sigmoid(honest)
     event = torch.where(draws[..., 0], 0, torch.where(draws[..., 1], 1, 2))
-    targets = hazard_targets(event, torch.full((6000,), 2), 2)
-    scale, offset = calibrate_hazards(honest * 2 + 1, targets)[0].tolist()
+    return hazard_targets(event, torch.full((len(honest),), 2), 2)
+
+
+def test_calibration_repairs_a_distorted_hazard_and_keeps_order() -> None:
+    honest = torch.randn(6000, 1, 2, generator=torch.Generator().manual_seed(0)) - 2
+    videos = [str(i // 20) for i in range(6000)]
+    scale, offset = calibrate_hazards(honest * 2 + 1, drawn(honest, 1), videos)[0].tolist()
     assert scale == pytest.approx(0.5, abs=0.05) and offset == pytest.approx(-0.5, abs=0.1)
+
+
+def test_calibration_leaves_alone_what_too_few_onsets_could_only_spoil() -> None:
+    """Honest forecasts of rare onsets: almost always left as they are, and never touched with a handful of videos."""
+    kept = []
+    for seed in range(20):
+        honest = 0.5 * torch.randn(600, 1, 2, generator=torch.Generator().manual_seed(seed)) - 4.5
+        targets, videos = drawn(honest, 100 + seed), [str(i // 20) for i in range(600)]
+        kept.append(calibrate_hazards(honest, targets, videos)[0].tolist() == [1.0, 0.0])
+        assert calibrate_hazards(honest[:80], targets[:80], videos[:80]).tolist() == [[1.0, 0.0]]
+    assert sum(kept) >= 17
 
 
 def timeline(**hazards: list[float]) -> Timeline:
