@@ -13,7 +13,8 @@ from torch import Tensor
 from jepa.errors import UserError
 from jepa.models import VideoEncoder, load_encoder
 from jepa.pretrain.objectives.learners import Learner
-from jepa.pretrain.objectives.parts import latent_targets, own_pixels
+from jepa.pretrain.objectives.parts import features_of, latent_targets, own_pixels
+from jepa.pretrain.objectives.principal import PrincipalChanges
 
 if TYPE_CHECKING:
     from jepa.pretrain.settings import PretrainConfig
@@ -26,6 +27,7 @@ class Teacher:
         encoder: put into eval mode and frozen.
         make: (encoder, video) -> targets [B, N, E].
         leader: the encoder whose weights it follows, or None if it stays as it is.
+        principal: what `make` keeps note of from step to step, or None.
     """
 
     def __init__(
@@ -33,9 +35,11 @@ class Teacher:
         encoder: VideoEncoder,
         make: Callable[[VideoEncoder, Tensor], Tensor],
         leader: VideoEncoder | None = None,
+        principal: PrincipalChanges | None = None,
     ) -> None:
         self.encoder = encoder.requires_grad_(False).eval()
         self.leader = leader
+        self.principal = principal
         self._make = make
         self._pairs: tuple[list[Tensor], list[Tensor]] | None = None
 
@@ -46,11 +50,13 @@ class Teacher:
 
     @torch.no_grad()
     def follow(self, momentum: float) -> None:
-        """Moves towards the leader: p = momentum * p + (1 - momentum) * q, in one fused pass.
+        """Ends a step. Moves towards the leader: p = momentum * p + (1 - momentum) * q, in one fused pass.
 
         Momentum 1 stays, 0 copies. Without a leader nothing moves. The parameter lists are taken at the first call,
         so encoders may be sharded before it (BYOL, arXiv 2006.07733; V-JEPA 2, arXiv 2506.09985).
         """
+        if self.principal is not None:
+            self.principal.settle()
         if self.leader is None:
             return
         if self._pairs is None:
@@ -69,14 +75,26 @@ def build_teacher(config: PretrainConfig, learner: Learner) -> Teacher | None:
     objective = config.objective
     if objective.teacher == "none":
         return None
-    make = partial(latent_targets, levels=objective.levels, deep=objective.deep, changes=objective.changes)
-    if objective.teacher == "frozen":
-        encoder = load_encoder(objective.teacher_from).to(next(learner.parameters()).device)
-        check_same_tokens(encoder, learner.encoder, objective.teacher_from)
-        return Teacher(encoder, make)
     if objective.predict == "pixels":
         return Teacher(copy.deepcopy(learner.encoder), own_pixels, leader=learner.encoder)
-    return Teacher(copy.deepcopy(learner.encoder), make, leader=learner.encoder)
+    device, leader = next(learner.parameters()).device, None
+    if objective.teacher == "frozen":
+        encoder = load_encoder(objective.teacher_from).to(device)
+        check_same_tokens(encoder, learner.encoder, objective.teacher_from)
+    else:
+        encoder, leader = copy.deepcopy(learner.encoder), learner.encoder
+    if not objective.components:
+        make = partial(
+            latent_targets, levels=objective.levels, deep=objective.deep, changes=objective.changes
+        )
+        return Teacher(encoder, make, leader)
+    principal = PrincipalChanges(objective.num_levels, encoder.embed_dim, objective.components).to(device)
+
+    def principal_targets(encoder: VideoEncoder, video: Tensor) -> Tensor:
+        features = features_of(encoder, video, objective.levels, objective.deep)
+        return principal(features, encoder.grid_of(video).t)
+
+    return Teacher(encoder, principal_targets, leader, principal)
 
 
 def check_same_tokens(teacher: VideoEncoder, student: VideoEncoder, source: str) -> None:

@@ -10,14 +10,13 @@ import torch
 from jepa.errors import UserError
 from jepa.models import Predictor, VideoEncoder, create_model, create_predictor, load_encoder
 from jepa.models.zoo import LEVELS, entry_of
+from jepa.pretrain.objectives.config import DEEP_LEVELS
 from jepa.pretrain.objectives.learners import Learner, MaskedPrediction, OwnTargets, ViewInvariance
 from jepa.pretrain.objectives.parts import latents, own_pixels
 from jepa.pretrain.objectives.sigreg import SIGReg
 
 if TYPE_CHECKING:
     from jepa.pretrain.settings import PretrainConfig
-
-DEEP_LEVELS = 4
 
 
 def build_learner(config: PretrainConfig) -> Learner:
@@ -88,6 +87,11 @@ def check_sizes(config: PretrainConfig) -> None:
                     f"{owner}.{key}={size} is not a positive multiple of {name}={unit}: the clip does not divide into "
                     f"tokens. Use {owner}.{key}={near}, or change {name}."
                 )
+        if config.objective.components and num_frames <= model.tubelet_frames:
+            raise UserError(
+                f"{owner}.num_frames={num_frames} makes one moment of a clip, and objective.components asks for what "
+                f"changes between moments. Use at least {2 * model.tubelet_frames} frames, or drop it."
+            )
 
 
 def encoder_overrides(config: PretrainConfig) -> dict[str, Any]:
@@ -148,4 +152,4 @@ def target_dim(config: PretrainConfig, encoder: VideoEncoder) -> int:
     if objective.predict == "pixels":
         return 3 * model.tubelet_frames * model.patch_px**2
     source = load_encoder(objective.teacher_from) if objective.teacher == "frozen" else encoder
-    return source.embed_dim * (DEEP_LEVELS if objective.deep else len(objective.levels))
+    return source.embed_dim * objective.num_levels

@@ -8,6 +8,7 @@ from jepa.errors import UserError
 from jepa.pretrain.objectives.parts import DISTANCES
 
 TEACHERS = ("ema", "frozen", "none")
+DEEP_LEVELS = 4
 
 
 @dataclass
@@ -80,6 +81,9 @@ class ObjectiveConfig:
     changes: bool = False
     """latents only: guess each level minus its mean over the clip's moments at each place, so that copying what stands
     still earns nothing; for fixed cameras and backgrounds (docs/small_scale.md)"""
+    components: int = 0
+    """changes only: instead of norming each token, keep this many principal directions of each level's changes, all
+    tokens on one scale; 0: layer norm and all directions. Needs a teacher (ema or frozen); 8 in recipe=small"""
     image_tokenizer: bool = False
     """single frames get a patch embedding of their own, and a learned vector tells images from videos (V-JEPA 2.1)"""
     distance: str = "l1"
@@ -128,6 +132,15 @@ class ObjectiveConfig:
                 f"objective.changes names latents; drop it for objective.predict={self.predict}.",
             ),
             (
+                self.components < 0,
+                f"objective.components={self.components} cannot be negative; 0 keeps all directions.",
+            ),
+            (
+                self.components > 0 and (not self.changes or self.teacher == "none"),
+                f"objective.components={self.components} keeps principal directions of a teacher's changes: set "
+                "objective.changes=true and objective.teacher=ema or frozen, or drop it.",
+            ),
+            (
                 self.deep and self.levels != [-1],
                 "objective.deep predicts the encoder's own four levels; drop objective.levels.",
             ),
@@ -143,3 +156,8 @@ class ObjectiveConfig:
         ):
             if wrong:
                 raise UserError(why)
+
+    @property
+    def num_levels(self) -> int:
+        """How many depths are predicted."""
+        return DEEP_LEVELS if self.deep else len(self.levels)

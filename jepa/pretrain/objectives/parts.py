@@ -53,19 +53,26 @@ def latents(
     Returns:
         [B, N, D * levels], with gradient if the encoder has one.
     """
-    if deep:
-        features = list(encoder(video, levels=True).split(encoder.embed_dim, dim=-1))
-    else:
-        depth = encoder.config.depth
-        numbers = [level + depth + 1 if level < 0 else level for level in levels]
-        features = [_embedding(encoder, video)] if 0 in numbers else []
-        if blocks := [number - 1 for number in numbers if number > 0]:
-            features += encoder.features(video, layers=blocks)
+    features = features_of(encoder, video, levels, deep)
     normed = [F.layer_norm(full_precision(f), f.shape[-1:]) for f in features]
     moments = encoder.grid_of(video).t
     if changes and moments > 1:
         normed = [without_mean_over_time(f, moments) for f in normed]
     return torch.cat(normed, dim=-1)
+
+
+def features_of(
+    encoder: VideoEncoder, video: Tensor, levels: Sequence[int], deep: bool = False
+) -> list[Tensor]:
+    """Features of all tokens of the full clip at some depths, [B, N, D] each; arguments as in `latents`."""
+    if deep:
+        return list(encoder(video, levels=True).split(encoder.embed_dim, dim=-1))
+    depth = encoder.config.depth
+    numbers = [level + depth + 1 if level < 0 else level for level in levels]
+    features = [_embedding(encoder, video)] if 0 in numbers else []
+    if blocks := [number - 1 for number in numbers if number > 0]:
+        features += encoder.features(video, layers=blocks)
+    return features
 
 
 def without_mean_over_time(tokens: Tensor, moments: int) -> Tensor:

@@ -1,0 +1,133 @@
+"""Targets made of the principal directions of change, against an eigendecomposition."""
+
+import shutil
+
+import pytest
+import torch
+
+from jepa.errors import UserError
+from jepa.pretrain import trainer
+from jepa.pretrain.objectives import ObjectiveConfig
+from jepa.pretrain.objectives.parts import without_mean_over_time
+from jepa.pretrain.objectives.principal import PrincipalChanges
+from tests.pretrain.conftest import checkpoints, differences, losses, tensors
+
+MOMENTS, PLACES, DIM = 4, 6, 12
+KEYS = ("objective.levels=[0,1]", "objective.changes=true", "objective.components=3", "data.num_frames=4")
+
+
+def features(batch, seed=0, levels=2):
+    """Large still differences between clips, a few directions in which they change, and a little noise."""
+    generator = torch.Generator().manual_seed(seed)
+    mix = torch.linalg.qr(torch.randn(DIM, DIM, generator=torch.Generator().manual_seed(9))).Q
+    size = torch.tensor([5.0, 3.0, 2.0] + [0.1] * (DIM - 3))
+    found = []
+    for level in range(levels):
+        still = 20 * torch.randn(batch, 1, PLACES, DIM, generator=generator)
+        moving = torch.randn(batch, MOMENTS, PLACES, DIM, generator=generator) * size
+        found.append((still + moving @ mix * (1 + level)).flatten(1, 2))
+    return found
+
+
+def test_targets_are_the_changes_in_the_leading_directions_on_one_scale():
+    principal = PrincipalChanges(2, DIM, 3)
+    past = [features(32, seed) for seed in range(40)]
+    for one in past:
+        principal(one, MOMENTS)
+        principal.settle()
+    now = features(64, seed=99)
+    targets = principal(now, MOMENTS).split(DIM, dim=-1)
+    for level in range(2):
+        changes = torch.cat([without_mean_over_time(one[level], MOMENTS).flatten(0, 1) for one in past])
+        _, vectors = torch.linalg.eigh(changes.T @ changes)
+        expected = without_mean_over_time(now[level], MOMENTS) @ vectors[:, -3:] @ vectors[:, -3:].T
+        expected = expected / expected.square().mean().sqrt()
+        assert torch.cosine_similarity(targets[level].flatten(), expected.flatten(), dim=0) > 0.999
+        assert targets[level].square().mean().item() == pytest.approx(1, rel=0.1)
+        assert torch.linalg.matrix_rank(targets[level].flatten(0, 1), atol=1e-3) == 3
+
+
+def test_what_stands_still_is_no_target():
+    principal = PrincipalChanges(1, DIM, 3)
+    principal(features(8, levels=1), MOMENTS)
+    principal.settle()
+    still = [torch.randn(2, 1, PLACES, DIM).expand(-1, MOMENTS, -1, -1).flatten(1, 2)]
+    assert principal(still, MOMENTS).abs().max() < 1e-5
+
+
+def test_a_batch_does_not_choose_its_own_targets():
+    """So they are the same whatever else is in the batch, and nothing is asked in the first step."""
+    principal, now = PrincipalChanges(2, DIM, 3), features(8)
+    assert principal(now, MOMENTS).abs().max() == 0
+    principal.settle()
+    whole = principal(now, MOMENTS)
+    apart = torch.cat([principal([f[i : i + 1] for f in now], MOMENTS) for i in range(8)])
+    torch.testing.assert_close(whole, apart)
+
+
+def test_passes_and_processes_add_up_to_one_batch():
+    whole, passes, halves = (PrincipalChanges(2, DIM, 3) for _ in range(3))
+    for seed in range(3):
+        batch = features(8, seed)
+        parts = [[f[:4] for f in batch], [f[4:] for f in batch]]
+        whole(batch, MOMENTS)
+        for part in parts:
+            passes(part, MOMENTS)
+        other = PrincipalChanges(2, DIM, 3)
+        other(parts[1], MOMENTS)
+        halves(parts[0], MOMENTS)
+        halves.average = lambda mine, other=other: (mine + other._sums) / 2
+        for one in (whole, passes, halves):
+            one.settle()
+    for name, value in whole.state_dict().items():
+        torch.testing.assert_close(value, passes.state_dict()[name])
+        torch.testing.assert_close(value, halves.state_dict()[name])
+
+
+def test_what_is_not_finite_leaves_no_trace():
+    principal = PrincipalChanges(2, DIM, 3)
+    principal(features(8), MOMENTS)
+    principal.settle()
+    before = {name: value.clone() for name, value in principal.state_dict().items()}
+    poisoned = features(8, seed=1)
+    poisoned[0][0, 0, 0] = float("nan")
+    principal(poisoned, MOMENTS)
+    principal.settle()
+    after = principal.state_dict()
+    assert torch.equal(before["covariance"], after["covariance"])
+    assert before["steps"] == after["steps"] == 1
+    assert after["basis"].isfinite().all()
+
+
+def test_a_run_with_components_goes_on_bit_identical(tiny):
+    whole = trainer.run(tiny(*KEYS, out="whole"))
+    half = tiny(*KEYS, out="parts")
+    trainer.run(half)
+    for later in checkpoints(half.out)[1:]:
+        shutil.rmtree(later)
+    trainer.run(half)
+    assert differences(whole, half.out) == []
+    assert losses(whole) == losses(half.out)
+    state = tensors(whole)
+    assert state["principal.steps"] == 8
+    assert state["principal.basis"].shape == (2, 128, 3)
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        dict(components=4),
+        dict(components=-1, changes=True),
+        dict(components=4, changes=True, teacher="none"),
+        dict(components=4, predict="pixels"),
+    ],
+    ids=str,
+)
+def test_what_does_not_go_together_is_refused(keys):
+    with pytest.raises(UserError):
+        ObjectiveConfig(**keys)
+
+
+def test_a_single_moment_cannot_change(tiny):
+    with pytest.raises(UserError, match=r"data\.num_frames=2 makes one moment .* at least 4 frames"):
+        trainer.run(tiny(*KEYS, "data.num_frames=2"))
