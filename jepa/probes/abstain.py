@@ -7,6 +7,9 @@ al., 2022). A head abstains where its set holds no single class.
 The promise is made for samples that are exchangeable. Clips of one source are not exchangeable with those of another,
 so the sets of a group are calibrated on other groups only, and the coverage that came out is reported beside the one
 that was promised.
+
+A video has several tags, so there the loss is the share of its tags that its set lacks, and MAPIE's conformal risk
+control finds the one threshold for which the expected loss stays below what was asked (same paper, section 4).
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ import importlib.util
 import math
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,6 +26,8 @@ import numpy as np
 from jepa.errors import UserError
 
 PARTS = 5
+# Thresholds that are tried for tags: a rare one may need to be named at a probability far below MAPIE's own first step.
+THRESHOLDS = np.concatenate([[0.0], np.geomspace(1e-3, 1, 60, endpoint=False)])
 
 
 def conformal_report(
@@ -43,15 +48,10 @@ def conformal_report(
     Raises:
         UserError: MAPIE is not installed, there is a single group, or too few samples for a level.
     """
-    from sklearn.model_selection import GroupKFold
-
     check_conformal(groups, levels)
-    names = np.asarray(groups)
-    parts = min(PARTS, len(np.unique(names)))
     held = np.zeros((len(levels), *probability.shape), bool)
-    for rest, part in GroupKFold(parts).split(probability, groups=names):
+    for rest, part in _other_groups(groups):
         held[:, part] = _sets(probability[rest], targets[rest], probability[part], levels)
-    large = [name for name, count in Counter(groups).items() if count >= 10]
     out = []
     for level, sets in zip(levels, held, strict=True):
         inside, size = sets[np.arange(len(targets)), targets], sets.sum(1)
@@ -60,7 +60,7 @@ def conformal_report(
             {
                 "level": float(level),
                 "coverage": float(inside.mean()),
-                "lowest_group_coverage": min((float(inside[names == g].mean()) for g in large), default=None),
+                "lowest_group_coverage": _lowest(inside, groups),
                 "mean_size": float(size.mean()),
                 "answered": float(single.mean()),
                 "accuracy_answered": float(inside[single].mean()) if single.any() else None,
@@ -69,8 +69,71 @@ def conformal_report(
     return out
 
 
+def tag_report(
+    probability: np.ndarray, tags: np.ndarray, groups: Sequence[str], levels: Sequence[float]
+) -> list[dict[str, Any]]:
+    """How sets of tags that promise to hold a share of a video's tags would have fared, groups held out in turn.
+
+    Args:
+        probability: forecasts of tested videos [n, T], each tag by itself; the heads saw none of them.
+        tags: whether a video has a tag [n, T], bool. A video without any has none to miss and is left out.
+        groups: group of each video.
+        levels: promised expected shares of a video's tags in its set, in (0, 1).
+
+    Returns:
+        For each level: recall (mean share of a video's tags that its set held), the lowest mean recall of a group
+        with ten videos or more (None without one), the mean number of tags in a set and on a video, the share of
+        named tags that were right (None if none was named), and the number of videos.
+
+    Raises:
+        UserError: MAPIE is not installed, there is a single group, or too few videos for a level.
+    """
+    from mapie.risk_control import MultiLabelClassificationController
+
+    some = tags.any(1)
+    probability, tags = probability[some], tags[some]
+    names = [groups[i] for i in np.flatnonzero(some).tolist()]
+    check_conformal(names, levels)
+    held = np.zeros((len(levels), *tags.shape), bool)
+    for rest, part in _other_groups(names):
+        control = MultiLabelClassificationController(
+            lambda p: p, "recall", "crc", target_level=list(levels), predict_params=THRESHOLDS
+        )
+        control.calibrate(probability[rest], tags[rest].astype(int))
+        held[:, part] = np.moveaxis(control.predict(probability[part]), 2, 0)
+    out = []
+    for level, sets in zip(levels, held, strict=True):
+        recall = (sets & tags).sum(1) / tags.sum(1)
+        out.append(
+            {
+                "level": float(level),
+                "recall": float(recall.mean()),
+                "lowest_group_recall": _lowest(recall, names),
+                "mean_size": float(sets.sum(1).mean()),
+                "mean_tags": float(tags.sum(1).mean()),
+                "precision": float((sets & tags).sum() / sets.sum()) if sets.any() else None,
+                "videos": len(tags),
+            }
+        )
+    return out
+
+
+def _other_groups(groups: Sequence[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Pairs of (samples that calibrate, samples that are asked about), without a group in common."""
+    from sklearn.model_selection import GroupKFold
+
+    yield from GroupKFold(min(PARTS, len(set(groups)))).split(groups, groups=groups)
+
+
+def _lowest(values: np.ndarray, groups: Sequence[str]) -> float | None:
+    """The lowest mean of a group with ten samples or more."""
+    names = np.asarray(groups)
+    large = [name for name, count in Counter(groups).items() if count >= 10]
+    return min((float(values[names == name].mean()) for name in large), default=None)
+
+
 def check_conformal(groups: Sequence[str], levels: Sequence[float]) -> None:
-    """Refuses what `conformal_report` could not do, before heads are trained for it.
+    """Refuses what the reports could not do, before heads are trained for it.
 
     Args:
         groups: group of each tested sample.

@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from jepa.errors import UserError
 from jepa.files import write_json
+from jepa.probes.abstain import check_conformal, tag_report
 from jepa.probes.calibrate import fit_platt
 from jepa.probes.describe_probe import save_describer
 from jepa.probes.describe_words import Words, read_words, split_into_shots
@@ -127,12 +128,17 @@ def run(config: ProbeConfig) -> dict[str, Any]:
     seen = sorted({i for fold in folds for i in fold.train.tolist()})
     text = make_text_encoder(config.describe.text_encoder, [c for i in seen for c in words.captions[i]])
     vectors = caption_vectors(text, words)
-    rows = [_base_rate(aims, words, folds)]
+    tested = tested_samples(folds)
+    if config.conformal:
+        check_conformal([groups[i] for i in tested if aims[i].any()], config.conformal)
+    rows, said = [_base_rate(aims, words, folds)], {}
     for features in sets[::-1]:
-        rows += [
-            _evaluate(kind, features, aims, vectors, words, text, folds, groups, config)
-            for kind in (kinds if features.time_slots else ["linear"])
-        ]
+        for kind in kinds if features.time_slots else ["linear"]:
+            row, p = _evaluate(kind, features, aims, vectors, words, text, folds, groups, config)
+            rows.append(row)
+            said[features.name, kind] = p[:, tested].mean(0)
+    own = [row for row in rows if row["features"] == ENCODER]
+    best = max(own, key=lambda row: row["val_mrr"])["head"]
     results = {
         "schema": "jepa.probe.results/1",
         "task": "describe",
@@ -149,6 +155,11 @@ def run(config: ProbeConfig) -> dict[str, Any]:
             {"name": f.name, "train": len(f.train), "val": len(f.val), "test": len(f.test)} for f in folds
         ],
         "rows": rows,
+        "tag_sets": tag_report(
+            said[ENCODER, best], aims[tested].bool().numpy(), [groups[i] for i in tested], config.conformal
+        )
+        if config.conformal
+        else [],
         "decoded_videos": report.decoded,
         "int8_error": report.int8_error,
         "seconds": {"features": encoded - started, "heads": time.perf_counter() - encoded},
@@ -158,10 +169,8 @@ def run(config: ProbeConfig) -> dict[str, Any]:
     if config.features.layers:
         print_unsaved(console, config.features.layers)
     else:
-        own = [row for row in rows if row["features"] == ENCODER]
-        kind = max(own, key=lambda row: row["val_mrr"])["head"]
         save_describer(
-            config, results, extractors[0], samples, sets[0], aims, vectors, words.captions, text, folds, kind
+            config, results, extractors[0], samples, sets[0], aims, vectors, words.captions, text, folds, best
         )
     _print(console, results)
     return results
@@ -260,7 +269,8 @@ def _evaluate(
     folds: Sequence[Fold],
     groups: Sequence[str],
     config: ProbeConfig,
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], np.ndarray]:
+    """The row of one head, and its tag probabilities [S, n, T], NaN where no fold tests."""
     inputs, grid, seeds = head_input(kind, data), make_grid(config.heads), config.seeds
     p = np.full((len(seeds), *aims.shape), np.nan)
     searches: list[list[dict[str, float]]] = [[] for _ in seeds]
@@ -292,10 +302,11 @@ def _evaluate(
     for name in searches[0][0]:
         values = [float(np.mean([f[name] for f in own])) for own in searches]
         search[name], search[f"{name}_spread"] = mean_and_spread(values)
-    return {
+    row = {
         "features": data.name, "head": kind, "val_mrr": float(np.mean(val_mrr)),
         **_tag_figures(p, aims, folds, groups), "search": search,
     }  # fmt: skip
+    return row, p
 
 
 def choose_aligned(logits: Tensor, vectors: Tensor, val: np.ndarray) -> tuple[int, float]:
@@ -336,5 +347,10 @@ def _print(console: Any, results: dict[str, Any]) -> None:
             *(f"{search.get(k, 0.0):.3f}" for k in SEARCH_COLUMNS),
         )
     console.print(table)
+    for entry in results["tag_sets"]:
+        console.print(
+            f"sets promised to hold {entry['level']:.0%} of a video's tags held {entry['recall']:.1%} of them, with "
+            f"{entry['mean_size']:.1f} tags where a video has {entry['mean_tags']:.1f}"
+        )
     if results["excluded"]:
         console.print(f"left out {len(results['excluded'])} unreadable video(s)")

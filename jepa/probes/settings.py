@@ -52,6 +52,9 @@ class FeatureSettings:
     layers: list[int] = field(default_factory=list)
     """encoder blocks whose tokens are used together; empty takes the last, which is all that a saved probe can
     read, so with others none is saved (not with task=anticipate)"""
+    augment: int = 0
+    """random versions of every training clip (crop, contrast, brightness) that heads learn from beside the clean one;
+    encoded live in every run and kept in memory only (task=classify)"""
     batch_size: int = 16
     """windows per forward pass of the encoder"""
     workers: int = 2
@@ -65,7 +68,7 @@ class FeatureSettings:
     """where the encoder runs: auto, cpu or cuda"""
 
     def check(self) -> None:
-        """Refuses numbers below one.
+        """Refuses numbers that are too small.
 
         Raises:
             UserError: names the key and its value.
@@ -77,6 +80,8 @@ class FeatureSettings:
         ):
             if number < 1:
                 raise UserError(f"features.{key}={number} must be at least 1.")
+        if self.augment < 0:
+            raise UserError(f"features.augment={self.augment} must be at least 0.")
 
 
 @dataclass
@@ -156,8 +161,8 @@ class ProbeConfig:
     """how a saved class probe is calibrated on its validation part: temperature, or isotonic, which needs hundreds
     of samples (task=classify)"""
     conformal: list[float] = field(default_factory=list)
-    """promised rates of sets that hold the truth, such as 0.9; reports coverage and abstention (task=classify; needs
-    mapie)"""
+    """promised rates of sets that hold the truth, or with task=describe promised shares of a video's tags, such as 0.9;
+    reports what came out (not with task=anticipate; needs mapie)"""
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
     """seeds of the heads; each draws its own start and order"""
     split_seed: int = 0
@@ -198,7 +203,8 @@ class ProbeConfig:
             ("features.layers", ahead and bool(self.features.layers)),
             ("image_model", ahead and self.image_model is not None),
             ("calibration", self.task != "classify" and self.calibration != CALIBRATIONS[0]),
-            ("conformal", self.task != "classify" and bool(self.conformal)),
+            ("features.augment", self.task != "classify" and self.features.augment != 0),
+            ("conformal", ahead and bool(self.conformal)),
         ):
             if ignored:
                 raise UserError(f"{key} has no effect on task={self.task}; leave it out.")

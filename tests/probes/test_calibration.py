@@ -6,7 +6,7 @@ import torch
 from sklearn.metrics import brier_score_loss
 
 from jepa.errors import UserError
-from jepa.probes.abstain import conformal_report
+from jepa.probes.abstain import conformal_report, tag_report
 from jepa.probes.calibrate import apply_isotonic, fit_isotonic, fit_platt, fit_temperature
 from jepa.probes.metrics import brier, calibration_error, classification_report, group_bootstrap
 
@@ -126,3 +126,27 @@ def test_too_few_samples_or_groups_for_sets_are_refused() -> None:
         conformal_report(p, targets, ["a"] * 12, [0.9])
     with pytest.raises(UserError, match=r"rate of 0\.99"):
         conformal_report(p, targets, [str(i % 4) for i in range(12)], [0.99])
+
+
+def tagged(rng: np.random.Generator, groups: int, each: int) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    p = rng.beta(0.4, 1.0, (groups * each, 5))
+    return p, rng.random(p.shape) < p, [str(i // each) for i in range(len(p))]
+
+
+def test_sets_of_tags_hold_the_promised_share_and_no_more_than_needed() -> None:
+    p, tags, groups = tagged(np.random.default_rng(0), 40, 12)
+    low, high = tag_report(p**2, tags, groups, [0.7, 0.9])  # talked down: a threshold of 0.5 would miss most
+    assert low["recall"] == pytest.approx(0.7, abs=0.05) and high["recall"] == pytest.approx(0.9, abs=0.04)
+    assert low["mean_size"] < high["mean_size"] < 5 and low["precision"] > high["precision"]
+    assert low["lowest_group_recall"] < low["recall"]
+    assert low["videos"] == tags.any(1).sum() < len(tags)  # a video without a tag has none to miss
+
+
+def test_sets_of_tags_are_calibrated_on_other_groups_only() -> None:
+    p, tags, groups = tagged(np.random.default_rng(1), 5, 40)
+    p[-40:] = np.where(tags[-40:], 0.0, 1.0)  # one group whose forecasts are all wrong
+    order = np.random.default_rng(2).permutation(200)
+    (report,) = tag_report(p[order], tags[order], [groups[i] for i in order], [0.8])
+    assert report["lowest_group_recall"] == 0
+    with pytest.raises(UserError, match="one group"):
+        tag_report(p, tags, ["a"] * 200, [0.8])

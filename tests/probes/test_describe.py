@@ -79,6 +79,7 @@ def config(root: Path, export: Path, out: Path) -> ProbeConfig:
         features=FeatureSettings(cache=str(export / "cache")),
         heads=HeadSettings(kinds=["linear"], steps=60, lrs=[0.02], weight_decays=[0.1]),
         describe=DescribeSettings(text_encoder="trained"),
+        conformal=[0.8],
         seeds=[0, 1],
     )
 
@@ -102,6 +103,12 @@ def test_tags_and_search_beside_chance_and_untrained(done: tuple[Path, dict[str,
     assert 0.2 < rows["chance"]["search"]["map"] < 0.6
     for row in results["rows"]:
         assert 0 <= row["search"]["nearest_caption"] <= 1
+
+
+def test_sets_of_tags_are_reported_with_what_they_held(done: tuple[Path, dict[str, Any]]) -> None:
+    (entry,) = done[1]["tag_sets"]
+    assert entry["level"] == 0.8 and entry["videos"] == 36 and entry["mean_tags"] == pytest.approx(2)
+    assert 0.6 < entry["recall"] <= 1 and 1 < entry["mean_size"] <= 5
 
 
 def test_saved_describer_answers_in_one_space(done: tuple[Path, dict[str, Any]], export: Path) -> None:
