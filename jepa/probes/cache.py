@@ -78,6 +78,16 @@ class Features:
         return torch.from_numpy(out)
 
 
+def join(parts: Sequence[Features]) -> Features:
+    """Features of several lists of samples, one list after the other."""
+    shards: list[np.ndarray] = []
+    shard_of = []
+    for part in parts:
+        shard_of.append(part.shard_of + len(shards))
+        shards += part.shards
+    return Features(shards, np.concatenate(shard_of), np.concatenate([part.row_of for part in parts]))
+
+
 class Store:
     """Shards of one extractor.
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from jepa.errors import UserError
 from jepa.files import write_json
 from jepa.probes.abstain import check_conformal, conformal_report
+from jepa.probes.augment import augmented, with_versions
 from jepa.probes.calibrate import apply_isotonic, fit_isotonic
 from jepa.probes.evaluate import (
     FeatureSet,
@@ -166,13 +167,15 @@ def run(config: ProbeConfig) -> dict[str, Any]:
     if config.conformal:
         check_conformal([groups[i] for fold in folds for i in fold.test], config.conformal)
     targets = torch.tensor([classes.index(label) for label in labels])
+    wide, wide_targets, wide_folds = augmented(config, samples, extractors, sets, targets, folds, report)
     runs = [majority(targets, len(classes), folds)]
-    for features in sets[::-1]:
-        kinds = config.heads.kinds if features.time_slots else ["ridge"]
-        runs += [
-            evaluate_head(kind, features, targets, len(classes), folds, config.heads, config.seeds)
-            for kind in kinds
-        ]
+    for features in wide[::-1]:
+        for kind in config.heads.kinds if features.time_slots else ["ridge"]:
+            head = evaluate_head(
+                kind, features, wide_targets, len(classes), wide_folds, config.heads, config.seeds
+            )
+            # Versions of clips train and are never asked about.
+            runs.append(dataclasses.replace(head, probability=head.probability[:, : len(samples)]))
     protocols = run_protocols(config, samples, extractors, sets, runs, targets, len(classes), folds)
     rows = [result_row(run, targets, groups, folds) for run in runs]
     comparison = compare(runs, rows, targets, groups, folds)
@@ -208,7 +211,7 @@ def run(config: ProbeConfig) -> dict[str, Any]:
     if config.features.layers:
         print_unsaved(console, config.features.layers)
     else:
-        _save_best(config, samples, sets[0], targets, classes, folds, results, extractors[0])
+        _save_best(config, samples, wide[0], wide_targets, classes, folds, results, extractors[0])
     print_results(console, results, report)
     write_report(Path(config.out) / "report.html", results, samples)
     return results
@@ -270,16 +273,17 @@ def _save_best(
     else:
         labels, groups = [s.label for s in samples], [s.group for s in samples]
         train, val = holdout(labels, groups, config.data.val_share, config.split_seed)
+    fit = with_versions(train, len(samples), config.features.augment)
     inputs = features.vectors().half() if kind == "linear" else features.tokens()
     wanted = targets.repeat_interleave(clips)
     windows = windows_of(val, clips)
     single: Bank | PublishedBank
     if kind == PUBLISHED:
         single, held, _, accuracy, temperature = race_published(
-            inputs, targets, len(classes), train, val, config.heads, config.seeds[:1], clips
+            inputs, targets, len(classes), fit, val, config.heads, config.seeds[:1], clips
         )
     else:
-        jobs = [(train, setting) for setting in make_grid(config.heads)]
+        jobs = [(fit, setting) for setting in make_grid(config.heads)]
         bank = fit_heads(kind, inputs, wanted, len(classes), config.heads, config.seeds[:1], jobs, clips)
         logits = bank_logits(bank, inputs)[0]
         best, accuracy, temperature = choose(logits, targets, wanted, val, clips)

@@ -13,8 +13,9 @@ import numpy as np
 from torch import Tensor
 
 from jepa.errors import UserError
+from jepa.probes.cache import join
 from jepa.probes.evaluate import FeatureSet, HeadRun, evaluate_head
-from jepa.probes.features import Extractor, Features
+from jepa.probes.features import Extractor
 from jepa.probes.metrics import group_bootstrap
 from jepa.probes.samples import Sample
 from jepa.probes.settings import ProbeConfig
@@ -180,13 +181,3 @@ def thin(part: np.ndarray, targets: Tensor, share: float, seed: int) -> np.ndarr
         members = members[np.argsort(rank[members])]
         kept.append(members[: max(1, round(share * len(members)))])
     return np.sort(np.concatenate(kept))
-
-
-def join(parts: Sequence[Features]) -> Features:
-    """Features of several lists of samples, one list after the other."""
-    shards: list[np.ndarray] = []
-    shard_of = []
-    for part in parts:
-        shard_of.append(part.shard_of + len(shards))
-        shards += part.shards
-    return Features(shards, np.concatenate(shard_of), np.concatenate([part.row_of for part in parts]))

@@ -81,11 +81,18 @@ def make_extractors(config: ProbeConfig, encoder: VideoEncoder) -> list[Extracto
 
 
 def encode_samples(
-    config: ProbeConfig, samples: Sequence[Sample], extractors: Sequence[Extractor]
+    config: ProbeConfig, samples: Sequence[Sample], extractors: Sequence[Extractor], stored: bool = True
 ) -> tuple[list[Sample], list[FeatureSet], EncodeReport]:
-    """Features of all readable samples; videos are decoded once for all extractors."""
+    """Features of all readable samples; videos are decoded once for all extractors.
+
+    Args:
+        config: the probe's.
+        samples: labelled videos or parts of videos.
+        extractors: what to compute.
+        stored: read and fill the cache; without it features are made live and kept in memory only.
+    """
     settings = config.features
-    cache = Path(settings.cache) if settings.cache else Path(config.out) / "cache"
+    cache = (Path(settings.cache) if settings.cache else Path(config.out) / "cache") if stored else None
     kept, features, report = encode(
         samples,
         extractors,

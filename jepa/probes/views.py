@@ -27,7 +27,7 @@ class View:
 
     Args:
         base: what turns frames into features.
-        kind: "early" or one of `DEGRADATIONS`.
+        kind: "early", "augmented" or one of `DEGRADATIONS`.
         level: how much; see the kind.
     """
 
@@ -103,15 +103,30 @@ def compressed(frames: torch.Tensor, factor: float) -> torch.Tensor:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         container.mux(stream.encode())
     buffer.seek(0)
-    with av.open(buffer) as written:
+    with av.open(buffer, "r") as written:
         shown = [frame.to_ndarray(format="rgb24") for frame in written.decode(video=0)]
     return torch.from_numpy(np.stack(shown)).permute(0, 3, 1, 2)[..., :height, :width]
+
+
+def varied(frames: torch.Tensor, number: float) -> torch.Tensor:
+    """A random crop of 70 to 100 % of both sides with another contrast and brightness, the same for all frames.
+
+    A function of the number and of what the frames show. Nothing is mirrored: classes may be named for a direction.
+    """
+    counter = np.random.Philox(key=[zlib.crc32(frames.numpy().tobytes()), int(number)])
+    share, down, right, contrast, light = np.random.Generator(counter).random(5)
+    height, width = (max(1, round(side * (0.7 + 0.3 * share))) for side in frames.shape[-2:])
+    top, left = int(down * (frames.shape[-2] - height + 1)), int(right * (frames.shape[-1] - width + 1))
+    seen = frames[..., top : top + height, left : left + width].float()
+    changed = (seen - 128) * (0.7 + 0.6 * contrast) + 128 + 50 * (light - 0.5)
+    return changed.round().clamp(0, 255).byte()
 
 
 _PIXELS: dict[str, Callable[[torch.Tensor, float], torch.Tensor]] = {
     "resolution": coarser,
     "noise": noisy,
     "compression": compressed,
+    "augmented": varied,
 }
 DEGRADATIONS: dict[str, dict[str, Any]] = {
     "resolution": {"levels": (64.0, 32.0), "unit": "pixels of the shorter side"},

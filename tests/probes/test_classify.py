@@ -183,6 +183,18 @@ def test_a_split_column_that_leaks_a_group_is_caught(squares: Path, export: Path
         run(config(root, export, tmp_path / "out", folds=None))
 
 
+def test_a_label_with_a_typo_stops_the_run_before_anything_is_decoded(
+    squares: Path, export: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with open(squares / "labels.csv") as handle:
+        head, *rows = [tuple(r) for r in csv.reader(handle)]
+    rows[4] = (rows[4][0], "rigth", rows[4][2])
+    root = with_labels(squares, tmp_path / "d", [head, *rows])
+    monkeypatch.setattr(jepa.data, "open_video", lambda *_: pytest.fail("a video was opened"))
+    with pytest.raises(UserError, match=r"'rigth' of 'clips/04\.mp4' occurs once and looks like 'right'"):
+        run(config(root, export, tmp_path / "out"))
+
+
 def test_an_unreadable_video_is_left_out_counted_and_named(
     squares: Path, export: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
