@@ -116,7 +116,7 @@ def test_heads_trained_together_are_those_of_torch_adamw_alone() -> None:
 @pytest.mark.parametrize(
     ("said", "wins"),
     [
-        # Goodness of three learning rates after a tenth, of the best two after a fifth, of the winner's other decay.
+        # Goodness of three learning rates, of the best two somewhat later, of the winner's other decay.
         ([[3.0, 2.0, 1.0], [1.0, 0.0], [2.0]], 0),
         ([[3.0, 1.0, 2.0], [0.0, 1.0], [1.0]], 4),
         ([[1.0, 3.0, 2.0], [1.0, 0.0], [4.0]], 3),
@@ -146,14 +146,14 @@ def test_a_race_finishes_its_winner_exactly_as_if_nobody_had_raced(
 
     raced, setting = race(start, judge, SETTINGS)
     assert seen == [3, 2, 1] and setting == SETTINGS[wins]
-    assert sum(steps) == 3 * 2 + 2 * 2 + 1 * 2 + (20 - (2 if wins == 3 else 4))
+    assert sum(steps) == 3 * 2 + 2 * 1 + 1 * 2 + (20 - (2 if wins == 3 else 3))
     for left, right in zip(
         raced.bank.single(0, 0).parameters(), full.bank.single(0, wins).parameters(), strict=True
     ):
         torch.testing.assert_close(left, right, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize(("others", "times"), [(0.0, 11.1), (9.0, 10.5)])  # the middle decay wins, or another
+@pytest.mark.parametrize(("others", "times"), [(0.0, 11.4), (9.0, 11.1)])  # the middle decay wins, or another
 def test_a_race_takes_less_than_a_tenth_of_the_steps_of_the_published_sweep(
     others: float, times: float
 ) -> None:
