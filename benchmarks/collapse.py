@@ -5,7 +5,8 @@
 
 WORLD is the demo's: `jepa toyworld out=WORLD videos=1600 seed=0 flicker=0.6 distractors=0 width_px=96 height_px=96
 fps=12`. It is decoded once and kept in memory as uint8; everything else is jepa's own parts in the trainer's order.
-RECIPE is `demo` (configs/pretrain/recipe/demo.yaml) or `default` (the settings of `jepa pretrain` with a small model).
+RECIPE is `demo` (configs/pretrain/recipe/demo.yaml, with 16 clips a step that are hidden once each) or
+`default` (the settings of `jepa pretrain` with a small model).
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ from jepa.pretrain.watch import Watch, WatchConfig
 
 SMALL = ("model.name=vit_nano", "data.crop_px=64", "data.fps=4", "model.predictor_dim=128", "model.predictor_depth=2",
          "model.predictor_heads=4")  # fmt: skip
-RECIPES: dict[str, tuple[str, ...]] = {"demo": ("recipe=demo",), "default": SMALL}
+DEMO = ("recipe=demo", "train.batch_size=16", "masks=[{kind:slots,hidden:0.5}]")
+RECIPES: dict[str, tuple[str, ...]] = {"demo": DEMO, "default": SMALL}
 LR = {"demo": 1e-3, "default": 5e-4}
 CAUSES = {
     "healthy": "as the recipe says",

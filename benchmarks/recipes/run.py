@@ -134,6 +134,7 @@ def identify(plan: dict[str, Any], world: str, name: str, seed: int) -> str:
         plan["worlds"][world],
         plan["runs"][name],
         plan["tasks"],
+        *([plan["goal"]] if "goal" in plan else []),
         name,
         seed,
     ]
@@ -158,7 +159,7 @@ def one_run(plan: dict[str, Any], world: str, name: str, seed: int, work: Path) 
     items = [item for item in store.items() if item.path not in held_out]
     source = StoredClips(store, items, config.data, seed)
     flops = count_flops(config, source)
-    steps = 0 if run.get("untrained") else steps_of(plan["budget"], flops)
+    steps = 0 if run.get("untrained") else steps_of(run.get("budget", plan["budget"]), flops)
     config.train.steps = max(1, steps)
     training = Run(config, source, run.get("init_std"))
     points = sorted({round(steps * share) for share in plan.get("points", (0, 0.1, 0.2, 0.35, 0.5, 0.75, 1))})
@@ -178,6 +179,8 @@ def one_run(plan: dict[str, Any], world: str, name: str, seed: int, work: Path) 
                 | look(training.teacher.encoder, config, tasks, plan, final=step == steps)
             )
             losses = []
+            if reached(plan, row["curve"][-1]):
+                break
         if step < steps:
             started, began = time.process_time(), time.perf_counter()
             losses.append(training.step(step))
@@ -186,8 +189,16 @@ def one_run(plan: dict[str, Any], world: str, name: str, seed: int, work: Path) 
             if not math.isfinite(losses[-1]):
                 row["failed"] = f"loss not finite at step {step}"
                 break
-    export(training, work / "encoders" / f"{world}-{name}-{seed}", steps)
+    export(training, work / "encoders" / f"{world}-{name}-{seed}", row["curve"][-1]["step"])
     return row
+
+
+def reached(plan: dict[str, Any], point: dict[str, Any]) -> bool:
+    """Whether a point of a curve is at or above the plan's goal, where it has one: there the run may stop."""
+    goal = plan.get("goal")
+    return (
+        goal is not None and point["tasks"][goal["task"]][str(goal["labels"])]["accuracy"] >= goal["accuracy"]
+    )
 
 
 def count_flops(config: PretrainConfig, source: StoredClips) -> int:

@@ -20,7 +20,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import yaml
-from run import read_rows
+from run import reached, read_rows
 
 COLOURS = ("#2a78d6", "#1baf7a", "#eb6834", "#4a3aa7", "#e87ba4", "#008300", "#eda100", "#e34948")
 GREY = "#898781"
@@ -45,7 +45,7 @@ def main() -> None:
     options = parser.parse_args()
     plan = yaml.safe_load(options.plan.read_text())
     rows = read_rows(options.results or options.plan.with_suffix(".jsonl"))
-    print(table(plan, rows))
+    print(race(plan, rows) if "goal" in plan else table(plan, rows))
     task = options.task or next(iter(plan["tasks"]))
     draw(plan, rows, task, options.runs, options.picture or options.plan.with_suffix(".png"))
     if options.inside:
@@ -82,6 +82,27 @@ def table(plan: dict[str, Any], rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def race(plan: dict[str, Any], rows: list[dict[str, Any]]) -> str:
+    """Markdown for a plan with a goal: seconds to it, by seed and median; a run that ended before counts as more."""
+    lines = ["| entry | seconds, by seed | median | accuracy at the end, by seed |", "|" + " --- |" * 4]
+    for (_, name), group in grouped(plan, rows).items():
+        last = [row["curve"][-1] for row in group]
+        seconds = [point["cpu_s"] if reached(plan, point) else float("inf") for point in last]
+        least = [("" if reached(plan, point) else "> ") + f"{point['cpu_s']:.0f}" for point in last]
+        middle = statistics.median_low(seconds)
+        spent = max(point["cpu_s"] for point in last)
+        goal = plan["goal"]
+        known = [point["tasks"][goal["task"]][str(goal["labels"])]["accuracy"] for point in last]
+        cells = [
+            f"`{name}`",
+            ", ".join(least),
+            f"{middle:.0f}" if middle < float("inf") else f"> {spent:.0f}",
+            ", ".join(f"{value:.3f}" for value in known),
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
 def with_spread(values: list[float]) -> str:
     """Mean and, from two values on, the standard deviation."""
     if not values:
@@ -113,6 +134,8 @@ def draw(
                     xs.append(x)
                     ys.append(y)
                 if xs:
+                    shared = min(map(len, xs))  # runs that reached a goal are shorter
+                    xs, ys = ([row[:shared] for row in rows] for rows in (xs, ys))
                     panel.plot(np.mean(xs, 0), np.mean(ys, 0), color=colour, linewidth=2, label=name)
             panel.set_xlabel(words)
             panel.grid(color="#e1e0d9", linewidth=0.6)
