@@ -42,7 +42,7 @@ def main() -> None:
         "direction, and films with cuts, in which figures fall or push each other and things catch fire.")  # fmt: skip
     jepa_command("toyworld", f"out={MOTION}", "videos=1600", "seed=0", "flicker=0.6", "distractors=0", "workers=2",
                  *PICTURE)  # fmt: skip
-    jepa_command("toyworld", f"out={FILMS}", "family=film", "videos=400", "seed=1", "duration_s=12", "workers=2",
+    jepa_command("toyworld", f"out={FILMS}", "family=film", "videos=300", "seed=1", "duration_s=12", "workers=2",
                  *PICTURE)  # fmt: skip
     jepa_command("toyworld", f"out={UNSEEN}", "family=film", "videos=1", "seed=2", "duration_s=45", *PICTURE)
 

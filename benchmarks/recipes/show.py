@@ -90,7 +90,7 @@ def race(plan: dict[str, Any], rows: list[dict[str, Any]]) -> str:
         seconds = [point["cpu_s"] if reached(plan, point) else float("inf") for point in last]
         least = [("" if reached(plan, point) else "> ") + f"{point['cpu_s']:.0f}" for point in last]
         middle = statistics.median_low(seconds)
-        spent = max(point["cpu_s"] for point in last)
+        spent = min((point["cpu_s"] for point in last if not reached(plan, point)), default=0.0)
         goal = plan["goal"]
         known = [point["tasks"][goal["task"]][str(goal["labels"])]["accuracy"] for point in last]
         cells = [
