@@ -1,6 +1,6 @@
 """Training published heads: many at once, with the hopeless ones stopped early.
 
-A sweep looks for its best head, so a head that is far behind after a twelfth of its steps need not be finished. And its
+A sweep looks for its best head, so a head that is far behind after a tenth of its steps need not be finished. And its
 grid is a product, so it need not be searched as a list: learning rates race at one weight decay (successive halving,
 Jamieson and Talwalkar, 2016), and only the winner's other decays are tried. Whatever stays takes exactly the steps that
 it would have taken alone: same start, same order of samples, same schedule, same optimizer state.
@@ -24,7 +24,7 @@ PUBLISHED_GRID = [
 ]
 """the settings of the published classification sweeps (reference: facebookresearch/vjepa2, configs/eval)"""
 
-RUNG, SECOND_RUNG = 1 / 12, 1 / 8
+RUNG, SECOND_RUNG = 1 / 10, 3 / 20
 """shares of the steps: rates and decays are compared at the first, the best two rates again at the second"""
 
 
@@ -145,8 +145,8 @@ def race(
     """Finds the best head of a grid and trains it, and only it, to the end.
 
     All learning rates go to the first rung at a middle weight decay, the best two of them to the second, the best one's
-    other decays to the first. For the published grid that is 5 / 12 + 2 / 24 + 3 / 12 of a head's steps and then the
-    rest of the winner's, 21 / 24 or 22 / 24: at most 1.67 heads' steps instead of twenty's.
+    other decays to the first. For the published grid that is 5 / 10 + 2 / 20 + 3 / 10 of a head's steps and then the
+    rest of the winner's, 17 / 20 or 18 / 20: at most 1.8 heads' steps instead of twenty's.
 
     Args:
         start: makes a fresh training of one seed for some settings.
