@@ -41,9 +41,8 @@ class State:
         self.learner = build_learner(config).to(world.device)
         self.learner.average, self.learner.ranks = world.average, world.size
         self.teacher = build_teacher(config, self.learner)
-        self.principal = self.teacher.principal if self.teacher else None
-        if self.principal is not None:
-            self.principal.average = world.mean
+        if self.teacher and self.teacher.principal:
+            self.teacher.principal.average = world.mean
         target = self.teacher.encoder if self.teacher else None
         save_compute(
             [self.learner, *([target] if target else [])], config.train.recompute, config.train.compile
@@ -85,8 +84,9 @@ class State:
         found = {f"learner.{name}": value for name, value in self.learner.state_dict().items()}
         if self.teacher is not None and self.teacher.leader is not None:
             found |= {f"target.{name}": value for name, value in self.teacher.encoder.state_dict().items()}
-        if self.principal is not None:
-            found |= {f"principal.{name}": value for name, value in self.principal.state_dict().items()}
+        if self.teacher is not None and self.teacher.principal is not None:
+            kept = self.teacher.principal.state_dict()
+            found |= {f"principal.{name}": value for name, value in kept.items()}
         for name, parameter in self.learner.named_parameters():
             for kind, value in self.optimizer.state[parameter].items():
                 found[f"optimizer.{name}.{kind}"] = value

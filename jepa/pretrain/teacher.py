@@ -70,7 +70,8 @@ def build_teacher(config: PretrainConfig, learner: Learner) -> Teacher | None:
     A pixel baseline has a teacher as well: its targets are pixels, its encoder is the average that is exported.
 
     Raises:
-        UserError: the frozen teacher cannot be read, or cuts a clip into other tokens than the trained encoder.
+        UserError: the frozen teacher cannot be read, or cuts a clip into other tokens than the trained encoder, or has
+            fewer channels than directions are asked for.
     """
     objective = config.objective
     if objective.teacher == "none":
@@ -88,6 +89,11 @@ def build_teacher(config: PretrainConfig, learner: Learner) -> Teacher | None:
             latent_targets, levels=objective.levels, deep=objective.deep, changes=objective.changes
         )
         return Teacher(encoder, make, leader)
+    if objective.components > encoder.embed_dim:
+        raise UserError(
+            f"objective.components={objective.components} asks for more directions than the teacher's "
+            f"{encoder.embed_dim} channels have. Use fewer, or 0 for all of them."
+        )
     principal = PrincipalChanges(objective.num_levels, encoder.embed_dim, objective.components).to(device)
 
     def principal_targets(encoder: VideoEncoder, video: Tensor) -> Tensor:

@@ -20,6 +20,8 @@ TWENTY = (
     "train.steps=20", "train.save_every=10", "train.log_every=1", "train.keep=9", "train.micro_batch=2",
 )  # fmt: skip
 
+PRINCIPAL = ("objective.levels=[0,1]", "objective.changes=true", "objective.components=3")
+
 
 @pytest.fixture
 def tiny(video_folder, tmp_path):

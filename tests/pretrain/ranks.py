@@ -14,7 +14,7 @@ from jepa.config import COMMANDS, compose_config, config_class, to_dataclass
 from jepa.pretrain import trainer
 from jepa.pretrain.parallel import World, clip_gradient, join
 from jepa.pretrain.teacher import Teacher
-from tests.pretrain.conftest import TINY, TWENTY
+from tests.pretrain.conftest import PRINCIPAL, TINY, TWENTY
 
 
 def train(videos, out, *keys):
@@ -63,6 +63,9 @@ def main(videos: str, folder: Path) -> None:
         how = f"train.strategy={strategy}"
         train(videos, folder / strategy, how)
         train(videos, folder / f"{strategy}_passes", how, "train.micro_batch=2", "train.steps=6")
+        train(
+            videos, folder / f"{strategy}_principal", how, "train.micro_batch=2", "train.steps=6", *PRINCIPAL
+        )
         train(videos, folder / f"one_then_{strategy}", how)  # goes on where one process stopped
         real = poison_second_rank(rank)
         train(videos, folder / f"{strategy}_nan", how, "train.steps=6", "train.save_every=1")

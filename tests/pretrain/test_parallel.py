@@ -16,7 +16,17 @@ import torch
 from jepa.errors import UserError
 from jepa.pretrain import trainer
 from jepa.pretrain.parallel import agree_on_start, join
-from tests.pretrain.conftest import TINY, TWENTY, checkpoints, differences, facts, journal, losses, tensors
+from tests.pretrain.conftest import (
+    PRINCIPAL,
+    TINY,
+    TWENTY,
+    checkpoints,
+    differences,
+    facts,
+    journal,
+    losses,
+    tensors,
+)
 
 SIGREG = (
     "objective.teacher=none",
@@ -97,6 +107,15 @@ def test_with_passes_of_one_size_not_a_bit_differs(two, one, strategy):
     alone = one(f"{strategy}_alone", "train.micro_batch=2", "train.steps=6")
     assert differences(alone, two / f"{strategy}_passes") == []
     assert losses(alone) == losses(two / f"{strategy}_passes")
+
+
+@pytest.mark.dist
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_principal_directions_are_those_of_all_processes(two, one, strategy):
+    """What each process saw of the changes is brought together, so a run of one has the same directions to the bit."""
+    alone = one(f"{strategy}_principal_alone", "train.micro_batch=2", "train.steps=6", *PRINCIPAL)
+    assert tensors(alone)["principal.steps"] == 6
+    assert differences(alone, two / f"{strategy}_principal") == []
 
 
 @pytest.mark.dist

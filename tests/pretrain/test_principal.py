@@ -10,10 +10,9 @@ from jepa.pretrain import trainer
 from jepa.pretrain.objectives import ObjectiveConfig
 from jepa.pretrain.objectives.parts import without_mean_over_time
 from jepa.pretrain.objectives.principal import PrincipalChanges
-from tests.pretrain.conftest import checkpoints, differences, losses, tensors
+from tests.pretrain.conftest import PRINCIPAL, checkpoints, differences, losses, tensors
 
 MOMENTS, PLACES, DIM = 4, 6, 12
-KEYS = ("objective.levels=[0,1]", "objective.changes=true", "objective.components=3", "data.num_frames=4")
 
 
 def features(batch, seed=0, levels=2):
@@ -100,8 +99,8 @@ def test_what_is_not_finite_leaves_no_trace():
 
 
 def test_a_run_with_components_goes_on_bit_identical(tiny):
-    whole = trainer.run(tiny(*KEYS, out="whole"))
-    half = tiny(*KEYS, out="parts")
+    whole = trainer.run(tiny(*PRINCIPAL, out="whole"))
+    half = tiny(*PRINCIPAL, out="parts")
     trainer.run(half)
     for later in checkpoints(half.out)[1:]:
         shutil.rmtree(later)
@@ -130,4 +129,9 @@ def test_what_does_not_go_together_is_refused(keys):
 
 def test_a_single_moment_cannot_change(tiny):
     with pytest.raises(UserError, match=r"data\.num_frames=2 makes one moment .* at least 4 frames"):
-        trainer.run(tiny(*KEYS, "data.num_frames=2"))
+        trainer.run(tiny(*PRINCIPAL, "data.num_frames=2"))
+
+
+def test_more_directions_than_channels_are_refused(tiny):
+    with pytest.raises(UserError, match=r"objective\.components=129 .* 128 channels"):
+        trainer.run(tiny(*PRINCIPAL, "objective.components=129"))
