@@ -70,8 +70,9 @@ def run(config: ExportConfig) -> Path:
     preprocessing = Preprocessing(data.num_frames, data.fps, data.crop_px, data.crop_px, data.mean, data.std)
     if config.format == "hf":
         save_hf(config.out, learner.encoder, preprocessing, custom_code=True)
-        return Path(config.out)
-    # A predictor of pixels guesses nothing that a probe could read.
-    predictor = learner.predictor if trained.objective.predict == "latents" else None
-    save_encoder(config.out, learner.encoder, preprocessing, about, predictor)
+    else:
+        # A predictor of pixels guesses nothing that a probe could read.
+        predictor = learner.predictor if trained.objective.predict == "latents" else None
+        save_encoder(config.out, learner.encoder, preprocessing, about, predictor)
+    print(f"wrote {config.out}, the {config.weights} encoder after {facts['step']} steps")
     return Path(config.out)

@@ -198,7 +198,7 @@ def starting(state, prefix):
     return {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
 
 
-def test_an_export_loads_and_gives_the_targets_features(tiny, tmp_path):
+def test_an_export_loads_and_gives_the_targets_features(tiny, tmp_path, capsys):
     import jepa
 
     config = tiny("train.steps=3", "optim.ema=[0.5,0.5]")
@@ -207,6 +207,7 @@ def test_an_export_loads_and_gives_the_targets_features(tiny, tmp_path):
     state = tensors(run)
     for weights in ("target", "context"):
         folder = export(ExportConfig(str(run), str(tmp_path / weights), weights=weights))
+        assert f"wrote {folder}, the {weights} encoder after 3 steps" in capsys.readouterr().out
         encoder = jepa.load_encoder(folder)
         assert encoder.preprocessing.num_frames == 4
         assert encoder.preprocessing.crop_px == 32
