@@ -39,6 +39,7 @@ def main() -> None:
     parser.add_argument("plan", type=Path)
     parser.add_argument("--results", type=Path, help="JSON lines; by default beside the plan")
     parser.add_argument("--task", help="whose curves are drawn; by default the first")
+    parser.add_argument("--all-tasks", action="store_true", help="draw a column per task, over operations")
     parser.add_argument("--runs", nargs="*", help="names of runs to draw; by default all")
     parser.add_argument("--inside", type=Path, help="also draw rank and spread of the features, to this file")
     parser.add_argument("--picture", type=Path, help="by default the plan's name with .png")
@@ -47,7 +48,10 @@ def main() -> None:
     rows = read_rows(options.results or options.plan.with_suffix(".jsonl"))
     print(race(plan, rows) if "goal" in plan else table(plan, rows))
     task = options.task or next(iter(plan["tasks"]))
-    draw(plan, rows, task, options.runs, options.picture or options.plan.with_suffix(".png"))
+    columns = (
+        [(t, *AXES[1]) for t in plan["tasks"]] if options.all_tasks else [(task, *axis) for axis in AXES]
+    )
+    draw(plan, rows, columns, options.runs, options.picture or options.plan.with_suffix(".png"))
     if options.inside:
         draw_inside(plan, rows, task, options.runs, options.inside)
 
@@ -112,24 +116,33 @@ def with_spread(values: list[float]) -> str:
 
 
 def draw(
-    plan: dict[str, Any], rows: list[dict[str, Any]], task: str, runs: list[str] | None, out: Path
+    plan: dict[str, Any],
+    rows: list[dict[str, Any]],
+    columns: list[tuple[str, str, float, str]],
+    runs: list[str] | None,
+    out: Path,
 ) -> None:
-    """One line of panels per world, one colour per run; thin lines are seeds, the thick one their mean."""
+    """One line of panels per world, one column per (task, axis, unit, words), one colour per run.
+
+    Thin lines are seeds, the thick one is their mean; the dotted line is the untrained encoder's mean.
+    """
     groups = grouped(plan, rows)
     worlds = [world for world in plan["worlds"] if any(key[0] == world for key in groups)]
-    figure, panels = plt.subplots(
-        len(worlds), 3, figsize=(12, 3.4 * len(worlds)), sharey="row", squeeze=False
-    )
+    size = (4 * len(columns), 3.4 * len(worlds))
+    figure, panels = plt.subplots(len(worlds), len(columns), figsize=size, squeeze=False)
     names = [n for n in plan["runs"] if n != "untrained" and (not runs or n in runs)]
     labels = str(plan["labels"][-1])
+
+    def known(row: dict[str, Any], task: str) -> list[float]:
+        return [p["tasks"][task][labels]["accuracy"] for p in row["curve"]]
+
     for line, world in zip(panels, worlds, strict=True):
-        for panel, (axis, unit, words) in zip(line, AXES, strict=True):
+        for panel, (task, axis, unit, words) in zip(line, columns, strict=True):
             for name in names:
                 colour = COLOURS[names.index(name) % len(COLOURS)]
                 xs, ys = [], []
                 for row in groups.get((world, name), []):
-                    x = [p[axis] * unit for p in row["curve"]]
-                    y = [p["tasks"][task][labels]["accuracy"] for p in row["curve"]]
+                    x, y = [p[axis] * unit for p in row["curve"]], known(row, task)
                     panel.plot(x, y, color=colour, linewidth=0.8, alpha=0.4)
                     xs.append(x)
                     ys.append(y)
@@ -137,12 +150,14 @@ def draw(
                     shared = min(map(len, xs))  # runs that reached a goal are shorter
                     xs, ys = ([row[:shared] for row in rows] for rows in (xs, ys))
                     panel.plot(np.mean(xs, 0), np.mean(ys, 0), color=colour, linewidth=2, label=name)
+            if start := [known(row, task)[0] for row in groups.get((world, "untrained"), [])]:
+                panel.axhline(np.mean(start), color=GREY, linewidth=1, linestyle=":", label="untrained")
             panel.set_xlabel(words)
+            panel.set_title(f"{world}: {task}", loc="left", fontsize=10)
             panel.grid(color="#e1e0d9", linewidth=0.6)
             panel.spines[["top", "right"]].set_visible(False)
-        line[0].set_ylabel(f"{task}, {labels} labels: accuracy")
-        line[0].set_title(world, loc="left")
-    panels[0][2].legend(frameon=False, fontsize=9, loc="lower right")
+        line[0].set_ylabel(f"accuracy, {labels} labels")
+    panels[0][-1].legend(frameon=False, fontsize=9, loc="lower right")
     figure.tight_layout()
     figure.savefig(out, dpi=80)
     plt.close(figure)
