@@ -22,14 +22,14 @@ import torch
 
 from jepa.config import COMMANDS, compose_config, config_class, to_dataclass
 from jepa.data import normalise, open_video
-from jepa.data.clips import shuffled
+from jepa.data.sampling import shuffled
 from jepa.data.transforms import crop_resize, random_box, random_flip
 from jepa.masking import sample_masks
-from jepa.pretrain.build import make_optimizer, set_rates
-from jepa.pretrain.objectives import build_learner
-from jepa.pretrain.settings import PretrainConfig
-from jepa.pretrain.teacher import build_teacher
-from jepa.pretrain.watch import Watch, WatchConfig
+from jepa.pretrain.config import PretrainConfig
+from jepa.pretrain.factory import build_learner
+from jepa.pretrain.monitor import Watch, WatchConfig
+from jepa.pretrain.state import make_optimizer, set_rates
+from jepa.pretrain.target_encoder import build_teacher
 
 SMALL = ("model.name=vit_nano", "data.crop_px=64", "data.fps=4", "model.predictor_dim=128", "model.predictor_depth=2",
          "model.predictor_heads=4")  # fmt: skip

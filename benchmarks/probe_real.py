@@ -17,8 +17,8 @@ import torch
 
 from jepa.models import Preprocessing, create_model, save_encoder
 from jepa.probes import ProbeConfig, run
-from jepa.probes.extractors import untrained_copy
-from jepa.probes.settings import FeatureSettings, ProbeData
+from jepa.probes.config import FeatureSettings, ProbeData
+from jepa.probes.features.encoder_tokens import untrained_copy
 
 PROTOCOLS = {
     "interactions": ProbeData(group_column="sequence", folds=0),

@@ -26,8 +26,10 @@ import torch
 from torch.nn import functional
 
 from jepa.models import AttentiveClassifier
-from jepa.probes.features import encode
-from jepa.probes.heads import (
+from jepa.probes.data.labels import class_names, read_samples
+from jepa.probes.features.encode import encode
+from jepa.probes.features.image_model import ImageFrames, load_image_model
+from jepa.probes.heads.stacked import (
     AttentiveBank,
     LinearBank,
     Order,
@@ -37,11 +39,9 @@ from jepa.probes.heads import (
     standardise,
     train_bank,
 )
-from jepa.probes.image_model import ImageFrames, load_image_model
-from jepa.probes.published import PublishedBank, published_config
-from jepa.probes.samples import class_names, read_samples
-from jepa.probes.sweep import PUBLISHED_GRID as GRID
-from jepa.probes.sweep import Training, fast_dtype, race
+from jepa.probes.heads.successive_halving import PUBLISHED_GRID as GRID
+from jepa.probes.heads.successive_halving import Training, fast_dtype, race
+from jepa.probes.heads.vjepa2_attentive import PublishedBank, published_config
 
 BATCH = 64
 Answers = Callable[[np.ndarray], torch.Tensor]

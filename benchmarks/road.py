@@ -22,14 +22,14 @@ import numpy as np
 
 from jepa.data import read_items
 from jepa.probes import ProbeConfig, run
-from jepa.probes.settings import AnticipateSettings, FeatureSettings, HeadSettings, ProbeData
-from jepa.signals.audit import read_document
-from jepa.signals.breaks import Sides, judge
-from jepa.signals.decide import decide
-from jepa.signals.pipeline import SignalsConfig, process
+from jepa.probes.config import AnticipateSettings, FeatureSettings, HeadSettings, ProbeData
+from jepa.signals.analyse import SignalsConfig, process
+from jepa.signals.decide.breaks import Sides, judge
+from jepa.signals.decide.decide import decide
+from jepa.signals.detect.probes import ProbeScorer
+from jepa.signals.document.hash_chain import read_document
+from jepa.signals.document.schema import SignalsDocument
 from jepa.signals.policy import Policy, read_policy
-from jepa.signals.probe_scorer import ProbeScorer
-from jepa.signals.schema import SignalsDocument
 
 POLICY = Path(__file__).parents[1] / "configs/policy/toy-brand.yaml"
 HAZARD_OF = {"walker": "fall", "meeting": "aggression", "fire": "fire"}

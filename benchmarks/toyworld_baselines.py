@@ -32,13 +32,13 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import jepa
-from jepa.data.toyworld import ToyWorldConfig, World
-from jepa.data.toyworld.config import VERSION
-from jepa.data.toyworld.families import EVENTS
-from jepa.data.toyworld.render import Part
-from jepa.data.toyworld.sight import extent
 from jepa.files import write_json, write_text
-from jepa.probes.image_model import LITE0, load_image_model
+from jepa.probes.features.image_model import LITE0, load_image_model
+from jepa.toyworld import ToyWorldConfig, World
+from jepa.toyworld.config import VERSION
+from jepa.toyworld.families import EVENTS
+from jepa.toyworld.render import Part
+from jepa.toyworld.sight import extent
 
 SECONDS, AHEAD_S, RATE, PIXELS, FINE_PX = 4.0, 10.0, 16, 64, 96
 HORIZONS_S = (0.125, 0.5, 1.0)

@@ -17,10 +17,10 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.metrics import balanced_accuracy_score
 from sklearn.model_selection import StratifiedKFold
 
-from jepa.data.toyworld import ToyWorldConfig, World
-from jepa.data.toyworld.families import EVENTS
-from jepa.data.toyworld.render import Part
-from jepa.data.toyworld.sight import extent
+from jepa.toyworld import ToyWorldConfig, World
+from jepa.toyworld.families import EVENTS
+from jepa.toyworld.render import Part
+from jepa.toyworld.sight import extent
 
 SECONDS, RATE, STEPS = 10.0, 16, 16
 HORIZONS_S = (0.0625, 0.125, 0.25, 0.5, 1.0, 1.5)

@@ -12,11 +12,11 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOME = {
-    "create_model": "jepa.models.zoo",
-    "list_models": "jepa.models.zoo",
-    "load_encoder": "jepa.models.weights",
-    "load_probe": "jepa.probes.store",
-    "open_video": "jepa.data.video",
+    "create_model": "jepa.models.registry",
+    "list_models": "jepa.models.registry",
+    "load_encoder": "jepa.models.weights.load",
+    "load_probe": "jepa.probes.saved",
+    "open_video": "jepa.data.video.reader",
     "UserError": "jepa.errors",
     "VideoError": "jepa.errors",
 }

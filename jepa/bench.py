@@ -235,13 +235,13 @@ def _train(config: BenchConfig, data: str, folder: Path) -> dict[str, Any]:
 
 def _probe(config: BenchConfig, data: str, folder: Path) -> dict[str, Any]:
     from jepa.data.manifest import read_items
-    from jepa.models.weights import load_encoder
-    from jepa.models.zoo import create_model
-    from jepa.pretrain.parallel import choose_device
-    from jepa.probes.extractors import EncoderTokens
-    from jepa.probes.features import encode
-    from jepa.probes.heads import AttentiveBank, Setting, cross_entropy, train_bank
-    from jepa.probes.samples import Sample
+    from jepa.models.registry import create_model
+    from jepa.models.weights.load import load_encoder
+    from jepa.pretrain.distributed import choose_device
+    from jepa.probes.data.labels import Sample
+    from jepa.probes.features.encode import encode
+    from jepa.probes.features.encoder_tokens import EncoderTokens
+    from jepa.probes.heads.stacked import AttentiveBank, Setting, cross_entropy, train_bank
 
     encoder = load_encoder(config.encoder) if config.encoder else create_model(config.model)
     extractor = EncoderTokens("encoder", encoder, device=str(choose_device(config.device)))
@@ -286,8 +286,8 @@ def _probe(config: BenchConfig, data: str, folder: Path) -> dict[str, Any]:
 
 
 def _signals(config: BenchConfig, data: str, folder: Path) -> dict[str, Any]:
-    from jepa.signals.pipeline import SignalsConfig
-    from jepa.signals.pipeline import run as process
+    from jepa.signals.analyse import SignalsConfig
+    from jepa.signals.analyse import run as process
 
     rows = []
     for repeat in range(config.repeats):

@@ -39,7 +39,7 @@ class Command(NamedTuple):
 
 
 COMMANDS = {
-    "toyworld": Command("jepa.data.toyworld", "ToyWorldConfig", "write_world", "make the built-in world"),
+    "toyworld": Command("jepa.toyworld", "ToyWorldConfig", "write_world", "make the built-in world"),
     "pretrain": Command(
         "jepa.pretrain.trainer", "PretrainConfig", "run", "train an encoder; the same command continues it"
     ),

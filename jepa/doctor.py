@@ -17,7 +17,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from jepa.data.scan import ScanConfig, scan, summary
+from jepa.data.check import ScanConfig, scan, summary
 
 
 @dataclass

@@ -106,7 +106,7 @@ def test_probing_says_that_it_reads_no_shards(videos, tmp_path):
 
 
 def test_signals_report_what_the_pipeline_timed(tmp_path, monkeypatch):
-    from jepa.signals import pipeline
+    from jepa.signals import analyse as pipeline
 
     def process(config):
         assert config.video == "v" and config.probes == "p" and config.encoder is None

@@ -16,7 +16,8 @@ import numpy as np
 import torch
 
 import jepa
-from jepa.data import ClipConfig, ClipDataset, Item, clips
+from jepa.data import ClipConfig, ClipDataset, Item
+from jepa.data import sampling as clips
 from jepa.data.transforms import resize
 from jepa.errors import VideoError
 from jepa.files import atomic_path, write_json

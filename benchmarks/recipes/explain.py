@@ -28,9 +28,9 @@ import jepa
 from jepa.config import compose_config, to_dataclass
 from jepa.data.transforms import normalise
 from jepa.models import VideoEncoder
+from jepa.pretrain.config import PretrainConfig
 from jepa.pretrain.diagnostics import rank_me
-from jepa.pretrain.objectives.parts import latents
-from jepa.pretrain.settings import PretrainConfig
+from jepa.pretrain.objectives.targets import latents
 
 
 @torch.inference_mode()

@@ -12,9 +12,9 @@ from clips import FrameStore, StoredClips
 from jepa.data import ClipConfig, Item, collate
 from jepa.data.transforms import normalise
 from jepa.models import VideoEncoder
-from jepa.probes.evaluate import choose, fit_heads, make_grid
-from jepa.probes.heads import Setting, bank_logits, pool_stats
-from jepa.probes.settings import HeadSettings
+from jepa.probes.config import HeadSettings
+from jepa.probes.evaluation.cross_validate import choose, fit_heads, make_grid
+from jepa.probes.heads.stacked import Setting, bank_logits, pool_stats
 
 
 @dataclass

@@ -34,16 +34,16 @@ import jepa
 from jepa.bench import machine
 from jepa.config import compose_config, to_dataclass
 from jepa.data import collate, read_items
-from jepa.data.toyworld import ToyWorldConfig, write_world
 from jepa.data.transforms import normalise
 from jepa.models import Preprocessing, VideoEncoder, save_encoder
-from jepa.models.blocks import init_block_weights
-from jepa.pretrain.build import make_optimizer, set_rates
+from jepa.models.layers import init_block_weights
+from jepa.pretrain.config import PretrainConfig
 from jepa.pretrain.diagnostics import rank_me, spread_across_clips, spread_across_time
-from jepa.pretrain.objectives import build_learner
-from jepa.pretrain.settings import PretrainConfig
-from jepa.pretrain.teacher import Teacher, build_teacher
+from jepa.pretrain.factory import build_learner
+from jepa.pretrain.state import make_optimizer, set_rates
+from jepa.pretrain.target_encoder import Teacher, build_teacher
 from jepa.pretrain.trainer import draw_masks
+from jepa.toyworld import ToyWorldConfig, write_world
 
 
 class Run:

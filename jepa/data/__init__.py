@@ -15,10 +15,10 @@ _HOME = {
     "ClipDataset": "jepa.data.dataset",
     "collate": "jepa.data.dataset",
     "StreamSampler": "jepa.data.dataset",
-    "Frames": "jepa.data.video",
-    "VideoReader": "jepa.data.video",
-    "open_video": "jepa.data.video",
-    "LimitsConfig": "jepa.data.limits",
+    "Frames": "jepa.data.video.reader",
+    "VideoReader": "jepa.data.video.reader",
+    "open_video": "jepa.data.video.reader",
+    "LimitsConfig": "jepa.data.video.limits",
     "Item": "jepa.data.manifest",
     "read_items": "jepa.data.manifest",
     "normalise": "jepa.data.transforms",
@@ -28,7 +28,7 @@ _HOME = {
     "Stream": "jepa.data.stream",
     "open_stream": "jepa.data.stream",
     "ShardConfig": "jepa.data.shards",
-    "ScanConfig": "jepa.data.scan",
+    "ScanConfig": "jepa.data.check",
 }
 
 __all__ = [*_HOME]

@@ -193,7 +193,7 @@ def _time_loaders(
 
 def _time_readers(items: list[Item], config: DecodeBenchConfig) -> dict[str, list[float]]:
     """Milliseconds to open a file and get one clip's frames at full size, for each reader and file."""
-    from jepa.data.video import open_video
+    from jepa.data.video.reader import open_video
 
     def times_of(item: Item) -> list[float]:
         with open_video(item.path) as video:

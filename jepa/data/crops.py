@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from jepa.data.clips import CROP, FLIP, uniforms
-from jepa.data.info import Orientation
+from jepa.data.sampling import CROP, FLIP, uniforms
+from jepa.data.video.info import Orientation
 
 
 class Box(NamedTuple):

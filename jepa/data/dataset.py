@@ -15,18 +15,18 @@ from typing import Any
 import torch
 from torch.utils.data import Dataset, Sampler, default_collate
 
-from jepa.data import clips
-from jepa.data.clips import ORDER, REPLACE, SHORT_POLICIES, shuffled, uniforms
+from jepa.data import sampling as clips
 from jepa.data.crops import Cut
-from jepa.data.limits import LimitsConfig
 from jepa.data.manifest import Item, is_image
+from jepa.data.sampling import ORDER, REPLACE, SHORT_POLICIES, shuffled, uniforms
 from jepa.data.transforms import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     center_crop,
     crop_resize,
 )
-from jepa.data.video import BACKENDS, VideoReader, open_video
+from jepa.data.video.limits import LimitsConfig
+from jepa.data.video.reader import BACKENDS, VideoReader, open_video
 from jepa.errors import UserError, VideoError
 from jepa.files import write_text
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from jepa.data.limits import LimitsConfig, check_path
 from jepa.data.manifest import Item
+from jepa.data.video.limits import LimitsConfig, check_path
 from jepa.errors import VideoError
 
 

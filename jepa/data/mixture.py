@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch.utils.data import Dataset
 
-from jepa.data.clips import GROUP, MIX, shuffled
 from jepa.data.dataset import ClipDataset
+from jepa.data.sampling import GROUP, MIX, shuffled
 from jepa.errors import UserError
 
 _BLOCK = 1000  # choices after which every weight is met exactly, to a thousandth

@@ -10,10 +10,10 @@ import hashlib
 import os
 from dataclasses import dataclass, field, fields, replace
 
-from jepa.data.clips import seed_of
 from jepa.data.dataset import ClipConfig, ClipDataset, StreamSampler
 from jepa.data.manifest import Item, read_items
 from jepa.data.mixture import MixtureDataset
+from jepa.data.sampling import seed_of
 from jepa.errors import UserError
 
 

@@ -1,13 +1,13 @@
 """What a network is: encoders, predictors, poolers, and the weights they load."""
 
 from jepa.models.encoder import EncoderConfig, VideoEncoder
+from jepa.models.long_video import window_features
 from jepa.models.pooler import AttentiveClassifier, AttentivePooler, PoolerConfig
 from jepa.models.predictor import Predictor, PredictorConfig
 from jepa.models.preprocessing import Preprocessing
+from jepa.models.registry import create_model, create_predictor, list_models
 from jepa.models.rope import TokenGrid
-from jepa.models.weights import load_classifiers, load_encoder, load_predictor, save_encoder, save_hf
-from jepa.models.windows import window_features
-from jepa.models.zoo import create_model, create_predictor, list_models
+from jepa.models.weights.load import load_classifiers, load_encoder, load_predictor, save_encoder, save_hf
 
 __all__ = [
     "AttentiveClassifier",

@@ -10,7 +10,7 @@ import torch
 from jepa.models.encoder import VideoEncoder
 from jepa.models.predictor import Predictor
 from jepa.models.preprocessing import Preprocessing
-from jepa.models.zoo import ENTRIES, entry_of
+from jepa.models.registry import ENTRIES, entry_of
 
 
 @dataclass(frozen=True)

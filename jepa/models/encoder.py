@@ -22,7 +22,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from jepa.errors import UserError
-from jepa.models.blocks import Block, check_heads, init_block_weights, init_std, rescale_blocks
+from jepa.models.layers import Block, check_heads, init_block_weights, init_std, rescale_blocks
 from jepa.models.preprocessing import Preprocessing
 from jepa.models.rope import Position, RopeTable, TokenGrid, check_ids, placed
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from jepa.errors import UserError
-from jepa.models.blocks import INIT_STD, Block, Mlp, check_heads, init_block_weights, rescale_blocks
+from jepa.models.layers import INIT_STD, Block, Mlp, check_heads, init_block_weights, rescale_blocks
 
 
 @dataclass(frozen=True)

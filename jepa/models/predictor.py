@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from jepa.errors import UserError
-from jepa.models.blocks import Block, check_heads, init_block_weights, init_std, rescale_blocks
+from jepa.models.layers import Block, check_heads, init_block_weights, init_std, rescale_blocks
 from jepa.models.rope import Position, TokenGrid, check_ids, placed
 
 

@@ -24,7 +24,7 @@ from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadat
 
 from jepa.errors import UserError
 from jepa.files import sha256_file, sync_folder, write_text
-from jepa.pretrain.parallel import World
+from jepa.pretrain.distributed import World
 
 FORMAT = 1
 _PATTERN = "step_????????"

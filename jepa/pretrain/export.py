@@ -11,8 +11,8 @@ import jepa
 from jepa.errors import UserError
 from jepa.models import Preprocessing, save_encoder, save_hf
 from jepa.pretrain.checkpoint import newest_checkpoint, read_tensors
-from jepa.pretrain.objectives import build_learner
-from jepa.pretrain.settings import PretrainConfig
+from jepa.pretrain.config import PretrainConfig
+from jepa.pretrain.factory import build_learner
 
 
 @dataclass

@@ -23,7 +23,12 @@ from jepa.data.transforms import normalise
 from jepa.files import write_text
 from jepa.masking import Mask, sample_masks
 from jepa.models import VideoEncoder
-from jepa.pretrain.build import (
+from jepa.pretrain.checkpoint import Saver, newest_checkpoint
+from jepa.pretrain.config import PretrainConfig
+from jepa.pretrain.distributed import World, clip_gradient, exchanging, join
+from jepa.pretrain.logger import Journal
+from jepa.pretrain.nonfinite import Guard, Piece, Verdict
+from jepa.pretrain.state import (
     State,
     check_same_everywhere,
     check_same_run,
@@ -31,11 +36,6 @@ from jepa.pretrain.build import (
     count_passes,
     set_rates,
 )
-from jepa.pretrain.checkpoint import Saver, newest_checkpoint
-from jepa.pretrain.guard import Guard, Piece, Verdict
-from jepa.pretrain.journal import Journal
-from jepa.pretrain.parallel import World, clip_gradient, exchanging, join
-from jepa.pretrain.settings import PretrainConfig
 
 OnLog = Callable[[int, VideoEncoder], dict[str, float]]
 

@@ -9,15 +9,21 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from jepa.probes.settings import ProbeConfig
+    from jepa.probes.config import ProbeConfig
 
 _HOME = {
-    "ProbeConfig": "jepa.probes.settings",
-    "Probe": "jepa.probes.store",
-    "load_probe": "jepa.probes.store",
-    "check_encoder": "jepa.probes.store",
-    "encoder_hash": "jepa.probes.extractors",
-    "guess_future": "jepa.probes.extractors",
+    "ProbeConfig": "jepa.probes.config",
+    "Probe": "jepa.probes.saved",
+    "load_probe": "jepa.probes.saved",
+    "check_encoder": "jepa.probes.saved",
+    "encoder_hash": "jepa.probes.features.encoder_tokens",
+    "guess_future": "jepa.probes.features.encoder_tokens",
+}
+
+_TASKS = {
+    "classify": "jepa.probes.tasks.classify",
+    "anticipate": "jepa.probes.tasks.anticipate.task",
+    "describe": "jepa.probes.tasks.describe.task",
 }
 
 __all__ = [*_HOME, "run"]
@@ -26,7 +32,7 @@ __all__ = [*_HOME, "run"]
 def run(config: ProbeConfig) -> dict[str, Any]:
     """`jepa probe`: trains and tests a probe for the task that the config names; returns the results."""
     config.check()
-    task = importlib.import_module(f"jepa.probes.{config.task}")
+    task = importlib.import_module(_TASKS[config.task])
     return task.run(config)
 
 

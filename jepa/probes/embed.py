@@ -18,11 +18,11 @@ import torch
 
 from jepa.errors import UserError
 from jepa.files import atomic_path, write_json
-from jepa.probes.evaluate import FeatureSet
-from jepa.probes.features import encode
-from jepa.probes.samples import Sample
-from jepa.probes.settings import FeatureSettings
-from jepa.probes.sources import choose_device, encoder_tokens, load_frozen_encoder
+from jepa.probes.config import FeatureSettings
+from jepa.probes.data.labels import Sample
+from jepa.probes.evaluation.cross_validate import FeatureSet
+from jepa.probes.features.encode import encode
+from jepa.probes.features.sources import choose_device, encoder_tokens, load_frozen_encoder
 
 KINDS = ("mean", "stats", "tokens")
 

@@ -10,13 +10,13 @@ import importlib
 from typing import Any
 
 _HOME = {
-    "SignalsConfig": "jepa.signals.pipeline",
-    "run": "jepa.signals.pipeline",
+    "SignalsConfig": "jepa.signals.analyse",
+    "run": "jepa.signals.analyse",
     "VerifyConfig": "jepa.signals.verify",
-    "SignalsDocument": "jepa.signals.schema",
-    "read_document": "jepa.signals.audit",
+    "SignalsDocument": "jepa.signals.document.schema",
+    "read_document": "jepa.signals.document.hash_chain",
     "read_policy": "jepa.signals.policy",
-    "json_schema": "jepa.signals.schema",
+    "json_schema": "jepa.signals.document.schema",
 }
 
 __all__ = [*_HOME]

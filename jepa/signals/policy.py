@@ -16,9 +16,9 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from jepa.errors import UserError
-from jepa.signals import taxonomy
-from jepa.signals.audit import digest
-from jepa.signals.objects import (
+from jepa.signals.document import taxonomy
+from jepa.signals.document.hash_chain import digest
+from jepa.signals.document.objects import (
     ANTICIPATED_ACTIONS,
     FINAL_ACTIONS,
     Action,

@@ -18,12 +18,12 @@ from typing import Any
 import jinja2
 import markupsafe
 
-from jepa.signals import taxonomy
-from jepa.signals.ledger import statistics_of
-from jepa.signals.objects import Anticipated, Break, Observed
+from jepa.signals.decide.forecasts import statistics_of
+from jepa.signals.detect.scan import Scan
+from jepa.signals.document import taxonomy
+from jepa.signals.document.objects import Anticipated, Break, Observed
+from jepa.signals.document.schema import SignalsDocument
 from jepa.signals.policy import Policy
-from jepa.signals.scan import Scan
-from jepa.signals.schema import SignalsDocument
 
 _LEFT, _RIGHT, _WIDTH = 118.0, 12.0, 1100.0
 _CURVE = 58  # height of a risk lane

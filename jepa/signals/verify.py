@@ -23,18 +23,18 @@ import numpy as np
 from jepa.data import LimitsConfig, open_video
 from jepa.errors import UserError, VideoError
 from jepa.files import sha256_file
-from jepa.signals.audit import chain_faults, folder_faults
-from jepa.signals.breaks import Sides, judge
-from jepa.signals.decide import decide
-from jepa.signals.events import forecasts, observed_spans, replay, rounded
-from jepa.signals.objects import Evidence, Part
-from jepa.signals.pipeline import DOCUMENT, POLICY_COPY, SUMMARY, find_videos
+from jepa.signals.analyse import DOCUMENT, POLICY_COPY, SUMMARY, find_videos
+from jepa.signals.decide.breaks import Sides, judge
+from jepa.signals.decide.decide import decide
+from jepa.signals.decide.events import forecasts, observed_spans, replay, rounded
+from jepa.signals.detect.detector import Scorer, Signal
+from jepa.signals.detect.risks import Watch, watch_for
+from jepa.signals.detect.scan import frame_sha256
+from jepa.signals.detect.windows import Window, WindowMaker
+from jepa.signals.document.hash_chain import chain_faults, folder_faults
+from jepa.signals.document.objects import Evidence, Part
+from jepa.signals.document.schema import SignalsDocument, parse_document
 from jepa.signals.policy import Policy, read_policy
-from jepa.signals.scan import frame_sha256
-from jepa.signals.schema import SignalsDocument, parse_document
-from jepa.signals.scores import Scorer, Signal
-from jepa.signals.watch import Watch, watch_for
-from jepa.signals.windows import Window, WindowMaker
 
 
 @dataclass
@@ -136,7 +136,7 @@ class _Tools:
             self.scorer = self._load()
 
     def _load(self) -> Scorer:
-        from jepa.signals.probe_scorer import ProbeScorer
+        from jepa.signals.detect.probes import ProbeScorer
 
         probes = self.config.probes or self._summary.get("probes")
         if probes is None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from jepa.data.backends import DecordFile, TorchcodecFile
-from jepa.data.limits import LimitsConfig
-from jepa.data.video import open_video
+from jepa.data.video.limits import LimitsConfig
+from jepa.data.video.other_backends import DecordFile, TorchcodecFile
+from jepa.data.video.reader import open_video
 from jepa.errors import UserError, VideoError
 
 FILES = ["plain.mp4", "opengop.mp4", "plain.mkv", "vp9.webm", "vfr.mp4", "tall.mp4", "wide.mp4", "one.mp4"]

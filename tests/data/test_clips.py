@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jepa.data import clips
+from jepa.data import sampling as clips
 from jepa.errors import UserError
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from jepa.data.video import open_video
+from jepa.data.video.reader import open_video
 
 COLOURS = [(200, 60, 30), (30, 180, 70), (20, 40, 210), (128, 128, 128), (235, 235, 235), (255, 255, 0)]
 

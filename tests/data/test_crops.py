@@ -10,11 +10,11 @@ import torch
 
 from jepa.data.crops import Box, Cut, coded_box, random_box
 from jepa.data.dataset import ClipConfig, ClipDataset
-from jepa.data.info import upright
-from jepa.data.limits import LimitsConfig
 from jepa.data.manifest import Item
 from jepa.data.transforms import crop_resize
-from jepa.data.video import open_video
+from jepa.data.video.info import upright
+from jepa.data.video.limits import LimitsConfig
+from jepa.data.video.reader import open_video
 from jepa.errors import UserError
 
 FILES = [

@@ -11,7 +11,6 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from jepa.data import pyav
 from jepa.data.dataset import (
     BadVideo,
     BadVideoLog,
@@ -24,6 +23,7 @@ from jepa.data.dataset import (
 from jepa.data.manifest import Item, read_items
 from jepa.data.shards import ShardConfig
 from jepa.data.shards import run as make_shards
+from jepa.data.video import pyav
 from jepa.errors import UserError, VideoError
 
 

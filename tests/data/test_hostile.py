@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 import torch
 
-from jepa.data import isolated
-from jepa.data.limits import LimitsConfig
+from jepa.data.check import ScanConfig, scan, summary
 from jepa.data.manifest import Item
-from jepa.data.scan import ScanConfig, scan, summary
-from jepa.data.video import open_video
+from jepa.data.video import subprocess as isolated
+from jepa.data.video.limits import LimitsConfig
+from jepa.data.video.reader import open_video
 from jepa.errors import UserError, VideoError
 
 ISOLATED = LimitsConfig(isolate=True, max_decode_s=20)
@@ -197,7 +197,7 @@ def test_what_a_child_sends_is_checked(clips, monkeypatch):
 
 def test_children_end_with_their_parent(clips):
     code = (
-        "import sys; from jepa.data.video import open_video; from jepa.data.limits import LimitsConfig\n"
+        "import sys; from jepa.data.video.reader import open_video; from jepa.data.video.limits import LimitsConfig\n"
         f"v = open_video({str(clips / 'plain.mp4')!r}, limits=LimitsConfig(isolate=True))\n"
         "print(v._file._child.process.pid, flush=True); import os; os._exit(0)"
     )

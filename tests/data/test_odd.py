@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from jepa.data.video import open_video
+from jepa.data.video.reader import open_video
 from jepa.errors import UserError, VideoError
 
 X264 = {"preset": "fast", "g": "12", "bf": "3"}

@@ -111,7 +111,7 @@ def test_shards_behind_fsspec(library, tmp_path):
     assert [i.path for i in items] == [i.path for i in read_items(out)]
     with open_span(items[2]) as file:
         assert file.read() == (library / "2.mp4").read_bytes()
-    from jepa.data.video import open_video
+    from jepa.data.video.reader import open_video
 
     with open_video(open_span(items[2])) as video:
         assert video.num_frames == 32

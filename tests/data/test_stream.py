@@ -10,13 +10,14 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from jepa.data import collate, open_stream, pyav
+from jepa.data import collate, open_stream
 from jepa.data.dataset import ClipConfig, ClipDataset
 from jepa.data.manifest import read_items
 from jepa.data.mixture import MixtureDataset
 from jepa.data.shards import ShardConfig
 from jepa.data.shards import run as make_shards
 from jepa.data.stream import SourceConfig, StreamConfig
+from jepa.data.video import pyav
 from jepa.errors import UserError
 
 BATCH = 4

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from jepa.data.limits import LimitsConfig
-from jepa.data.pyav import PyAvFile
-from jepa.data.video import open_video
+from jepa.data.video.limits import LimitsConfig
+from jepa.data.video.pyav import PyAvFile
+from jepa.data.video.reader import open_video
 from jepa.errors import UserError, VideoError
 
 CODECS = ["plain.mp4", "opengop.mp4", "plain.mkv", "plain.avi", "vp9.webm", "deep.mp4"]
@@ -84,7 +84,7 @@ def test_rotation_and_pixel_aspect_are_applied(clips):
 
 
 def test_every_orientation_of_a_display_matrix():
-    from jepa.data.info import read_orientation, upright
+    from jepa.data.video.info import read_orientation, upright
 
     corner = np.zeros((2, 3, 3), np.uint8)
     corner[0, 0] = 1  # the mark at the top left

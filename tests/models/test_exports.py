@@ -8,7 +8,7 @@ from torch import Tensor
 
 from jepa.errors import UserError
 from jepa.models import EncoderConfig, Predictor, PredictorConfig, VideoEncoder, create_model
-from jepa.models.export import save_onnx
+from jepa.models.adapters.onnx import save_onnx
 
 LEVELS = EncoderConfig(
     48, 4, 2, 96, rope_reference_grid=16, image_tokenizer=True, modality_embedding=True, level_layers=(1, 3)
@@ -77,7 +77,7 @@ def test_compiles_without_a_graph_break():
 @pytest.fixture(scope="module")
 def timm():
     module = pytest.importorskip("timm")
-    import jepa.models.timm_models  # noqa: F401 - registers the models
+    import jepa.models.adapters.timm_models  # noqa: F401 - registers the models
 
     return module
 

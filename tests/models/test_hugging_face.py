@@ -165,7 +165,7 @@ def test_any_encoder_loads_in_transformers_through_this_library(tmp_path, trusti
     encoder = shake(VideoEncoder(config), 6)
     save_hf(tmp_path, encoder, INPUT, custom_code=True)
     if not trusting:
-        importlib.import_module("jepa.models.hf_auto")
+        importlib.import_module("jepa.models.adapters.transformers_model")
     theirs, report = transformers.AutoModel.from_pretrained(
         tmp_path, trust_remote_code=trusting, output_loading_info=True
     )

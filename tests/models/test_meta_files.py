@@ -18,7 +18,6 @@ from jepa.models import (
     Predictor,
     TokenGrid,
     VideoEncoder,
-    _meta_format,
     create_model,
     create_predictor,
     load_classifiers,
@@ -26,6 +25,7 @@ from jepa.models import (
     load_predictor,
 )
 from jepa.models.rope import sincos_table
+from jepa.models.weights import meta as meta_format
 
 
 def meta_state(module: nn.Module, prefix: str = "module.backbone.") -> dict[str, torch.Tensor]:
@@ -305,10 +305,10 @@ def test_every_single_damage_to_a_meta_file_is_refused():
         for _, state in damaged(thin(encoder)):
             for config in configs:
                 with pytest.raises(UserError):
-                    _meta_format.encoder_from({"encoder": state}, path, None, config)
+                    meta_format.encoder_from({"encoder": state}, path, None, config)
     for _, state in damaged(thin(predictor)):
         with pytest.raises(UserError):
-            _meta_format.predictor_from({"predictor": state}, path, predictor.config)
+            meta_format.predictor_from({"predictor": state}, path, predictor.config)
     heads = {"heads.verb": "verb_classifier", "heads.noun": "noun_classifier"}
     thinned = {
         re.sub("|".join(heads), lambda match: heads[match[0]], name): tensor
@@ -316,4 +316,4 @@ def test_every_single_damage_to_a_meta_file_is_refused():
     }
     for _, state in damaged(thinned):
         with pytest.raises(UserError):
-            _meta_format.probes_from({"classifiers": [state]}, path, 16)
+            meta_format.probes_from({"classifiers": [state]}, path, 16)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from jepa.errors import UserError
 from jepa.models import EncoderConfig, Preprocessing, VideoEncoder
-from jepa.models.windows import window_features
+from jepa.models.long_video import window_features
 
 
 @pytest.fixture(scope="module")

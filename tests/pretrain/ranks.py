@@ -12,8 +12,8 @@ from torch import nn
 
 from jepa.config import COMMANDS, compose_config, config_class, to_dataclass
 from jepa.pretrain import trainer
-from jepa.pretrain.parallel import World, clip_gradient, join
-from jepa.pretrain.teacher import Teacher
+from jepa.pretrain.distributed import World, clip_gradient, join
+from jepa.pretrain.target_encoder import Teacher
 from tests.pretrain.conftest import PRINCIPAL, TINY, TWENTY
 
 

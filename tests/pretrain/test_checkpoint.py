@@ -12,7 +12,7 @@ import torch
 from jepa.errors import UserError
 from jepa.pretrain import checkpoint
 from jepa.pretrain.checkpoint import Saver, checkpoint_path, load_tensors, newest_checkpoint, read_tensors
-from jepa.pretrain.parallel import World
+from jepa.pretrain.distributed import World
 from tests.pretrain.conftest import checkpoints
 
 ALONE = World(torch.device("cpu"))
@@ -138,7 +138,7 @@ def test_a_full_disk_leaves_the_old_checkpoint_whole_and_names_it(tmp_path):
     program = (
         "import resource, signal, sys, torch, pathlib\n"
         "from jepa.pretrain.checkpoint import Saver\n"
-        "from jepa.pretrain.parallel import World\n"
+        "from jepa.pretrain.distributed import World\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))\n"
         "try:\n"

@@ -11,6 +11,7 @@ from jepa.config import COMMANDS, compose_config, config_class, to_dataclass
 from jepa.errors import UserError
 from jepa.masking import Mask, MaskConfig, sample_masks
 from jepa.models import Preprocessing, create_model, create_predictor, save_encoder
+from jepa.pretrain.factory import build_learner, four_levels
 from jepa.pretrain.objectives import (
     ContextLossConfig,
     MaskedPrediction,
@@ -18,16 +19,14 @@ from jepa.pretrain.objectives import (
     SIGReg,
     SIGRegConfig,
     ViewInvariance,
-    build_learner,
     epps_pulley,
     gather_tokens,
     latent_targets,
     pixel_targets,
 )
-from jepa.pretrain.objectives.build import four_levels
-from jepa.pretrain.objectives.learners import BatchNorm
-from jepa.pretrain.objectives.parts import distance_to_hidden, latents
-from jepa.pretrain.teacher import Teacher, build_teacher
+from jepa.pretrain.objectives.masked_prediction import BatchNorm
+from jepa.pretrain.objectives.targets import distance_to_hidden, latents
+from jepa.pretrain.target_encoder import Teacher, build_teacher
 
 LEVELS = (0, 1, 2, 3)
 

@@ -15,7 +15,7 @@ import torch
 
 from jepa.errors import UserError
 from jepa.pretrain import trainer
-from jepa.pretrain.parallel import agree_on_start, join
+from jepa.pretrain.distributed import agree_on_start, join
 from tests.pretrain.conftest import (
     PRINCIPAL,
     TINY,

@@ -8,8 +8,8 @@ import torch
 from jepa.errors import UserError
 from jepa.pretrain import trainer
 from jepa.pretrain.objectives import ObjectiveConfig
-from jepa.pretrain.objectives.parts import without_mean_over_time
-from jepa.pretrain.objectives.principal import PrincipalChanges
+from jepa.pretrain.objectives.pca_targets import PrincipalChanges
+from jepa.pretrain.objectives.targets import without_mean_over_time
 from tests.pretrain.conftest import PRINCIPAL, checkpoints, differences, losses, tensors
 
 MOMENTS, PLACES, DIM = 4, 6, 12

@@ -13,8 +13,9 @@ from jepa.models import load_encoder
 from jepa.pretrain import trainer
 from jepa.pretrain.export import ExportConfig
 from jepa.pretrain.export import run as export
-from jepa.pretrain.objectives import ViewInvariance, build_learner
-from jepa.pretrain.teacher import build_teacher
+from jepa.pretrain.factory import build_learner
+from jepa.pretrain.objectives import ViewInvariance
+from jepa.pretrain.target_encoder import build_teacher
 
 SMALL = ("model.name=vit_nano", "model.patch_px=8", "model.predictor_dim=32", "model.predictor_depth=1",
          "model.predictor_heads=2", "data.crop_px=32", "data.num_frames=4")  # fmt: skip

@@ -12,7 +12,7 @@ import yaml
 from jepa.cli import main
 from jepa.errors import UserError
 from jepa.pretrain import charts, trainer
-from jepa.pretrain.journal import Journal, WandbConfig
+from jepa.pretrain.logger import Journal, WandbConfig
 from jepa.pretrain.report import ReportConfig, read_run, run
 
 EVIL = "</script><script>alert(1)</script><b>"

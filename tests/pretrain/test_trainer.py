@@ -11,13 +11,13 @@ from jepa.data import collate, open_stream
 from jepa.errors import UserError
 from jepa.masking import sample_masks
 from jepa.pretrain import trainer
-from jepa.pretrain.build import make_optimizer, set_rates
 from jepa.pretrain.checkpoint import read_tensors
+from jepa.pretrain.distributed import save_compute
 from jepa.pretrain.export import ExportConfig
 from jepa.pretrain.export import run as export
-from jepa.pretrain.objectives import build_learner
-from jepa.pretrain.parallel import save_compute
-from jepa.pretrain.teacher import Teacher
+from jepa.pretrain.factory import build_learner
+from jepa.pretrain.state import make_optimizer, set_rates
+from jepa.pretrain.target_encoder import Teacher
 from tests.pretrain.conftest import checkpoints, differences, facts, journal, losses, tensors
 
 
@@ -222,7 +222,7 @@ def test_an_export_loads_and_gives_the_targets_features(tiny, tmp_path, capsys):
 def test_an_export_for_transformers_gives_the_same_features(tiny, tmp_path):
     transformers = pytest.importorskip("transformers")
     import jepa
-    import jepa.models.hf_auto  # registers the model class
+    import jepa.models.adapters.transformers_model  # registers the model class
 
     run = trainer.run(tiny("train.steps=2"))
     native = jepa.load_encoder(export(ExportConfig(str(run), str(tmp_path / "native"))))

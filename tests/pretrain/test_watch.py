@@ -10,9 +10,10 @@ from jepa.errors import UserError
 from jepa.masking import MaskConfig, sample_masks
 from jepa.models import TokenGrid
 from jepa.pretrain import diagnostics
-from jepa.pretrain.objectives import build_learner, gather_tokens
-from jepa.pretrain.teacher import build_teacher
-from jepa.pretrain.watch import Watch, WatchConfig, _mask_shares
+from jepa.pretrain.factory import build_learner
+from jepa.pretrain.monitor import Watch, WatchConfig, _mask_shares
+from jepa.pretrain.objectives import gather_tokens
+from jepa.pretrain.target_encoder import build_teacher
 
 SMALL = (
     "data.root=none", "out=none", "model.name=vit_nano", "model.patch_px=8", "model.predictor_dim=32",

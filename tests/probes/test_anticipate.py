@@ -13,7 +13,15 @@ import jepa.data
 from jepa.errors import UserError
 from jepa.models import create_predictor, load_encoder, load_predictor, save_encoder
 from jepa.probes import ProbeConfig, guess_future, load_probe, run
-from jepa.probes.hazard import (
+from jepa.probes.config import AnticipateSettings, HeadSettings, ProbeData
+from jepa.probes.data.segments import (
+    Segment,
+    Timeline,
+    hazard_questions,
+    next_action_questions,
+    read_timelines,
+)
+from jepa.probes.tasks.anticipate.hazard import (
     at_risk,
     base_logits,
     calibrate_hazards,
@@ -22,8 +30,6 @@ from jepa.probes.hazard import (
     hazard_targets,
     known_outcome,
 )
-from jepa.probes.settings import AnticipateSettings, HeadSettings, ProbeData
-from jepa.probes.timeline import Segment, Timeline, hazard_questions, next_action_questions, read_timelines
 
 from .conftest import tiny_encoder, write_video
 

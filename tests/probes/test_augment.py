@@ -10,13 +10,13 @@ import torch
 
 from jepa.errors import UserError
 from jepa.probes import ProbeConfig, load_probe, run
-from jepa.probes.augment import augmented
-from jepa.probes.extractors import Motion, OneFrame
-from jepa.probes.samples import read_samples
-from jepa.probes.settings import FeatureSettings, HeadSettings, ProbeData
-from jepa.probes.sources import encode_samples
-from jepa.probes.splits import Fold
-from jepa.probes.views import varied
+from jepa.probes.config import FeatureSettings, HeadSettings, ProbeData
+from jepa.probes.data.labels import read_samples
+from jepa.probes.data.splits import Fold
+from jepa.probes.features.augment import augmented
+from jepa.probes.features.encoder_tokens import Motion, OneFrame
+from jepa.probes.features.perturbations import varied
+from jepa.probes.features.sources import encode_samples
 
 
 def test_a_version_is_one_crop_and_one_light_for_all_frames_of_a_clip() -> None:

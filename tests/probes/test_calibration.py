@@ -6,9 +6,9 @@ import torch
 from sklearn.metrics import brier_score_loss
 
 from jepa.errors import UserError
-from jepa.probes.abstain import conformal_report, tag_report
-from jepa.probes.calibrate import apply_isotonic, fit_isotonic, fit_platt, fit_temperature
-from jepa.probes.metrics import brier, calibration_error, classification_report, group_bootstrap
+from jepa.probes.evaluation.calibration import apply_isotonic, fit_isotonic, fit_platt, fit_temperature
+from jepa.probes.evaluation.conformal import conformal_report, tag_report
+from jepa.probes.evaluation.metrics import brier, calibration_error, classification_report, group_bootstrap
 
 
 def test_temperature_is_recovered() -> None:

@@ -14,7 +14,7 @@ import jepa.data
 from jepa.errors import UserError
 from jepa.models import load_encoder
 from jepa.probes import ProbeConfig, load_probe, run
-from jepa.probes.settings import FeatureSettings, HeadSettings, ProbeData
+from jepa.probes.config import FeatureSettings, HeadSettings, ProbeData
 
 from .conftest import tiny_encoder
 

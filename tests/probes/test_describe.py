@@ -14,10 +14,10 @@ from torch.nn import functional
 from jepa.errors import UserError
 from jepa.models import load_encoder
 from jepa.probes import ProbeConfig, load_probe, run
-from jepa.probes.describe_words import Words, read_words, split_into_shots
-from jepa.probes.samples import read_samples
-from jepa.probes.settings import DescribeSettings, FeatureSettings, HeadSettings, ProbeData
-from jepa.probes.text import Learned, contrast, retrieval_figures
+from jepa.probes.config import DescribeSettings, FeatureSettings, HeadSettings, ProbeData
+from jepa.probes.data.captions import Words, read_words, split_into_shots
+from jepa.probes.data.labels import read_samples
+from jepa.probes.tasks.describe.text import Learned, contrast, retrieval_figures
 
 WORDS = {
     "left": "A square glides to the left.",

@@ -14,8 +14,8 @@ import torch
 import jepa.data
 from jepa.errors import UserError
 from jepa.models import load_encoder
+from jepa.probes.config import FeatureSettings
 from jepa.probes.embed import EmbedConfig, EmbedData, run
-from jepa.probes.settings import FeatureSettings
 
 
 def config(squares: Path, export: Path, out: Path, kind: str = "mean") -> EmbedConfig:

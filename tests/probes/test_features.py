@@ -12,8 +12,10 @@ import torch
 import jepa.data
 from jepa.errors import UserError
 from jepa.models import TokenGrid
-from jepa.probes.cache import Store, from_int8, to_int8
-from jepa.probes.extractors import (
+from jepa.probes.data.labels import Sample, read_samples
+from jepa.probes.features.cache import Store, from_int8, to_int8
+from jepa.probes.features.encode import encode
+from jepa.probes.features.encoder_tokens import (
     EncoderTokens,
     Motion,
     OneFrame,
@@ -21,8 +23,6 @@ from jepa.probes.extractors import (
     encoder_hash,
     untrained_copy,
 )
-from jepa.probes.features import encode
-from jepa.probes.samples import Sample, read_samples
 
 from .conftest import tiny_encoder
 
@@ -240,7 +240,7 @@ def test_int8_rows_lie_beside_float16_ones_and_take_half_the_room(squares: Path,
 def test_a_shard_is_written_whenever_enough_rows_have_come(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("jepa.probes.cache.SHARD_BYTES", 2 * 80)
+    monkeypatch.setattr("jepa.probes.features.cache.SHARD_BYTES", 2 * 80)
     store = Store(tmp_path)
     for i in range(5):
         store.add(str(i), np.full((1, 40), i, np.float16))

@@ -8,8 +8,8 @@ import torch
 from sklearn.linear_model import Ridge as SkRidge
 from torch.nn import functional
 
-from jepa.probes.closed import Ridge, knn_scores
-from jepa.probes.heads import (
+from jepa.probes.heads.closed_form import Ridge, knn_scores
+from jepa.probes.heads.stacked import (
     AttentiveBank,
     LinearBank,
     Setting,

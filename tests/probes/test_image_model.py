@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 from jepa.errors import UserError
-from jepa.probes.features import encode
-from jepa.probes.image_model import ImageFrames, load_by_order, load_image_model
-from jepa.probes.samples import read_samples
+from jepa.probes.data.labels import read_samples
+from jepa.probes.features.encode import encode
+from jepa.probes.features.image_model import ImageFrames, load_by_order, load_image_model
 
 
 def test_weights_go_by_order_and_shape() -> None:

@@ -13,10 +13,10 @@ import torch
 from jepa.errors import UserError, VideoError
 from jepa.models import load_encoder
 from jepa.probes import ProbeConfig, load_probe, run
-from jepa.probes.extractors import EncoderTokens, OneFrame
-from jepa.probes.protocols import thin
-from jepa.probes.settings import FeatureSettings, HeadSettings, ProbeData
-from jepa.probes.views import View, coarser, compressed, noisy
+from jepa.probes.config import FeatureSettings, HeadSettings, ProbeData
+from jepa.probes.evaluation.protocols import thin
+from jepa.probes.features.encoder_tokens import EncoderTokens, OneFrame
+from jepa.probes.features.perturbations import View, coarser, compressed, noisy
 
 from .conftest import tiny_encoder
 

@@ -12,13 +12,13 @@ from torch.nn import functional
 
 from jepa.errors import UserError
 from jepa.models import AttentiveClassifier, PoolerConfig
-from jepa.probes.cache import Features
-from jepa.probes.evaluate import FeatureSet, evaluate_head
-from jepa.probes.heads import Order, Setting
-from jepa.probes.published import PublishedBank, published_config
-from jepa.probes.settings import HeadSettings
-from jepa.probes.splits import Fold
-from jepa.probes.sweep import Training, race
+from jepa.probes.config import HeadSettings
+from jepa.probes.data.splits import Fold
+from jepa.probes.evaluation.cross_validate import FeatureSet, evaluate_head
+from jepa.probes.features.cache import Features
+from jepa.probes.heads.stacked import Order, Setting
+from jepa.probes.heads.successive_halving import Training, race
+from jepa.probes.heads.vjepa2_attentive import PublishedBank, published_config
 
 
 def shaken(bank: PublishedBank, seed: int = 0) -> PublishedBank:

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from jepa.models import load_classifiers
-from jepa.probes.published import PublishedBank
+from jepa.probes.heads.vjepa2_attentive import PublishedBank
 
 pytestmark = pytest.mark.parity
 

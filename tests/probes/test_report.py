@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from jepa.probes.classify import _most_wrong
-from jepa.probes.metrics import classification_report
-from jepa.probes.report import write_report
-from jepa.probes.samples import Sample
+from jepa.probes.data.labels import Sample
+from jepa.probes.evaluation.metrics import classification_report
+from jepa.probes.evaluation.report import write_report
+from jepa.probes.tasks.classify import _most_wrong
 
 EVIL = "<script>alert(1)</script>&\"'"
 

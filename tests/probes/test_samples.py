@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from jepa.errors import UserError
-from jepa.probes.samples import Sample, class_names, find_video, fingerprint, read_samples
+from jepa.probes.data.labels import Sample, class_names, find_video, fingerprint, read_samples
 
 
 def table(root: Path, text: str, names: tuple[str, ...] = ("a.mp4", "b.mp4")) -> Path:

@@ -6,7 +6,7 @@ from hypothesis import assume, given, reject, settings
 from hypothesis import strategies as st
 
 from jepa.errors import UserError
-from jepa.probes.splits import Fold, check_no_leak, make_folds, missing_classes
+from jepa.probes.data.splits import Fold, check_no_leak, make_folds, missing_classes
 
 
 @settings(max_examples=25, deadline=None)

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 import torch
 
-from jepa.signals.objects import Calibration, ProbeFacts
-from jepa.signals.scores import ClipSpec, Signal, WindowScores
+from jepa.signals.detect.detector import ClipSpec, Signal, WindowScores
+from jepa.signals.document.objects import Calibration, ProbeFacts
 
 FPS = 10
 POLICY = """

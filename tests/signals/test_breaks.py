@@ -12,12 +12,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jepa.signals.breaks import Candidate, Sides, candidates
-from jepa.signals.decide import decide
-from jepa.signals.dissolves import DissolveFinder
-from jepa.signals.objects import AnticipatedTrack, ObservedTrack, Pause, Scene, Shot, Timeline, Tracks
+from jepa.signals.decide.breaks import Candidate, Sides, candidates
+from jepa.signals.decide.decide import decide
+from jepa.signals.detect.dissolves import DissolveFinder
+from jepa.signals.detect.shots import TimelineMaker
+from jepa.signals.document.objects import (
+    AnticipatedTrack,
+    ObservedTrack,
+    Pause,
+    Scene,
+    Shot,
+    Timeline,
+    Tracks,
+)
 from jepa.signals.policy import Policy
-from jepa.signals.timeline import TimelineMaker
 
 FPS = 24
 

@@ -14,14 +14,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jepa.signals.breaks import choose
-from jepa.signals.events import Run, SpanTracker
-from jepa.signals.ledger import ForecastDesk, resolve, statistics_of
-from jepa.signals.objects import Observed
+from jepa.signals.decide.breaks import choose
+from jepa.signals.decide.events import Run, SpanTracker
+from jepa.signals.decide.forecasts import ForecastDesk, resolve, statistics_of
+from jepa.signals.detect.detector import ClipSpec
+from jepa.signals.detect.shots import TimelineMaker, reduce_frame
+from jepa.signals.detect.windows import Window, WindowMaker
+from jepa.signals.document.objects import Observed
 from jepa.signals.policy import ForecastRule, SpanRule
-from jepa.signals.scores import ClipSpec
-from jepa.signals.timeline import TimelineMaker, reduce_frame
-from jepa.signals.windows import Window, WindowMaker
 
 
 def runs(scores: list[float], start: float = 0.6, end: float = 0.4) -> list[Run]:

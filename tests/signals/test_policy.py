@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from jepa.errors import UserError
-from jepa.signals import pipeline
-from jepa.signals.audit import read_document
+from jepa.signals import analyse as pipeline
+from jepa.signals.detect.detector import Signal
+from jepa.signals.detect.risks import watch_for
+from jepa.signals.document.hash_chain import read_document
 from jepa.signals.policy import Policy, read_policy
-from jepa.signals.scores import Signal
-from jepa.signals.watch import watch_for
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "configs/policy").glob("*.yaml"))
 

@@ -11,9 +11,9 @@ import torch
 from jepa.errors import UserError
 from jepa.models import EncoderConfig, Preprocessing, VideoEncoder, save_encoder
 from jepa.probes import encoder_hash
-from jepa.probes.heads import LinearBank
-from jepa.probes.store import save_probe
-from jepa.signals.probe_scorer import ProbeScorer
+from jepa.probes.heads.stacked import LinearBank
+from jepa.probes.saved import save_probe
+from jepa.signals.detect.probes import ProbeScorer
 
 
 def encoder(seed: int) -> VideoEncoder:

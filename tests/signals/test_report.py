@@ -17,10 +17,11 @@ from xml.etree import ElementTree
 import pytest
 
 from jepa.errors import UserError
-from jepa.signals import exports, pipeline
-from jepa.signals.audit import read_document
+from jepa.signals import analyse as pipeline
+from jepa.signals import export as exports
+from jepa.signals.document.hash_chain import read_document
+from jepa.signals.document.schema import SignalsDocument
 from jepa.signals.policy import read_policy
-from jepa.signals.schema import SignalsDocument
 
 EVIL = "<script>alert(1)</script>"
 TRUTH = {
@@ -228,8 +229,8 @@ def test_memory_does_not_grow_with_the_video(
     scorer: Any, policy_file: Path, make_video: Callable[..., Path], tmp_path: Path
 ) -> None:
     """Pictures kept for the report stay few however long the video is."""
-    from jepa.signals import scan
-    from jepa.signals.watch import watch_for
+    from jepa.signals.detect import scan
+    from jepa.signals.detect.risks import watch_for
 
     policy = read_policy(policy_file)
 

@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 
 from jepa.errors import UserError
-from jepa.signals import json_schema, pipeline, taxonomy
-from jepa.signals.audit import GENESIS, canonical, link_hash, read_document, seal
+from jepa.signals import analyse as pipeline
+from jepa.signals import json_schema
+from jepa.signals.document import taxonomy
+from jepa.signals.document.hash_chain import GENESIS, canonical, link_hash, read_document, seal
+from jepa.signals.document.schema import SignalsDocument, parse_document
 from jepa.signals.policy import read_policy
-from jepa.signals.schema import SignalsDocument, parse_document
 
 Change = Callable[[dict[str, Any]], Any]
 

@@ -11,8 +11,9 @@ import av
 import pytest
 
 from jepa.errors import UserError, VideoError
-from jepa.signals import pipeline, verify
-from jepa.signals.audit import CHAIN_FILE, chain_faults, read_document, seal
+from jepa.signals import analyse as pipeline
+from jepa.signals import verify
+from jepa.signals.document.hash_chain import CHAIN_FILE, chain_faults, read_document, seal
 from jepa.signals.policy import read_policy
 
 
@@ -31,7 +32,7 @@ def finished(scorer: Any, policy_file: Path, video: Path, tmp_path: Path) -> Pat
 
 @pytest.fixture
 def check(monkeypatch: pytest.MonkeyPatch, scorer: Any) -> Any:
-    monkeypatch.setattr("jepa.signals.probe_scorer.ProbeScorer", lambda *_: scorer)
+    monkeypatch.setattr("jepa.signals.detect.probes.ProbeScorer", lambda *_: scorer)
 
     def run(path: Path, **more: Any) -> dict[str, Any]:
         return verify.run(verify.VerifyConfig(path=str(path), **more))

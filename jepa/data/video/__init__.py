@@ -1,0 +1,1 @@
+"""Reading video files: open_video, decoding backends, containers, colour and limits."""

@@ -1,0 +1,1 @@
+"""Encoders in other frameworks: timm, transformers, ONNX."""

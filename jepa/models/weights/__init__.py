@@ -1,0 +1,1 @@
+"""Checkpoint formats: strict loading and saving of published and native weights."""

@@ -1,0 +1,347 @@
+"""Many processes and many blocks: the only file that knows of process groups, sharding, compilation, recomputation.
+
+`join` finds out how this process was started; a `World` answers for the rest of a run what one process and many do
+differently. Models stay as they are: everything here wraps them from outside.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.distributed import PrefixStore, rendezvous
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard, register_fsdp_forward_method
+from torch.distributed.tensor import DTensor
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
+
+from jepa.errors import UserError
+from jepa.models import Predictor, VideoEncoder
+from jepa.models.encoder import PatchEmbed
+from jepa.models.layers import Block
+
+RECOMPUTE = ("none", "cheap", "blocks")
+STRATEGIES = ("ddp", "fsdp")
+
+
+@dataclass(frozen=True)
+class World:
+    """The processes of a run, seen from one of them. The default is a process on its own."""
+
+    device: torch.device
+    rank: int = 0
+    size: int = 1
+    mesh: DeviceMesh | None = None
+    saving: dist.ProcessGroup | None = None
+    """a group of its own for the thread that saves, whose messages must not mix with those of the steps"""
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes and logs."""
+        return self.rank == 0
+
+    def mean(self, values: torch.Tensor) -> torch.Tensor:
+        """Averages a tensor over the processes, without gradient; the same bits on all of them."""
+        if self.size > 1:
+            dist.all_reduce(values)
+            values /= self.size
+        return values
+
+    def average(self, values: torch.Tensor) -> torch.Tensor:
+        """Averages a tensor over the processes, for statistics inside a loss: gradients flow to every process."""
+        return values if self.size == 1 else _Average.apply(values, self.size)
+
+    def gather(self, value: Any) -> list[Any]:
+        """The values of all processes, in order of rank, on each of them. Waits for all."""
+        if self.size == 1:
+            return [value]
+        everything: list[Any] = [None] * self.size
+        dist.all_gather_object(everything, value)
+        return everything
+
+    def wait(self) -> None:
+        """Returns when all processes have come here."""
+        if self.size > 1:
+            dist.barrier()
+
+
+class _Average(torch.autograd.Function):
+    """A mean over processes. Every process's loss depends on every process's values, so gradients are averaged too;
+    together with the averaging of gradients over processes this is the gradient of the mean loss."""
+
+    @staticmethod
+    def forward(ctx: Any, values: torch.Tensor, size: int) -> torch.Tensor:
+        ctx.size = size
+        total = values.clone()
+        dist.all_reduce(total)
+        return total / size
+
+    @staticmethod
+    def backward(ctx: Any, *grads: torch.Tensor) -> tuple[torch.Tensor, None]:
+        total = grads[0].clone()
+        dist.all_reduce(total)
+        return total / ctx.size, None
+
+
+@contextmanager
+def join(device: str, timeout_s: float) -> Iterator[World]:
+    """Becomes part of the process group that `torchrun` announced, or stays alone when nothing was announced.
+
+    A group that the caller has made already is used and stays.
+
+    Args:
+        device: auto, cpu, cuda or cuda:N.
+        timeout_s: how long to wait for the others, at the start and in every exchange.
+
+    Raises:
+        UserError: several processes were announced and no group can be formed, or the device does not exist.
+    """
+    size = _announced_processes()
+    if size == 1:
+        yield World(choose_device(device))
+        return
+    rank, local = int(os.environ["RANK"]), int(os.environ.get("LOCAL_RANK", "0"))
+    mine = choose_device(device, local)
+    if mine.type == "cuda":
+        torch.cuda.set_device(mine)
+    backend = "cpu:gloo,cuda:nccl" if mine.type == "cuda" else "gloo"
+    made = not dist.is_initialized()
+    try:
+        if made:
+            _form_group(backend, rank, size, timedelta(seconds=timeout_s))
+    except (RuntimeError, ValueError) as error:
+        where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+        raise UserError(
+            f"WORLD_SIZE={size} announces {size} processes, but no process group came about at {where}: "
+            f"{str(error).splitlines()[0]} Start all of them with torchrun, or unset WORLD_SIZE to train in one "
+            "process."
+        ) from error
+    try:
+        saving = dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout_s))
+        if not isinstance(saving, dist.ProcessGroup):
+            raise RuntimeError("This process is not part of its own process group.")
+        yield World(mine, rank, size, init_device_mesh(mine.type, (size,)), saving)
+    finally:
+        if made:
+            dist.destroy_process_group()
+
+
+def _form_group(backend: str, rank: int, size: int, timeout: timedelta) -> None:
+    """The default process group, in a part of the store that nobody has written to.
+
+    torchrun keeps its store when it restarts the processes. A process that is back early would find there the addresses
+    of the ones that died, and spend the restart on calling them.
+    """
+    store, _, _ = next(rendezvous("env://", rank, size, timeout=timeout))
+    fresh = PrefixStore(f"start_{agree_on_start(store, rank, size, timeout.total_seconds())}", store)
+    dist.init_process_group(backend, store=fresh, rank=rank, world_size=size, timeout=timeout)
+
+
+def agree_on_start(store: dist.Store, rank: int, size: int, timeout_s: float) -> str:
+    """A name for this start that all of its processes know, and none of an earlier start left in the store.
+
+    Each process writes a word that it has just made up. The first one answers each word with its own until all have
+    acknowledged that; whoever is answered knows that the answer is not an old one.
+    """
+    word, deadline = uuid.uuid4().hex, time.monotonic() + timeout_s
+    store.set(f"jepa/here/{rank}", word)
+    missing = set(range(1, size))
+    while True:
+        if rank == 0:
+            for other in sorted(missing):
+                if store.check([f"jepa/here/{other}"]):
+                    store.set(f"jepa/answer/{other}", store.get(f"jepa/here/{other}").decode() + " " + word)
+            missing = {
+                other
+                for other in missing
+                if not store.check([f"jepa/known/{other}"])
+                or store.get(f"jepa/known/{other}").decode() != word
+            }
+            if not missing:
+                return word
+        elif store.check([f"jepa/answer/{rank}"]):
+            asked, leading = store.get(f"jepa/answer/{rank}").decode().split()
+            if asked == word:
+                store.set(f"jepa/known/{rank}", leading)
+                return leading
+        if time.monotonic() > deadline:
+            who = f"processes {sorted(missing)}" if rank == 0 else "process 0"
+            raise RuntimeError(f"{who} did not answer within {timeout_s:g} s.")
+        time.sleep(0.02)
+
+
+def _announced_processes() -> int:
+    """How many processes the environment speaks of; refuses the ways in which N copies would do the same work."""
+    env = os.environ
+    if "WORLD_SIZE" not in env:
+        if "TORCHELASTIC_RUN_ID" in env:
+            raise UserError(
+                "torchrun started this process (TORCHELASTIC_RUN_ID is set), but WORLD_SIZE is missing, so it cannot "
+                "find the others. Do not unset torchrun's variables."
+            )
+        tasks = env.get("SLURM_STEP_NUM_TASKS", "1")
+        if tasks != "1":
+            raise UserError(
+                f"srun started {tasks} tasks without a process group, and each would train the same model. Let srun "
+                "start one torchrun per node, as scripts/slurm/pretrain.sbatch does."
+            )
+        return 1
+    try:
+        size = int(env["WORLD_SIZE"])
+    except ValueError:
+        size = 0
+    if size < 1:
+        raise UserError(f"WORLD_SIZE={env['WORLD_SIZE']!r} is not a number of processes; unset it.")
+    absent = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if not env.get(name)]
+    if size > 1 and absent:
+        raise UserError(
+            f"WORLD_SIZE={size} announces {size} processes that cannot find one another, since the environment lacks "
+            f"{', '.join(absent)}; each would train the same model. Start them with torchrun, or unset WORLD_SIZE to "
+            "train in one process."
+        )
+    return size
+
+
+def choose_device(name: str, local_rank: int | None = None) -> torch.device:
+    """Resolves `auto` to a CUDA device, else the CPU; many processes take one device each.
+
+    Raises:
+        UserError: the name is no device, or there is no such device.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise UserError(f"train.device={name!r} is not a device; use auto, cpu, cuda or cuda:N.") from error
+    if device.type != "cuda":
+        return device
+    if not torch.cuda.is_available():
+        raise UserError(
+            f"train.device={name} was asked for, but PyTorch sees no CUDA device; use train.device=cpu."
+        )
+    if local_rank is None:
+        return device
+    count = torch.cuda.device_count()
+    if device.index is not None or local_rank >= count:
+        raise UserError(
+            f"Process {local_rank} of this node has no CUDA device of its own: there are {count}, and train.device="
+            f"{name}. Start at most {count} processes per node, with train.device=auto."
+        )
+    return torch.device("cuda", local_rank)
+
+
+def save_compute(modules: list[nn.Module], recompute: str, compiled: bool) -> None:
+    """Lets blocks recompute in the backward pass instead of storing, and compiles them, in place; names stay.
+
+    Args:
+        modules: what holds the blocks; those without gradient have nothing to store.
+        recompute: none; cheap: all but the results of matrix products and attention; blocks: all inside a block.
+        compiled: torch.compile for each block on its own. Blocks of one shape share their code, so it is fast.
+    """
+    # Not a fixed list of names: backends bring their own attention operators.
+    kept = [
+        op
+        for name in dir(torch.ops.aten)
+        if name in ("mm", "addmm", "bmm", "baddbmm") or name.startswith("_scaled_dot_product_")
+        if not name.endswith("backward")
+        for op in [getattr(getattr(torch.ops.aten, name), "default", None)]
+        if op is not None
+    ]
+    for block in _blocks(modules):
+        if recompute != "none" and any(p.requires_grad for p in block.parameters()):
+            choice = partial(create_selective_checkpoint_contexts, kept)
+            more: dict[str, Any] = {"context_fn": choice} if recompute == "cheap" else {}
+            # There is no dropout, so the random state need not be kept.
+            block.forward = partial(  # type: ignore[method-assign]
+                checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False, **more
+            )
+        if compiled:
+            block.compile()
+
+
+def spread(world: World, strategy: str, learner: nn.Module, encoder: VideoEncoder | None) -> nn.Module:
+    """What to call in place of the learner so that the processes' gradients are averaged.
+
+    FSDP2 replaces the parameters of `learner` and `encoder` by shards: look them up afterwards, and make the optimizer
+    then.
+
+    Args:
+        world: the processes.
+        strategy: ddp: every process holds everything; fsdp: each holds a share of weights, gradients and moments.
+        learner: the trained part.
+        encoder: the target encoder, sharded alike so that the average is taken shard by shard; None without one.
+    """
+    if world.size == 1:
+        return learner
+    if strategy == "ddp":
+        return DistributedDataParallel(
+            learner,
+            device_ids=[world.device] if world.device.type == "cuda" else None,
+            gradient_as_bucket_view=True,
+            # Only a tokenizer for images stays without gradient in a step of clips, and the other way round.
+            find_unused_parameters=any(
+                "_img" in name or "img_" in name for name, _ in learner.named_parameters()
+            ),
+        )
+    warnings.filterwarnings(
+        "ignore", message="FSDP2-wrapped module"
+    )  # it is about in-place changes; we make none
+    roots = [root for root in learner.children() if isinstance(root, (VideoEncoder, Predictor))]
+    for root in [*roots, *([encoder] if encoder is not None else [])]:
+        for part in list(root.modules()):
+            if isinstance(part, (Block, PatchEmbed)):
+                fully_shard(part, mesh=world.mesh)
+        # Also at the root: what is left gathered after a forward pass is no shard that the target could follow.
+        fully_shard(root, mesh=world.mesh, reshard_after_forward=True)
+        if isinstance(root, VideoEncoder):
+            register_fsdp_forward_method(root, "features")
+    fully_shard(learner, mesh=world.mesh, reshard_after_forward=True)
+    if encoder is not None:
+        # The first part that runs takes itself for the root, and targets may begin with the patch embedding alone.
+        shape = encoder.config.in_channels, *encoder.patch_embed.size
+        with torch.no_grad():
+            encoder(torch.zeros(1, *shape, device=world.device))
+    return learner
+
+
+@contextmanager
+def exchanging(model: nn.Module, now: bool) -> Iterator[None]:
+    """Whether the backward pass inside averages gradients over the processes, or adds them up for a later one."""
+    if isinstance(model, FSDPModule):
+        model.set_requires_gradient_sync(now)
+        yield
+    elif isinstance(model, DistributedDataParallel) and not now:
+        with model.no_sync():
+            yield
+    else:
+        yield
+
+
+def clip_gradient(learner: nn.Module, limit: float) -> torch.Tensor:
+    """Scales the gradient down to the norm `limit` and returns the norm before, over all shards.
+
+    Stays on the device and waits for nothing.
+    """
+    parameters = [p for p in learner.parameters() if p.grad is not None]
+    norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    if isinstance(norm, DTensor):
+        norm = norm.full_tensor()
+    nn.utils.clip_grads_with_norm_(parameters, limit, norm)
+    return norm
+
+
+def _blocks(modules: list[nn.Module]) -> list[Block]:
+    return [part for module in modules for part in module.modules() if isinstance(part, Block)]

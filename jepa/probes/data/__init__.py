@@ -1,0 +1,1 @@
+"""What probes are trained on: labels, segments, captions and their splits."""

@@ -1,0 +1,1 @@
+"""Cross-validation, metrics, calibration, conformal prediction and reports."""

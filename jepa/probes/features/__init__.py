@@ -1,0 +1,1 @@
+"""Feature extraction from a frozen encoder and from baselines."""

@@ -1,0 +1,286 @@
+"""Features of a data set: encoded once, kept on disk, read back at memory speed.
+
+A frozen encoder gives the same tokens in every epoch, yet the published evaluation runs it again in each
+(reference: facebookresearch/vjepa2, evals/video_classification_frozen). Here every video is decoded once for
+all extractors that still lack it, and each extractor's rows go to shards (`jepa/probes/features/cache.py`).
+
+The extractor key covers weights, preprocessing and the choice of frames; a row key covers the video's content and the
+part of it. So a changed weight, crop or file is never read from an old row, an added video costs only itself, and a
+killed run keeps its finished shards.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from jepa.errors import UserError, VideoError
+from jepa.probes.data.labels import Sample, fingerprint
+from jepa.probes.features.cache import Features, Store
+
+Decoded = list[tuple[int, str, list[torch.Tensor]]]  # extractor number, row key, prepared clips
+
+
+class Extractor(Protocol):
+    """What turns frames into features: an encoder, an image model, a pixel baseline."""
+
+    name: str
+    """short name for tables"""
+    key: str
+    """hash of everything that its output depends on, apart from the video"""
+
+    def times(self, start_s: float, end_s: float) -> np.ndarray:
+        """Frame times of each clip in seconds, [clips, T], for a part of a video."""
+
+    def prepare(self, frames: torch.Tensor) -> torch.Tensor:
+        """One clip's frames uint8 [T, C, H, W] as the model's input, on the CPU."""
+
+    def features(self, batch: torch.Tensor) -> torch.Tensor:
+        """Features [B, ...] of a batch of prepared clips."""
+
+
+@dataclass
+class BadVideo:
+    """A video that was left out, and why."""
+
+    name: str
+    stage: str
+    reason: str
+
+
+@dataclass
+class EncodeReport:
+    """What an encoding pass did."""
+
+    decoded: int = 0
+    """videos opened and decoded"""
+    cached: int = 0
+    """samples that every extractor already had"""
+    damaged: int = 0
+    """cached rows whose checksum failed; they were encoded again"""
+    bad: list[BadVideo] = field(default_factory=list)
+    """videos left out"""
+    int8_error: float | None = None
+    """with int8, the largest error of a shard: root mean square, relative to that of its values"""
+
+
+def extractor_key(**facts: Any) -> str:
+    """Hash of named JSON values, for `Extractor.key`."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def row_key(sample: Sample, content: str) -> str:
+    """Identity of a sample's pixels: the file's fingerprint and the part used."""
+    return hashlib.sha256(f"{content}|{sample.start_s}|{sample.end_s}".encode()).hexdigest()[:32]
+
+
+def encode(
+    samples: Sequence[Sample],
+    extractors: Sequence[Extractor],
+    cache: str | os.PathLike[str] | None,
+    batch_size: int = 16,
+    workers: int = 2,
+    bad_limit: float = 0.1,
+    rank: int = 0,
+    world: int = 1,
+    int8: bool = False,
+) -> tuple[list[Sample], list[Features], EncodeReport]:
+    """Gives every extractor's features of all readable samples, decoding only what the cache lacks.
+
+    Args:
+        samples: labelled videos or parts of videos.
+        extractors: what to compute; one decode serves all of them.
+        cache: folder of shards, created if absent; None keeps the features in memory only.
+        batch_size: clips per forward pass.
+        workers: threads that decode ahead.
+        bad_limit: largest tolerated share of unreadable samples.
+        rank: this process's number when several encode one data set; it encodes every `world`-th
+            video.
+        world: number of such processes. With `world > 1` only the readable samples cached so far are
+            returned.
+        int8: store in int8; the report states what that cost.
+
+    Returns:
+        The samples that could be read, the features of each extractor for them, and a report.
+
+    Raises:
+        UserError: more than `bad_limit` of the samples could not be read.
+    """
+    content = {path: fingerprint(path) for path in dict.fromkeys(sample.path for sample in samples)}
+    keys = [row_key(sample, content[sample.path]) for sample in samples]
+    form = "-int8" if int8 else ""
+    stores = [
+        Store(None if cache is None else Path(cache) / f"{extractor.key}{form}", int8)
+        for extractor in extractors
+    ]
+    report = EncodeReport(damaged=sum(store.damaged for store in stores))
+    needed = [i for i, key in enumerate(keys) if any(key not in store.where for store in stores)]
+    report.cached = len(samples) - len(needed)
+    # Shared out by position in the whole list, so that processes agree without talking to each other.
+    mine = set(list(content)[rank::world])
+    pending = _by_video(samples, keys, [i for i in needed if samples[i].path in mine])
+    try:
+        with _progress(sum(len(group) for group in pending)) as advance:
+            queues = [_Queue(e, s, batch_size) for e, s in zip(extractors, stores, strict=True)]
+            for group, outcome in _decode_ahead(samples, keys, pending, extractors, stores, workers):
+                report.decoded += 1
+                if isinstance(outcome, VideoError):
+                    report.bad += [BadVideo(samples[i].name, outcome.stage, outcome.reason) for i in group]
+                else:
+                    for number, key, clips in outcome:
+                        queues[number].add(key, clips)
+                advance(len(group))
+                if len(report.bad) > bad_limit * len(samples):
+                    raise UserError(_too_many_bad(report.bad, len(samples), bad_limit))
+            for queue in queues:
+                queue.flush()
+    finally:
+        # Whatever ended the pass, finished batches are kept: the next run goes on from there.
+        for store in stores:
+            store.write_shard()
+    report.int8_error = max((store.error for store in stores), default=0.0) if int8 else None
+    have = [i for i, key in enumerate(keys) if all(key in store.where for store in stores)]
+    kept = [keys[i] for i in have]
+    return [samples[i] for i in have], [store.features(kept) for store in stores], report
+
+
+def _too_many_bad(bad: Sequence[BadVideo], total: int, limit: float) -> str:
+    first = bad[0]
+    return (
+        f"{len(bad)} of {total} videos could not be read, more than the limit of {limit:.0%}. The first is "
+        f"{first.name!r}: cannot {first.stage}: {first.reason}. Check the files, or raise bad_limit if so "
+        "many are expected."
+    )
+
+
+def _by_video(samples: Sequence[Sample], keys: Sequence[str], needed: Sequence[int]) -> list[list[int]]:
+    """Groups sample indices by file, so that a file with many segments is opened once; equal rows are kept
+    once."""
+    groups: dict[Path, list[int]] = {}
+    seen = set()
+    for i in needed:
+        if keys[i] not in seen:
+            seen.add(keys[i])
+            groups.setdefault(samples[i].path, []).append(i)
+    return list(groups.values())
+
+
+def _decode_ahead(
+    samples: Sequence[Sample],
+    keys: Sequence[str],
+    groups: Sequence[list[int]],
+    extractors: Sequence[Extractor],
+    stores: Sequence[Store],
+    workers: int,
+) -> Iterator[tuple[list[int], Decoded | VideoError]]:
+    """Decodes files on threads, a few ahead of the model, and yields them in order."""
+
+    def decode(group: list[int]) -> Decoded | VideoError:
+        try:
+            return _decode(samples, keys, group, extractors, stores)
+        except VideoError as error:
+            return error
+
+    with ThreadPoolExecutor(max(1, workers)) as pool:
+        waiting: list[tuple[list[int], Future[Decoded | VideoError]]] = []
+        for group in groups:
+            waiting.append((group, pool.submit(decode, group)))
+            if len(waiting) > 2 * workers:
+                done, future = waiting.pop(0)
+                yield done, future.result()
+        for done, future in waiting:
+            yield done, future.result()
+
+
+def _decode(
+    samples: Sequence[Sample],
+    keys: Sequence[str],
+    group: Sequence[int],
+    extractors: Sequence[Extractor],
+    stores: Sequence[Store],
+) -> Decoded:
+    from jepa.data import open_video
+
+    rows: Decoded = []
+    with open_video(samples[group[0]].path) as reader:
+        for i in group:
+            first, last = reader.start_s, reader.start_s + reader.duration_s
+            start = first if (given := samples[i].start_s) is None else max(given, first)
+            end = last if (given := samples[i].end_s) is None else min(given, last)
+            if not end > start:
+                raise VideoError(samples[i].path, "seek", f"the part {start:.3f}-{end:.3f} s holds no frame")
+            wanted = [
+                (number, extractor.times(start, end))
+                for number, extractor in enumerate(extractors)
+                if keys[i] not in stores[number].where
+            ]
+            moments = np.unique(np.concatenate([times.ravel() for _, times in wanted]))
+            frames = reader.frames_at(moments.tolist()).data
+            for number, times in wanted:
+                places = np.searchsorted(moments, times)
+                clips = [extractors[number].prepare(frames[torch.from_numpy(place)]) for place in places]
+                rows.append((number, keys[i], clips))
+    return rows
+
+
+class _Queue:
+    """Collects prepared clips into batches for one extractor and hands finished rows to its store."""
+
+    def __init__(self, extractor: Extractor, store: Store, batch_size: int) -> None:
+        self.extractor, self.store, self.batch_size = extractor, store, batch_size
+        self.rows: list[tuple[str, int]] = []
+        self.clips: list[torch.Tensor] = []
+
+    def add(self, key: str, clips: list[torch.Tensor]) -> None:
+        self.rows.append((key, len(clips)))
+        self.clips += clips
+        if len(self.clips) >= self.batch_size:
+            self.flush()
+
+    def flush(self) -> None:
+        if not self.clips:
+            return
+        batches = torch.stack(self.clips).split(self.batch_size)
+        out = torch.cat([self.extractor.features(batch).float().cpu() for batch in batches])
+        for (key, _), row in zip(self.rows, out.split([n for _, n in self.rows]), strict=True):
+            stored = row.half()
+            if not torch.isfinite(stored).all():
+                raise UserError(
+                    f"The features of {self.extractor.name!r} hold a value that is not finite in float16. "
+                    "The encoder is broken or was saved from a diverged run; export an earlier checkpoint."
+                )
+            self.store.add(key, stored.numpy())
+        self.rows, self.clips = [], []
+
+
+class _progress:
+    """A progress bar with time left; silent when there is nothing to do."""
+
+    def __init__(self, total: int) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self.total = total
+        self.bar = Progress(
+            TextColumn("encoding"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            disable=total == 0,
+        )
+
+    def __enter__(self) -> Any:
+        self.bar.start()
+        task = self.bar.add_task("encoding", total=self.total)
+        return lambda count: self.bar.advance(task, count)
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.stop()

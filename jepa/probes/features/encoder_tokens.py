@@ -1,0 +1,270 @@
+"""What a probe reads from a clip: encoder tokens, and the plain baselines that stand beside them.
+
+The two pixel baselines are those of the data's own notes: a 32x32 grey middle frame, and 4x4 block means of
+the differences between 16 frames. A probe on an encoder says nothing before it beats both.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from jepa.data.sampling import centre_place, clip_times
+from jepa.errors import UserError
+from jepa.probes.features.encode import extractor_key
+
+if TYPE_CHECKING:
+    from jepa.models import Predictor, Preprocessing, TokenGrid, VideoEncoder
+
+GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601 luma
+
+
+def encoder_hash(encoder: VideoEncoder) -> str:
+    """SHA-256 of an encoder's configuration, preprocessing and every weight."""
+    return state_hash(encoder, json.dumps(_facts(encoder), sort_keys=True))
+
+
+def state_hash(module: torch.nn.Module, start: str = "") -> str:
+    """SHA-256 of a text and of every weight of a module."""
+    digest = hashlib.sha256(start.encode())
+    for name, value in sorted(module.state_dict().items()):
+        digest.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _facts(encoder: VideoEncoder) -> dict[str, Any]:
+    return {"config": asdict(encoder.config), "preprocessing": asdict(preprocessing_of(encoder))}
+
+
+def preprocessing_of(encoder: VideoEncoder) -> Preprocessing:
+    """What the encoder expects of its input.
+
+    Raises:
+        UserError: the encoder does not say.
+    """
+    if encoder.preprocessing is None:
+        raise UserError(
+            "This encoder carries no preprocessing facts, so its features cannot be made the same way twice. "
+            "Load it with jepa.load_encoder(DIR), or set encoder.preprocessing."
+        )
+    return encoder.preprocessing
+
+
+def untrained_copy(encoder: VideoEncoder, seed: int) -> VideoEncoder:
+    """The same architecture with fresh random weights: what the architecture alone can do.
+
+    Args:
+        encoder: the trained encoder; its configuration and preprocessing are taken over.
+        seed: decides the weights.
+    """
+    # Built without storage and filled from a generator of its own, the copy leaves torch's random state
+    # alone.
+    with torch.device("meta"):
+        fresh = type(encoder)(encoder.config)
+    fresh.to_empty(device="cpu")
+    fresh.init_weights(torch.Generator().manual_seed(seed))
+    fresh.preprocessing = encoder.preprocessing
+    return fresh.eval().requires_grad_(False)
+
+
+def coarse_grid(grid: TokenGrid, max_tokens: int) -> tuple[int, int, int]:
+    """The finest grid of at most `max_tokens` tokens that keeps all time slots, by whole spatial factors.
+
+    Raises:
+        UserError: even one token per time slot is too many.
+    """
+    if grid.t > max_tokens:
+        raise UserError(
+            f"max_tokens={max_tokens} is less than the {grid.t} time slots of a window. Raise it to {grid.t} "
+            "or more."
+        )
+    factor = 1
+    while grid.t * -(-grid.h // factor) * -(-grid.w // factor) > max_tokens:
+        factor += 1
+    return grid.t, -(-grid.h // factor), -(-grid.w // factor)
+
+
+def coarsen(tokens: torch.Tensor, grid: TokenGrid, max_tokens: int) -> torch.Tensor:
+    """Averages neighbouring tokens in space until at most `max_tokens` are left.
+
+    Args:
+        tokens: [B, N, D] in the order of time, height, width.
+        grid: their grid, N = t h w.
+        max_tokens: upper bound of tokens kept.
+
+    Returns:
+        [B, M, D] with M <= max_tokens.
+    """
+    target = coarse_grid(grid, max_tokens)
+    if target == tuple(grid):
+        return tokens
+    volume = tokens.unflatten(1, tuple(grid)).movedim(-1, 1)
+    return F.adaptive_avg_pool3d(volume, target).flatten(2).transpose(1, 2)
+
+
+def coarsen_future(guesses: torch.Tensor, grid: TokenGrid, slots: int, max_tokens: int) -> torch.Tensor:
+    """Averages guesses [B, slots * h * w, D] in space as `coarsen` does the tokens of a window with this
+    grid."""
+    _, height, width = coarse_grid(grid, max_tokens)
+    return coarsen(guesses, grid._replace(t=slots), slots * height * width)
+
+
+def guess_future(predictor: Predictor, tokens: torch.Tensor, grid: TokenGrid, slots: int) -> torch.Tensor:
+    """What the encoder's own predictor expects in the time slots after a window.
+
+    As in the published anticipation probe, positions simply go on past the window's end; a predictor that was
+    trained within the window only must extrapolate.
+
+    Args:
+        predictor: trained with the encoder.
+        tokens: all tokens of the window [B, N, D].
+        grid: their grid.
+        slots: time slots to guess.
+
+    Returns:
+        Guesses [B, slots * h * w, D].
+
+    Raises:
+        UserError: the predictor reads several encoder levels, which a plain encoder pass does not give.
+    """
+    config = predictor.config
+    if config.levels != 1:
+        raise UserError(
+            f"This predictor reads {config.levels} encoder levels at once, which the probes do not support. "
+            "Use anticipate.predictor=false."
+        )
+    ahead = grid._replace(t=grid.t + slots)
+    ids = torch.arange(ahead.size, device=tokens.device).expand(len(tokens), -1)
+    return predictor(tokens, ids[:, : grid.size], ids[:, grid.size :], ahead)[..., -tokens.shape[-1] :]
+
+
+class EncoderTokens:
+    """Tokens of a frozen video encoder, coarsened to at most `max_tokens` per clip.
+
+    With a predictor, its guesses for `slots` time slots after the clip follow on the token axis, equally
+    coarse.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        encoder: VideoEncoder,
+        clips: int = 1,
+        max_tokens: int = 256,
+        layers: Sequence[int] | None = None,
+        device: str = "cpu",
+        fps: float | None = None,
+        predictor: Predictor | None = None,
+        slots: int = 0,
+    ) -> None:
+        self.name, self.clips, self.max_tokens = name, clips, max_tokens
+        self.layers = None if layers is None else list(layers)
+        self.encoder = encoder.eval().to(device)
+        self.device = device
+        self.window = preprocessing_of(encoder)
+        self.fps = self.window.fps if fps is None else fps
+        self.predictor = None if predictor is None else predictor.eval().to(device)
+        self.slots = slots if predictor is not None else 0
+        self.sha256 = encoder_hash(encoder)
+        facts: dict[str, Any] = {
+            "clips": clips,
+            "max_tokens": max_tokens,
+            "layers": self.layers,
+            "fps": self.fps,
+            "form": 1,
+        }
+        if predictor is not None:
+            facts |= {"predictor": state_hash(predictor), "slots": slots}
+        self.key = extractor_key(encoder=self.sha256, **facts)
+
+    def times(self, start_s: float, end_s: float) -> np.ndarray:
+        """Windows at the encoder's own frame rate, spread over the part."""
+        places = [centre_place(clip, self.clips) for clip in range(self.clips)]
+        return np.array(
+            [clip_times(start_s, end_s, self.window.num_frames, self.fps, place) for place in places]
+        )
+
+    def prepare(self, frames: torch.Tensor) -> torch.Tensor:
+        """Resize, crop and normalise as in pretraining: [C, T, H, W]."""
+        return self.encoder.preprocess(frames)
+
+    def window_grid(self) -> TokenGrid:
+        """The grid of all tokens of a window."""
+        window = self.window
+        return self.encoder.grid_of(
+            torch.empty(1, 3, window.num_frames, window.crop_px, window.crop_px, device="meta")
+        )
+
+    def grid(self) -> tuple[int, int, int]:
+        """The coarse grid that `features` returns, per layer."""
+        return coarse_grid(self.window_grid(), self.max_tokens)
+
+    @torch.inference_mode()
+    def features(self, batch: torch.Tensor) -> torch.Tensor:
+        """Tokens [B, M, D]; with several layers their tokens follow one another on the token axis (V-JEPA
+        2)."""
+        video = batch.to(self.device)
+        grid = self.encoder.grid_of(video)
+        if self.layers is None:
+            tokens = self.encoder(video)
+            seen = coarsen(tokens, grid, self.max_tokens)
+            if self.predictor is None:
+                return seen
+            guessed = guess_future(self.predictor, tokens, grid, self.slots)
+            return torch.cat([seen, coarsen_future(guessed, grid, self.slots, self.max_tokens)], dim=1)
+        levels = self.encoder.features(video, layers=self.layers)
+        return torch.cat([coarsen(level, grid, self.max_tokens) for level in levels], dim=1)
+
+
+class OneFrame:
+    """The middle frame, or the last one, as 32x32 grey values."""
+
+    def __init__(self, last: bool = False) -> None:
+        self.name, self.last = ("last frame" if last else "one frame"), last
+        self.key = extractor_key(baseline=self.name, size=32, form=1)
+
+    def times(self, start_s: float, end_s: float) -> np.ndarray:
+        """The middle of the part, or its end."""
+        return np.array([[max(start_s, end_s - 2e-3) if self.last else (start_s + end_s) / 2]])
+
+    def prepare(self, frames: torch.Tensor) -> torch.Tensor:
+        """Grey frames [T, 32, 32] in 0..1."""
+        return _grey(frames, 32)
+
+    def features(self, batch: torch.Tensor) -> torch.Tensor:
+        """Pixels [B, 1024]."""
+        return batch.flatten(1)
+
+
+class Motion:
+    """Means over 4x4 blocks of the absolute differences between 16 frames spread over the part."""
+
+    name = "motion"
+
+    def __init__(self) -> None:
+        self.key = extractor_key(baseline="motion", frames=16, size=32, block=4, form=1)
+
+    def times(self, start_s: float, end_s: float) -> np.ndarray:
+        """Sixteen moments, from the first to the last."""
+        return np.linspace(start_s, max(start_s, end_s - 2e-3), 16)[None]
+
+    def prepare(self, frames: torch.Tensor) -> torch.Tensor:
+        """Grey frames [T, 32, 32] in 0..1."""
+        return _grey(frames, 32)
+
+    def features(self, batch: torch.Tensor) -> torch.Tensor:
+        """Block means [B, 15 * 8 * 8]."""
+        return F.avg_pool2d(batch.diff(dim=1).abs(), 4).flatten(1)
+
+
+def _grey(frames: torch.Tensor, size: int) -> torch.Tensor:
+    grey = (frames.float() * torch.tensor(GREY).view(1, 3, 1, 1)).sum(1, keepdim=True) / 255
+    return F.interpolate(grey, size=(size, size), mode="area").squeeze(1)

@@ -1,0 +1,1 @@
+"""Probe heads: linear, attentive, closed-form."""

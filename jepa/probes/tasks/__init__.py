@@ -1,0 +1,1 @@
+"""Probe tasks: classify, anticipate, describe."""

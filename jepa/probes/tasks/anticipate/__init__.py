@@ -1,0 +1,1 @@
+"""Action anticipation and hazard forecasting."""

@@ -1,0 +1,1 @@
+"""Tagging and video-text retrieval."""

@@ -1,0 +1,1 @@
+"""Events, forecasts, breaks and policy decisions."""

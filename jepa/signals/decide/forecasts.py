@@ -1,0 +1,103 @@
+"""Every forecast, when it was issued and what became of it. A forecast that was wrong stays in the book."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jepa.signals.document.objects import Anticipated, Observed, Resolution
+from jepa.signals.policy import ForecastRule
+
+
+class Issue(NamedTuple):
+    """A forecast at the moment of issue: `signal` is its column in the scores, `row` its window."""
+
+    signal: int
+    row: int
+    issued_at_ms: int
+
+
+class ForecastDesk:
+    """Issues forecasts of one label, window by window, from what is known at that window's end.
+
+    Args:
+        signal: the label's column among the anticipated scores.
+        column: which of the horizons `rule.horizon_ms` is.
+        rule: when to issue.
+    """
+
+    def __init__(self, signal: int, column: int, rule: ForecastRule) -> None:
+        self._signal, self._column, self._rule = signal, column, rule
+        self._quiet_until = -1
+        self._armed = True
+
+    def push(self, row: int, end_ms: int, p: np.ndarray, happening: bool) -> Issue | None:
+        """Reads one window.
+
+        Args:
+            row: the window's number.
+            end_ms: the window's end, which is the issue time.
+            p: probabilities within each horizon, [H].
+            happening: whether the label is being observed now, so that it can no longer be foreseen.
+        """
+        now = float(p[self._column])
+        if now < self._rule.rearm_at or (end_ms >= self._quiet_until and not happening):
+            self._armed = True
+        if not self._armed or happening or now < self._rule.issue_at:
+            return None
+        self._armed, self._quiet_until = False, end_ms + self._rule.horizon_ms
+        return Issue(self._signal, row, end_ms)
+
+
+def resolve(
+    label: str,
+    issued_at_ms: int,
+    horizon_ms: int,
+    observed: Sequence[Observed],
+    watched: bool,
+    duration_ms: int,
+) -> Resolution:
+    """What became of a forecast by the end of the video.
+
+    Args:
+        label: what was forecast.
+        issued_at_ms: when.
+        horizon_ms: it was to start within this time.
+        observed: everything that was seen in the whole video.
+        watched: whether any probe looks for `label`. If none does, nobody can tell, and the forecast stays
+        open.
+        duration_ms: length of the video.
+    """
+    until = issued_at_ms + horizon_ms
+    onsets = [span for span in observed if span.label == label and issued_at_ms < span.start_ms <= until]
+    if onsets:
+        first = min(onsets, key=lambda span: span.start_ms)
+        lead = first.start_ms - issued_at_ms
+        return Resolution(status="confirmed", by=first.id, onset_ms=first.start_ms, lead_ms=lead)
+    if not watched:
+        return Resolution(status="open")
+    return Resolution(status="expired" if until > duration_ms else "refuted")
+
+
+def statistics_of(forecasts: Sequence[Anticipated], duration_ms: int) -> dict[str, Any]:
+    """The book's balance.
+
+    Returns:
+        Counts by status; `precision`, confirmed among confirmed and refuted, None if there are none;
+        `median_lead_ms` of the confirmed; `false_alarms_per_hour`, for which expired forecasts count too.
+    """
+    counts = dict.fromkeys(("confirmed", "refuted", "expired", "open"), 0)
+    for forecast in forecasts:
+        counts[forecast.resolution.status] += 1
+    leads = [forecast.resolution.lead_ms for forecast in forecasts if forecast.resolution.lead_ms is not None]
+    judged = counts["confirmed"] + counts["refuted"]
+    return {
+        "issued": len(forecasts),
+        **counts,
+        "precision": counts["confirmed"] / judged if judged else None,
+        "median_lead_ms": statistics.median(leads) if leads else None,
+        "false_alarms_per_hour": (counts["refuted"] + counts["expired"]) * 3_600_000 / duration_ms,
+    }

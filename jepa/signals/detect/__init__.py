@@ -1,0 +1,1 @@
+"""Detection: windows, shots and probe scores of one video."""

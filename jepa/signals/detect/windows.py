@@ -1,0 +1,134 @@
+"""Sliding windows over one sequential decode: each window holds the past of its own end and nothing later.
+
+Time runs in events. Every probe's clip rate has its own grid of sampling moments, and windows end every
+`stride_ms`. An event at time t is served by the frame on screen at t, so it waits until a frame later than t
+arrives: that tells that t has passed, and nothing about what the later frame shows. Memory: one prepared clip
+per rate, one frame.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from jepa.data.video.pyav import TOLERANCE_S
+from jepa.signals.detect.detector import ClipSpec
+
+
+@dataclass(frozen=True)
+class Window:
+    """A window and what it saw: `clips` holds one tensor [C, T, h, w] per spec, `image` the last frame."""
+
+    end_ms: int
+    """the moment that the window speaks for"""
+    context_ms: tuple[int, int]
+    """times of the first and of the last frame that it saw"""
+    last_frame: int
+    """index of the last frame"""
+    clips: list[Tensor]
+    """the encoder's input, one clip per spec"""
+    image: Tensor
+    """the last frame, uint8 [C, H, W], as it was decoded"""
+
+
+@dataclass(frozen=True)
+class _Latest:
+    index: int
+    time_s: float
+    frame: Tensor
+    input: Tensor
+
+
+class WindowMaker:
+    """Cuts a stream of frames into windows.
+
+    Args:
+        specs: frame counts and rates that the probes want.
+        stride_ms: time between the ends of two windows.
+        prepare: turns a frame uint8 [C, H, W] into the encoder's input [C, h, w].
+    """
+
+    def __init__(
+        self, specs: Sequence[ClipSpec], stride_ms: int, prepare: Callable[[Tensor], Tensor]
+    ) -> None:
+        self._specs, self._stride_ms, self._prepare = list(specs), stride_ms, prepare
+        self._held: list[deque[tuple[float, Tensor]]] = [
+            deque(maxlen=spec.num_frames) for spec in self._specs
+        ]
+        self._ticks = [0] * len(self._specs)
+        reach_ms = 1000 * max(spec.reach_s for spec in self._specs)
+        self._first_ms = math.ceil(reach_ms / stride_ms - 1e-6) * stride_ms
+        self._next_ms = self._first_ms
+        self._current: tuple[int, Tensor, float] | None = None
+        self._latest: _Latest | None = None
+        self.short = False
+        """whether the video ended before the first full window; its only window then repeats the first
+        frame"""
+
+    def push(self, index: int, frame: Tensor, time_s: float) -> Iterator[Window]:
+        """Takes the next frame and yields the windows that ended before it.
+
+        Args:
+            index: the frame's number.
+            frame: uint8 [C, H, W].
+            time_s: when it is first shown, with the first frame at 0.
+        """
+        yield from self._until(time_s - TOLERANCE_S)
+        self._current = (index, frame, time_s)
+
+    def advance(self, end_ms: int) -> Iterator[Window]:
+        """Serves everything up to `end_ms` with the frame at hand, before the next one is asked for.
+
+        Right when the caller knows that no later frame is shown by then, as a replay does.
+        """
+        yield from self._until(end_ms / 1000 + 1e-6)
+
+    def finish(self, end_s: float) -> Iterator[Window]:
+        """Ends the stream at `end_s` and yields the windows that are left; at least one comes from any
+        video."""
+        yield from self._until(end_s - TOLERANCE_S)
+        if self._next_ms == self._first_ms and self._current is not None:
+            self.short = True
+            for held, spec in zip(self._held, self._specs, strict=True):
+                held.extendleft([held[0]] * (spec.num_frames - len(held)))
+            yield self._window(round(self._current[2] * 1000))
+
+    def _until(self, limit_s: float) -> Iterator[Window]:
+        """Serves all events before `limit_s` with the frame on screen."""
+        if self._current is None:
+            return
+        while True:
+            samples = [tick / spec.fps for tick, spec in zip(self._ticks, self._specs, strict=True)]
+            which = min(range(len(samples)), key=lambda i: samples[i])
+            # At the same instant the sample comes first: a window that ends now may see what is on screen
+            # now.
+            if samples[which] <= self._next_ms / 1000 + 1e-9:
+                if samples[which] >= limit_s:
+                    return
+                sample = self._sample()
+                self._held[which].append((sample.time_s, sample.input))
+                self._ticks[which] += 1
+            else:
+                if self._next_ms / 1000 >= limit_s:
+                    return
+                yield self._window(self._next_ms)
+                self._next_ms += self._stride_ms
+
+    def _sample(self) -> _Latest:
+        assert self._current is not None
+        index, frame, time_s = self._current
+        if self._latest is None or self._latest.index != index:
+            self._latest = _Latest(index, time_s, frame, self._prepare(frame))
+        return self._latest
+
+    def _window(self, end_ms: int) -> Window:
+        assert self._latest is not None  # ends come at or after the first full clip
+        first, last = min(held[0][0] for held in self._held), self._latest
+        clips = [torch.stack([prepared for _, prepared in held], dim=1) for held in self._held]
+        seen_ms = (round(first * 1000), min(round(last.time_s * 1000), end_ms))
+        return Window(end_ms, seen_ms, last.index, clips, last.frame)

@@ -1,0 +1,1 @@
+"""The signals document: objects, schema, invariants, hash chain, taxonomy."""

@@ -1,0 +1,217 @@
+"""Smoke rises from a bin: it catches fire and goes out, burns out and catches fire again, only smokes, or burns on.
+
+What catches fire was out at some time and burns at another, so each video that shows it shows the undoing too: of all
+videos half burn at any time, whether or not a fire starts.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from jepa.toyworld.backdrop import FLOOR_Y
+from jepa.toyworld.render import VIEW_M, Colour, Part
+from jepa.toyworld.scene import COLOURS, Actor, Hazard, Scene, Segment, Setting, ease
+
+OUTCOMES = ("ignites", "reignites", "smoulders", "burns")
+DECK = OUTCOMES
+SHAPES = ("bin", "crate")
+LEAST_S = 2.5
+_SMOKE: Colour = (0.35, 0.35, 0.37)
+_PUFFS_PER_S, _RISE_M_S, _LIFE_S = 18.0, 0.95, 1.4
+_THIN = 0.2  # smoke that means nothing
+
+
+def tasks(outcome: str) -> dict[str, str]:
+    """`fire_starts` holds for every video, `fire_will_start` for those that start with smoke alone."""
+    answer = "yes" if outcome in ("ignites", "reignites") else "no"
+    return {"fire_starts": answer} | (
+        {"fire_will_start": answer} if outcome in ("ignites", "smoulders") else {}
+    )
+
+
+def build(setting: Setting) -> Scene:
+    """Flames and smoke have a level before, between and after two moments; towards the first, smoke says what comes."""
+    plan, rng, times = setting.plan, setting.rng, setting.times
+    outcome = plan.outcome
+    first, second = setting.moments()
+    moment = second if outcome == "reignites" else first
+    lead = setting.lead(moment)
+    x = VIEW_M / 2 + rng.uniform(-0.5, 0.5)
+    half = (
+        (rng.uniform(0.24, 0.32), rng.uniform(0.28, 0.36))
+        if plan.shape == "bin"
+        else (rng.uniform(0.38, 0.46), 0.26)
+    )
+    top = FLOOR_Y + 2 * half[1]
+    outside, inside = outcome in ("reignites", "burns"), outcome in ("ignites", "burns")
+    change = ease(times, first, first + 0.4) * (1 - ease(times, second, second + 0.4))
+    flames = rng.uniform(0.6, 1.2) * outside * (1 - change) + rng.uniform(0.5, 1.2) * inside * change
+    outer = rng.uniform(0.3, 1.1) if outside else _THIN
+    sign = (
+        setting.omen(moment, lead, outcome == "smoulders") * (not outside) * (1 - change) * (times < second)
+    )
+    smoke = outer + (1 - _THIN) * sign + (rng.uniform(0.3, 1.1) - outer) * change
+    wind = rng.uniform(-0.25, 0.25)
+    puffs = _puffs(rng, setting.duration_s, x, top, half[0], wind)
+    tongues = rng.uniform(0, 2 * math.pi, 7), rng.uniform(6, 12, 7)
+    frames = []
+    for k, time in enumerate(times):
+        heat = float(flames[k])
+        parts = [Part("shade", x, FLOOR_Y - 0.02, (half[0] * 1.3, 0.07), (0.1, 0.1, 0.1), alpha=0.4)]
+        if heat > 0.05:
+            parts.append(
+                Part("puff", x, top + 0.3, (1.2 * heat + 0.3,), (1.0, 0.65, 0.25), alpha=0.35 * heat)
+            )
+        for born, px, drift, size in puffs:
+            age = float(time) - born
+            if 0 <= age < _LIFE_S:
+                strength = 0.25 * float(np.interp(born, times, smoke)) + 0.75 * float(smoke[k])
+                fade = min(1.0, age * 4) * (1 - age / _LIFE_S)
+                swirl = drift * age + 0.06 * math.sin(3 * age + 9 * drift)
+                at = px + swirl, top + _RISE_M_S * age * (0.6 + 0.4 * strength)
+                parts.append(
+                    Part(
+                        "puff",
+                        *at,
+                        (size * (0.6 + 0.7 * age) * (0.5 + 0.6 * strength),),
+                        _SMOKE,
+                        alpha=0.75 * fade * strength,
+                    )
+                )
+        parts += _flames(x, top, half[0], heat, float(time), tongues)
+        if plan.shape == "bin":
+            parts.append(
+                Part(
+                    "polygon",
+                    x,
+                    top - half[1],
+                    (-half[0], half[1], half[0], half[1], 0.8 * half[0], -half[1], -0.8 * half[0], -half[1]),
+                    COLOURS[plan.colour],
+                    actor=0,
+                )
+            )
+            parts.append(Part("box", x, top, (half[0] * 1.08, 0.045, 0.03), COLOURS[plan.colour], actor=0))
+        else:
+            parts.append(Part("box", x, top - half[1], (*half, 0.03), COLOURS[plan.colour], actor=0))
+            parts.append(
+                Part(
+                    "box",
+                    x,
+                    top - half[1],
+                    (half[0], 0.035, 0.01),
+                    (0.2, 0.16, 0.12),
+                    alpha=0.5,
+                    actor=0,
+                    flat=True,
+                )
+            )
+        frames.append(parts)
+    name = f"{plan.colour} {plan.shape}"
+    says = {
+        "ignites": (
+            f"Smoke rises from a {name}, it catches fire and goes out again.",
+            f"A {name} starts to burn.",
+            "Smoke turns into flames that do not last.",
+        ),
+        "smoulders": (
+            f"Smoke thickens over a {name} and thins out.",
+            f"A {name} smokes but does not burn.",
+            "Smoke, and no fire.",
+        ),
+        "reignites": (
+            f"Flames on a {name} die down to smoke, and it catches fire again.",
+            f"A {name} starts to burn once more.",
+            "A fire goes out and comes back.",
+        ),
+        "burns": (f"A {name} burns.", f"Flames rise from a {name} all the time.", "A steady fire."),
+    }[outcome]
+    omen, end = max(0.0, moment - lead), min(moment + 0.9, setting.duration_s)
+    pair = {
+        "ignites": ("smoke", "ignite"),
+        "smoulders": ("smoke", "thin"),
+        "reignites": ("smoke", "ignite"),
+        "burns": ("burn", "burn"),
+    }
+    before, after = pair[outcome]
+    otherwise = {
+        "ignites": f"The {name} would have gone on smoking had it been put out in time.",
+        "reignites": f"The {name} would have gone on smoking had it been put out for good.",
+        "smoulders": f"The {name} would have burned had the smoke grown thicker.",
+    }
+    starts = {"ignites": [moment], "reignites": [0.0, moment], "burns": [0.0]}.get(outcome, [])
+    early = f"A {name} burns." if outside else f"Smoke rises from a {name}."
+    segments = [
+        Segment(0.0, moment, before, plan.shape, (early,)),
+        Segment(moment, end, after, plan.shape, says[1:2]),
+        Segment(end, setting.duration_s, "burn" if outside else "smoke", plan.shape),
+    ]
+    if outcome == "reignites":
+        out_s = min(first + 0.5, moment)
+        segments[0] = Segment(out_s, moment, "smoke", plan.shape, (f"Smoke rises from a {name}.",))
+        segments.insert(0, Segment(0.0, out_s, "burn", plan.shape, (early,)))
+    if outcome == "ignites":
+        end = min(second + 0.5, setting.duration_s)
+        segments[1:] = [
+            Segment(moment, end, after, plan.shape, says[1:2]),
+            Segment(end, setting.duration_s, "smoke", plan.shape, (f"The fire in a {name} is out.",)),
+        ]
+    return Scene(
+        side=True,
+        frames=frames,
+        actors=[Actor(name, plan.shape, plan.colour)],
+        captions=says,
+        tags=("smoke", plan.shape, plan.colour, outcome.replace("_", " ")),
+        moment_s=moment,
+        event_end_s=end,
+        omen_s=omen,
+        decoy=outcome == "smoulders",
+        segments=segments,
+        hazards=[Hazard(start, "fire", 3, "381") for start in starts],
+        counterfactual=otherwise.get(outcome, ""),
+    )
+
+
+def _puffs(
+    rng: np.random.Generator, duration: float, x: float, top: float, half: float, wind: float
+) -> list[tuple[float, float, float, float]]:
+    """Birth time, place, drift and size of every puff; smoke has risen for a lifetime before the first frame."""
+    count = int((duration + _LIFE_S) * _PUFFS_PER_S)
+    born = np.arange(count) / _PUFFS_PER_S - _LIFE_S
+    spread = rng.uniform(-0.6, 0.6, count) * half
+    drift, size = wind + rng.uniform(-0.12, 0.12, count), rng.uniform(0.22, 0.36, count)
+    return [
+        (float(b), x + float(s), float(d), float(z))
+        for b, s, d, z in zip(born, spread, drift, size, strict=True)
+    ]
+
+
+def _flames(
+    x: float, top: float, half: float, heat: float, time: float, tongues: tuple[np.ndarray, np.ndarray]
+) -> list[Part]:
+    """Tongues of fire, red outside and yellow inside, each flickering at its own rate."""
+    parts = []
+    for colour, size in (((0.89, 0.27, 0.1), 1.0), ((0.98, 0.6, 0.13), 0.72), ((1.0, 0.9, 0.45), 0.42)):
+        for i, (phase, rate) in enumerate(zip(*tongues, strict=True)):
+            height = (
+                heat * size * (0.62 + 0.22 * math.sin(phase + rate * time)) * (1 - 0.09 * abs(i - 3) ** 1.5)
+            )
+            if height > 0.03:
+                foot = x + (i - 3) / 3 * half * 0.85
+                lean = 0.12 * math.sin(phase * 2 + 0.7 * rate * time) * height
+                wide = 0.34 * half * min(1.0, 0.4 + heat) * (0.5 + 0.5 * size)
+                flame = (
+                    -wide,
+                    0.0,
+                    0.4 * -wide + lean * 0.6,
+                    height * 0.5,
+                    lean,
+                    height,
+                    0.5 * wide + lean * 0.6,
+                    height * 0.45,
+                    wide,
+                    0.0,
+                )
+                parts.append(Part("polygon", foot, top - 0.05, flame, colour, flat=True))
+    return parts

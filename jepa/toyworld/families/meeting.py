@@ -1,0 +1,182 @@
+"""Two figures walk up to each other: they shake hands or hold them, push or lay the other down, talk, or pass.
+
+Shaking and holding hands share every pose, and so do pushing over and laying down: only the motion tells.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+
+from jepa.toyworld import figure
+from jepa.toyworld.physics import topple, topple_s
+from jepa.toyworld.render import VIEW_M
+from jepa.toyworld.scene import COLOURS, Actor, Hazard, Scene, Segment, Setting, ease
+
+OUTCOMES = ("handshake", "holds", "push", "lays_down", "talk", "pass")
+DECK = ("push", "handshake", "lays_down", "holds", "talk", "push", "handshake", "lays_down", "holds", "pass")
+SHAPES = ("figure",)
+LEAST_S = 3.0
+_HALF_M = 0.62  # from the middle to a figure that slows down
+_SLOWER = 1.3  # laying down takes this much longer than a push
+_LOWERED = ("push", "lays_down")
+_JOINED = ("handshake", "holds")
+
+
+def tasks(outcome: str) -> dict[str, str]:
+    """`push` asks of who goes down, `handshake` of hands that join; `will_push` before it is settled."""
+    columns = {"push": _LOWERED, "handshake": _JOINED, "will_push": ("push", "talk", "handshake")}
+    event = {"push": "push", "handshake": "handshake", "will_push": "push"}
+    return {
+        column: "yes" if outcome == event[column] else "no"
+        for column, outcomes in columns.items()
+        if outcome in outcomes
+    }
+
+
+def build(setting: Setting) -> Scene:
+    """All walk up alike and lift a hand a little; what sets them apart grows with the square of the way."""
+    plan, rng, times = setting.plan, setting.rng, setting.times
+    outcome = plan.outcome
+    moment = setting.moment(1.4)
+    lead = setting.lead(moment)
+    facing = int(rng.choice([-1, 1]))  # of the one who pushes
+    pace, middle = rng.uniform(0.5, 0.75), VIEW_M / 2 + rng.uniform(-0.3, 0.3)
+    slows = moment - 0.4
+    go = np.ones(len(times)) if outcome == "pass" else 1 - ease(times, slows, moment + 0.1)
+    joined = outcome in _JOINED
+    leave = ease(times, moment + 0.8, moment + 1.2) if joined else 0 * times
+    steps = np.concatenate([[0.0], np.cumsum((go + leave)[:-1] * pace / float(setting.rate))])
+    moved = steps - float(np.interp(slows, times, steps))
+    way = np.clip((times - (moment - lead)) / lead, 0, 1)
+    hint = (way**2 * setting.config.clarity * np.clip(1 + 0.25 * rng.standard_normal(), 0.3, 1.7)) * (
+        times < moment
+    )
+    lift = (
+        0.35
+        * way
+        * np.clip(1 + 0.25 * rng.standard_normal(), 0.3, 1.7)
+        * (1 - ease(times, moment, moment + 0.4))
+    )
+    act = ease(times, moment - 0.1, moment + 0.05) * (1 - ease(times, moment + 0.7, moment + 1.0))
+    turn = 2 * math.pi * (2.6 * (times - moment) * (outcome == "handshake") + rng.uniform())
+    shake = 0.3 * np.sin(turn) * act
+    pendulum = 0.1, 0.9, plan.gravity, 1.15
+    gone = topple(*pendulum, np.maximum(times - moment - 0.1, 0)) * (times > moment + 0.1)
+    if outcome == "lays_down":
+        gone = math.pi / 2 * ease(times, moment + 0.1, moment + 0.1 + _SLOWER * topple_s(*pendulum))
+    staggers = 0.4 * ease(times, moment, moment + 0.5)
+    other = [name for name in COLOURS if name != plan.colour][rng.integers(len(COLOURS) - 1)]
+    phases = rng.uniform(0, 1.15, 2)
+    frames = []
+    for k, time in enumerate(times):
+        back = joined and time > moment + 0.8
+        turned = joined and time > moment + 1.0
+        reach = figure.Reach(float(lift[k]), float(hint[k]), float(act[k]), float(shake[k]))
+        poses = []
+        for who, side in ((0, facing), (1, -facing)):
+            halt = float(np.interp(moment + 0.5, times, moved))
+            along = 2 * halt - float(moved[k]) if back else float(moved[k])
+            pose = figure.walk(
+                middle + side * (along - _HALF_M),
+                -side if turned else side,
+                float(steps[k]) + phases[who],
+                float(np.clip(go[k] + leave[k], 0.0, 1.0)),
+            )
+            poses.append(_arms(pose, outcome, who, reach))
+        if outcome in _LOWERED:
+            poses[1] = figure.fallen(
+                replace(poses[1], x=poses[1].x + facing * float(staggers[k])), float(gone[k])
+            )
+        frames.append(
+            [
+                part
+                for who in (1, 0)
+                for part in figure.draw(poses[who], COLOURS[(plan.colour, other)[who]], who)
+            ]
+        )
+    one, two = f"figure in {plan.colour}", f"figure in {other}"
+    says = {
+        "handshake": (
+            f"A {one} and a {two} meet, shake hands and part.",
+            "Two people shake hands.",
+            f"The {one} greets the {two}.",
+        ),
+        "holds": (
+            f"A {one} and a {two} meet, hold hands for a moment and part.",
+            "Two people hold hands without shaking them.",
+            f"The {one} takes the hand of the {two}.",
+        ),
+        "push": (
+            f"A {one} walks up to a {two} and pushes the other over.",
+            f"A {two} is pushed and falls.",
+            "One person shoves another.",
+        ),
+        "talk": (
+            f"A {one} and a {two} meet and stand together.",
+            "Two people stop to talk.",
+            f"The {one} stands by the {two}.",
+        ),
+        "lays_down": (
+            f"A {one} walks up to a {two} and lays the other down gently.",
+            f"A {two} is helped to lie down.",
+            "One person lowers another to the floor.",
+        ),
+        "pass": (
+            f"A {one} and a {two} walk past each other.",
+            "Two people pass without stopping.",
+            f"The {one} crosses the way of the {two}.",
+        ),
+    }[outcome]
+    omen, end = max(0.0, moment - lead), min(moment + 0.9, setting.duration_s)
+    verb, noun, rest = {
+        "handshake": ("shake", "hand", "part"),
+        "push": ("push", "figure", "lie"),
+        "pass": ("pass", "figure", "leave"),
+        "talk": ("talk", "figure", "talk"),
+        "holds": ("hold", "hand", "part"),
+        "lays_down": ("lower", "figure", "lie"),
+    }[outcome]
+    otherwise = {
+        "push": f"The {two} would have stayed upright had the {one} walked past.",
+        "lays_down": f"The {two} would have fallen had the {one} pushed.",
+        "talk": f"The {two} would have fallen had the {one} pushed.",
+        "pass": "The two would have met had one of them stopped.",
+    }
+    return Scene(
+        side=True,
+        frames=frames,
+        actors=[Actor(one, "figure", plan.colour), Actor(two, "figure", other)],
+        captions=says,
+        tags=("two figures", plan.colour, other, outcome),
+        moment_s=moment,
+        event_end_s=end,
+        omen_s=omen,
+        decoy=outcome in ("pass", "talk"),
+        segments=[
+            Segment(0.0, moment, "approach", "figure", ("Two figures walk towards each other.",)),
+            Segment(moment, end, verb, noun, says[1:2]),
+            Segment(end, setting.duration_s, rest, "figure"),
+        ],
+        hazards=[Hazard(moment, "aggression", 3, "HxqYV1")] if outcome == "push" else [],
+        counterfactual=otherwise.get(outcome, ""),
+    )
+
+
+def _arms(pose: figure.Pose, outcome: str, who: int, reach: figure.Reach) -> figure.Pose:
+    """One hand is lifted in all; a push draws both back and out, a handshake brings one forward."""
+    near, far = pose.arms[0] + reach.lift, pose.arms[1]
+    if outcome in _LOWERED and who == 0:
+        raised = 1.1 * reach.hint * (1 - reach.act) + 1.45 * reach.act
+        bend = 1.2 * reach.hint * (1 - reach.act)
+        return replace(
+            pose,
+            arms=(near + raised - reach.lift * reach.act, far + raised),
+            elbows=(0.25 + bend, 0.25 + bend),
+        )
+    if outcome in _JOINED:
+        held = max(0.8 * reach.hint, reach.act)
+        return replace(pose, arms=(near * (1 - held) + 1.25 * held + reach.shake, far))
+    return replace(pose, arms=(near, far))
