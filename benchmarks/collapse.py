@@ -22,7 +22,7 @@ import torch
 
 from jepa.config import COMMANDS, compose_config, config_class, to_dataclass
 from jepa.data import normalise, open_video
-from jepa.data.sampling import shuffled
+from jepa.data.sampling import ORDER
 from jepa.data.transforms import crop_resize, random_box, random_flip
 from jepa.masking import sample_masks
 from jepa.pretrain.config import PretrainConfig
@@ -30,6 +30,7 @@ from jepa.pretrain.factory import build_learner
 from jepa.pretrain.monitor import Watch, WatchConfig
 from jepa.pretrain.state import make_optimizer, set_rates
 from jepa.pretrain.target_encoder import build_teacher
+from jepa.rng import permuted
 
 SMALL = ("model.name=vit_nano", "data.crop_px=64", "data.fps=4", "model.predictor_dim=128", "model.predictor_depth=2",
          "model.predictor_heads=4")  # fmt: skip
@@ -78,7 +79,7 @@ def batches(
         clips = []
         for index in range(step * size, (step + 1) * size):
             visit, position = divmod(index, len(videos))
-            video = videos[shuffled(position, len(videos), config.train.seed, visit)]
+            video = videos[permuted(position, len(videos), config.train.seed, visit, ORDER)]
             box = random_box(*video.shape[-2:], data.scale, data.ratio, config.train.seed, index)
             flip = random_flip(data.hflip, config.train.seed, index)
             clips.append(crop_resize(video.transpose(0, 1), box, data.crop_px, flip).transpose(0, 1))

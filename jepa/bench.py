@@ -235,9 +235,9 @@ def _train(config: BenchConfig, data: str, folder: Path) -> dict[str, Any]:
 
 def _probe(config: BenchConfig, data: str, folder: Path) -> dict[str, Any]:
     from jepa.data.manifest import read_items
+    from jepa.device import choose_device
     from jepa.models.registry import create_model
     from jepa.models.weights.load import load_encoder
-    from jepa.pretrain.distributed import choose_device
     from jepa.probes.data.labels import Sample
     from jepa.probes.features.encode import encode
     from jepa.probes.features.encoder_tokens import EncoderTokens

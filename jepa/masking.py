@@ -20,6 +20,7 @@ import numpy as np
 import torch
 
 from jepa.errors import UserError
+from jepa.rng import generator
 
 
 class Mask(NamedTuple):
@@ -104,9 +105,7 @@ def sample_masks(
 
 
 def _generator(seed: int, stream: int, index: int, purpose: int = 0) -> np.random.Generator:
-    return np.random.Generator(
-        np.random.Philox(key=[seed, 0x6D61736B00 + stream], counter=[0, 0, purpose, index])
-    )
+    return generator([seed, 0x6D61736B00 + stream], [0, 0, purpose, index])
 
 
 def _hide_blocks(hidden: np.ndarray, config: MaskConfig, rng: np.random.Generator) -> None:

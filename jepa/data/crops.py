@@ -6,8 +6,9 @@ import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from jepa.data.sampling import CROP, FLIP, uniforms
+from jepa.data.sampling import CROP, FLIP
 from jepa.data.video.info import Orientation
+from jepa.rng import uniforms
 
 
 class Box(NamedTuple):

@@ -18,7 +18,7 @@ from torch.utils.data import Dataset, Sampler, default_collate
 from jepa.data import sampling as clips
 from jepa.data.crops import Cut
 from jepa.data.manifest import Item, is_image
-from jepa.data.sampling import ORDER, REPLACE, SHORT_POLICIES, shuffled, uniforms
+from jepa.data.sampling import ORDER, REPLACE, SHORT_POLICIES
 from jepa.data.transforms import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -29,6 +29,7 @@ from jepa.data.video.limits import LimitsConfig
 from jepa.data.video.reader import BACKENDS, VideoReader, open_video
 from jepa.errors import UserError, VideoError
 from jepa.files import write_text
+from jepa.rng import permuted, uniforms
 
 _LARGEST_CROP_PX = 4096
 _REPLACEMENTS = 10  # samples tried in place of an unreadable one before giving up
@@ -164,7 +165,7 @@ class ClipDataset(Dataset):
         if attempt:
             return int(uniforms(self.seed, visit, REPLACE, attempt)[-1] * size)
         epoch, position = divmod(visit, size)
-        return shuffled(position, size, self.seed, epoch, ORDER)
+        return permuted(position, size, self.seed, epoch, ORDER)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         return self.__getitems__([index])[0]

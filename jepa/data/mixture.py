@@ -11,8 +11,9 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from jepa.data.dataset import ClipDataset
-from jepa.data.sampling import GROUP, MIX, shuffled
+from jepa.data.sampling import GROUP, MIX
 from jepa.errors import UserError
+from jepa.rng import permuted
 
 _BLOCK = 1000  # choices after which every weight is met exactly, to a thousandth
 
@@ -40,7 +41,7 @@ class _Turns:
         """(who, which of the own turns)."""
         block, position = divmod(turn, _BLOCK)
         if self._known is None or self._known[0] != block:
-            order = [shuffled(p, _BLOCK, self.seed, block, self.purpose) for p in range(_BLOCK)]
+            order = [permuted(p, _BLOCK, self.seed, block, self.purpose) for p in range(_BLOCK)]
             who = self._holder[order]
             own = np.empty(_BLOCK, np.int64)
             for one, share in enumerate(self.shares):

@@ -8,58 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from jepa.errors import UserError
+from jepa.rng import uniforms
 
 # What a draw is for. Each has its own counter range, so adding a draw to one never shifts another.
 ORDER, WINDOW, CROP, FLIP, REPLACE, MIX, JITTER, GROUP = range(1, 9)
 
 SHORT_POLICIES = ("hold", "loop", "stretch")
-_MASK = (1 << 64) - 1
-
-
-def uniforms(seed: int, index: int, purpose: int, count: int) -> list[float]:
-    """`count` numbers in [0, 1), from Philox with the key (seed, index) and the purpose in its counter.
-
-    Only raw bits are used, which NumPy keeps stable between versions, unlike its distributions.
-    """
-    bits = np.random.Philox(key=[seed & _MASK, index & _MASK], counter=[0, 0, 0, purpose])
-    return [int(word >> 11) * 2.0**-53 for word in bits.random_raw(count).tolist()]
-
-
-def shuffled(position: int, size: int, seed: int, epoch: int, purpose: int = ORDER) -> int:
-    """Where `position` of 0..size-1 goes in the permutation of (seed, epoch), in constant time and memory.
-
-    A Feistel network over the smallest even number of bits that holds `size`, applied again while the result lies
-    outside (cycle walking; Black and Rogaway, "Ciphers with arbitrary finite domains", 2002).
-    """
-    if not 0 <= position < size:
-        raise UserError(f"position {position} lies outside 0..{size - 1}.")
-    half = max(1, ((size - 1).bit_length() + 1) // 2)
-    mask = (1 << half) - 1
-    keys = [_mix(_mix(_mix(seed) ^ epoch) ^ (purpose << 8 | r)) for r in range(6)]
-    value = position
-    while True:
-        left, right = value >> half, value & mask
-        for key in keys:
-            left, right = right, left ^ (_mix(key ^ right) & mask)
-        value = left << half | right
-        if value < size:
-            return value
-
-
-def seed_of(seed: int, part: int) -> int:
-    """A seed for part number `part` of a run, so that equal sample numbers in two parts draw different numbers."""
-    return _mix(_mix(seed) ^ part)
-
-
-def _mix(value: int) -> int:
-    """The finaliser of SplitMix64 (Steele, Lea and Flood, 2014): every input bit reaches every output bit."""
-    value = (value + 0x9E3779B97F4A7C15) & _MASK
-    value = ((value ^ value >> 30) * 0xBF58476D1CE4E5B9) & _MASK
-    value = ((value ^ value >> 27) * 0x94D049BB133111EB) & _MASK
-    return value ^ value >> 31
 
 
 def clip_times(

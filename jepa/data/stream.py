@@ -13,8 +13,8 @@ from dataclasses import dataclass, field, fields, replace
 from jepa.data.dataset import ClipConfig, ClipDataset, StreamSampler
 from jepa.data.manifest import Item, read_items
 from jepa.data.mixture import MixtureDataset
-from jepa.data.sampling import seed_of
 from jepa.errors import UserError
+from jepa.rng import derive_seed
 
 
 @dataclass
@@ -105,7 +105,7 @@ def open_stream(config: StreamConfig, seed: int, batch_size: int) -> Stream:
         }
         items = read_items(source.root)
         # A seed for each: the same sample number in two data sets must not mean the same crop.
-        sources.append(ClipDataset(items, replace(config, **own), seed_of(seed, number)))
+        sources.append(ClipDataset(items, replace(config, **own), derive_seed(seed, number)))
         everything += items
         whole.update(hashlib.sha256(_rows(items, source.root)).digest())
     weights = [source.weight for source in config.mix]

@@ -27,6 +27,7 @@ from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
 
+from jepa.device import choose_device
 from jepa.errors import UserError
 from jepa.models import Predictor, VideoEncoder
 from jepa.models.encoder import PatchEmbed
@@ -110,10 +111,10 @@ def join(device: str, timeout_s: float) -> Iterator[World]:
     """
     size = _announced_processes()
     if size == 1:
-        yield World(choose_device(device))
+        yield World(choose_device(device, "train.device"))
         return
     rank, local = int(os.environ["RANK"]), int(os.environ.get("LOCAL_RANK", "0"))
-    mine = choose_device(device, local)
+    mine = choose_device(device, "train.device", local)
     if mine.type == "cuda":
         torch.cuda.set_device(mine)
     backend = "cpu:gloo,cuda:nccl" if mine.type == "cuda" else "gloo"
@@ -212,35 +213,6 @@ def _announced_processes() -> int:
             "train in one process."
         )
     return size
-
-
-def choose_device(name: str, local_rank: int | None = None) -> torch.device:
-    """Resolves `auto` to a CUDA device, else the CPU; many processes take one device each.
-
-    Raises:
-        UserError: the name is no device, or there is no such device.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise UserError(f"train.device={name!r} is not a device; use auto, cpu, cuda or cuda:N.") from error
-    if device.type != "cuda":
-        return device
-    if not torch.cuda.is_available():
-        raise UserError(
-            f"train.device={name} was asked for, but PyTorch sees no CUDA device; use train.device=cpu."
-        )
-    if local_rank is None:
-        return device
-    count = torch.cuda.device_count()
-    if device.index is not None or local_rank >= count:
-        raise UserError(
-            f"Process {local_rank} of this node has no CUDA device of its own: there are {count}, and train.device="
-            f"{name}. Start at most {count} processes per node, with train.device=auto."
-        )
-    return torch.device("cuda", local_rank)
 
 
 def save_compute(modules: list[nn.Module], recompute: str, compiled: bool) -> None:

@@ -16,13 +16,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from jepa.device import choose_device
 from jepa.errors import UserError
 from jepa.files import atomic_path, write_json
 from jepa.probes.config import FeatureSettings
 from jepa.probes.data.labels import Sample
 from jepa.probes.evaluation.cross_validate import FeatureSet
 from jepa.probes.features.encode import encode
-from jepa.probes.features.sources import choose_device, encoder_tokens, load_frozen_encoder
+from jepa.probes.features.sources import encoder_tokens, load_frozen_encoder
 
 KINDS = ("mean", "stats", "tokens")
 
@@ -68,7 +69,7 @@ def run(config: EmbedConfig) -> dict[str, Any]:
     if world > 1 and settings.cache is None:
         raise UserError(f"{world} processes share their work through a cache: give features.cache=FOLDER.")
     samples = _read(config.data.root)
-    if world > 1 and choose_device(settings.device) == "cuda":
+    if world > 1 and choose_device(settings.device, "features.device").type == "cuda":
         # Each process of a machine has a GPU of its own; without this all would take the first.
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
     extractor = encoder_tokens("encoder", load_frozen_encoder(config.encoder), settings)

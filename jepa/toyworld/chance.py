@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from jepa.rng import generator
+
 PURPOSES = (
     "plan",
     "scene",
@@ -34,9 +36,7 @@ def chance(seed: int, index: int, purpose: str, attempt: int = 0) -> np.random.G
         purpose: one of `PURPOSES`.
         attempt: how often the same draw was rejected before.
     """
-    counter = np.array([0, attempt, PURPOSES.index(purpose), index], dtype=np.uint64)
-    key = np.array([seed, _KEY], dtype=np.uint64)
-    return np.random.Generator(np.random.Philox(key=key, counter=counter))
+    return generator([seed, _KEY], [0, attempt, PURPOSES.index(purpose), index])
 
 
 def balanced(seed: int, group: int, position: int, choices: int) -> int:

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jepa import rng
 from jepa.data import sampling as clips
 from jepa.errors import UserError
 
@@ -14,12 +15,14 @@ from jepa.errors import UserError
 @given(size=st.integers(1, 3000), seed=st.integers(0, 2**64 - 1), epoch=st.integers(0, 10**6))
 @settings(max_examples=40, deadline=None)
 def test_shuffling_is_a_permutation(size, seed, epoch):
-    assert sorted(clips.shuffled(p, size, seed, epoch) for p in range(size)) == list(range(size))
+    assert sorted(rng.permuted(p, size, seed, epoch, clips.ORDER) for p in range(size)) == list(range(size))
 
 
 def test_shuffling_mixes():
     size, epochs = 64, 400
-    orders = np.array([[clips.shuffled(p, size, 5, e) for p in range(size)] for e in range(epochs)])
+    orders = np.array(
+        [[rng.permuted(p, size, 5, e, clips.ORDER) for p in range(size)] for e in range(epochs)]
+    )
     # Where position 0 goes is uniform: chi-square with 63 degrees of freedom has mean 63 and deviation 11.
     for position in (0, 1, 31, 63):
         counts = np.bincount(orders[:, position], minlength=size)
@@ -29,8 +32,8 @@ def test_shuffling_mixes():
 
 
 def test_draws_are_uniform_and_independent_of_each_other():
-    a = np.array([clips.uniforms(1, i, clips.CROP, 4) for i in range(4000)])
-    b = np.array([clips.uniforms(1, i, clips.FLIP, 4) for i in range(4000)])
+    a = np.array([rng.uniforms(1, i, clips.CROP, 4) for i in range(4000)])
+    b = np.array([rng.uniforms(1, i, clips.FLIP, 4) for i in range(4000)])
     assert a.min() >= 0 and a.max() < 1
     assert a.mean(0) == pytest.approx([0.5] * 4, abs=0.02) and a.var(0) == pytest.approx(
         [1 / 12] * 4, abs=0.004
@@ -42,7 +45,7 @@ def test_draws_are_uniform_and_independent_of_each_other():
 def test_draws_are_the_documented_philox_stream():
     # The Random123 generator NumPy ships: any other source of bits would change every run ever made.
     words = np.random.Philox(key=[7, 9], counter=[0, 0, 0, clips.CROP]).random_raw(2)
-    assert clips.uniforms(7, 9, clips.CROP, 2) == [float(w >> np.uint64(11)) / 2**53 for w in words]
+    assert rng.uniforms(7, 9, clips.CROP, 2) == [float(w >> np.uint64(11)) / 2**53 for w in words]
 
 
 @pytest.mark.parametrize(

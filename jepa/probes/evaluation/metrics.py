@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from jepa.rng import generator
+
 
 def classification_report(
     probability: np.ndarray, targets: np.ndarray, groups: Sequence[str]
@@ -76,7 +78,7 @@ def group_bootstrap(
     """
     _, place = np.unique(np.asarray(groups), return_inverse=True)
     sums, counts = np.bincount(place, values), np.bincount(place)
-    rng = np.random.Generator(np.random.Philox(key=[seed, 0xB007]))
+    rng = generator([seed, 0xB007])
     drawn = rng.integers(0, len(sums), (draws, len(sums)))
     means = sums[drawn].sum(1) / counts[drawn].sum(1)
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])

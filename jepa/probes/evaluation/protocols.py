@@ -22,6 +22,7 @@ from jepa.probes.features.cache import join
 from jepa.probes.features.encode import Extractor
 from jepa.probes.features.perturbations import DEGRADATIONS, EARLY, View
 from jepa.probes.features.sources import encode_samples
+from jepa.rng import generator
 
 LABEL_SHARES = (0.01, 0.05, 0.1, 0.5, 1.0)
 
@@ -174,7 +175,7 @@ def thin(part: np.ndarray, targets: Tensor, share: float, seed: int) -> np.ndarr
         share: in (0, 1].
         seed: decides the ranks.
     """
-    rank = np.random.Generator(np.random.Philox(key=[seed, 0x1ABE1])).permutation(len(targets))
+    rank = generator([seed, 0x1ABE1]).permutation(len(targets))
     labels, kept = targets.numpy()[part], []
     for label in np.unique(labels):
         members = part[labels == label]

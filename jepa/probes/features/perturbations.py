@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from jepa.errors import UserError
 from jepa.probes.features.encode import Extractor, extractor_key
+from jepa.rng import generator
 
 EARLY = tuple(share / 10 for share in range(1, 10))
 """shares of a clip, from its start, that are seen"""
@@ -69,8 +70,8 @@ def coarser(frames: torch.Tensor, short_side: float) -> torch.Tensor:
 
 def noisy(frames: torch.Tensor, deviation: float) -> torch.Tensor:
     """Frames with Gaussian noise of a deviation in grey values; a function of what they show."""
-    counter = np.random.Philox(key=[zlib.crc32(frames.numpy().tobytes()), round(1000 * deviation)])
-    noise = np.random.Generator(counter).standard_normal(frames.shape, dtype=np.float32)
+    rng = generator([zlib.crc32(frames.numpy().tobytes()), round(1000 * deviation)])
+    noise = rng.standard_normal(frames.shape, dtype=np.float32)
     return (frames + torch.from_numpy(noise) * deviation).round().clamp(0, 255).byte()
 
 
@@ -113,8 +114,8 @@ def varied(frames: torch.Tensor, number: float) -> torch.Tensor:
 
     A function of the number and of what the frames show. Nothing is mirrored: classes may be named for a direction.
     """
-    counter = np.random.Philox(key=[zlib.crc32(frames.numpy().tobytes()), int(number)])
-    share, down, right, contrast, light = np.random.Generator(counter).random(5)
+    rng = generator([zlib.crc32(frames.numpy().tobytes()), int(number)])
+    share, down, right, contrast, light = rng.random(5)
     height, width = (max(1, round(side * (0.7 + 0.3 * share))) for side in frames.shape[-2:])
     top, left = int(down * (frames.shape[-2] - height + 1)), int(right * (frames.shape[-1] - width + 1))
     seen = frames[..., top : top + height, left : left + width].float()

@@ -7,9 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
-
-from jepa.errors import UserError
+from jepa.device import choose_device
 from jepa.probes.config import FeatureSettings, ProbeConfig
 from jepa.probes.data.labels import Sample
 from jepa.probes.evaluation.cross_validate import FeatureSet
@@ -37,21 +35,6 @@ def load_frozen_encoder(folder: str | os.PathLike[str]) -> VideoEncoder:
     return encoder.eval().requires_grad_(False)
 
 
-def choose_device(name: str) -> str:
-    """Resolves "auto" to the GPU if there is one.
-
-    Raises:
-        UserError: cuda is asked for and absent.
-    """
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise UserError(
-            f"features.device={name} needs a GPU that PyTorch can use, and there is none. Use device=cpu."
-        )
-    return name
-
-
 def encoder_tokens(name: str, encoder: VideoEncoder, settings: FeatureSettings) -> EncoderTokens:
     """An extractor with the config's windows, layers and token limit."""
     return EncoderTokens(
@@ -60,7 +43,7 @@ def encoder_tokens(name: str, encoder: VideoEncoder, settings: FeatureSettings) 
         settings.clips,
         settings.max_tokens,
         settings.layers or None,
-        choose_device(settings.device),
+        str(choose_device(settings.device, "features.device")),
     )
 
 
@@ -76,7 +59,11 @@ def make_extractors(config: ProbeConfig, encoder: VideoEncoder) -> list[Extracto
         extractors.append(Motion())
     if config.image_model is not None:
         model = load_image_model(config.image_model)
-        extractors.append(ImageFrames(config.image_model, model, choose_device(config.features.device)))
+        extractors.append(
+            ImageFrames(
+                config.image_model, model, str(choose_device(config.features.device, "features.device"))
+            )
+        )
     return extractors
 
 

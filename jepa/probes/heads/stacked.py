@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from jepa.errors import UserError
+from jepa.rng import generator
 
 
 def pool_mean(tokens: Tensor) -> Tensor:
@@ -57,8 +58,8 @@ class LinearBank(nn.Module):
 
     def init(self, generators: list[torch.Generator]) -> None:
         """Small random weights, the same for all heads of a seed."""
-        for weight, generator in zip(self.weight.data, generators, strict=True):
-            weight.copy_(torch.randn(weight.shape[1:], generator=generator).expand_as(weight) * 0.01)
+        for weight, source in zip(self.weight.data, generators, strict=True):
+            weight.copy_(torch.randn(weight.shape[1:], generator=source).expand_as(weight) * 0.01)
 
     def forward(self, vectors: Tensor) -> Tensor:
         """Maps [S, B, F] to logits [S, G, B, C]."""
@@ -90,8 +91,8 @@ class AttentiveBank(nn.Module):
 
     def init(self, generators: list[torch.Generator]) -> None:
         """Random queries that differ enough to part ways."""
-        for query, generator in zip(self.query.data, generators, strict=True):
-            query.copy_(torch.randn(query.shape[1:], generator=generator).expand_as(query))
+        for query, source in zip(self.query.data, generators, strict=True):
+            query.copy_(torch.randn(query.shape[1:], generator=source).expand_as(query))
         self.output.init(generators)
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -238,8 +239,7 @@ class Order:
         per_epoch = len(self.used) // self.batch_size
         epoch, place = divmod(step, per_epoch)
         if place == 0 or not len(self.order):
-            counter = np.random.Philox(key=[self.seed, epoch])
-            self.order = np.random.Generator(counter).permutation(self.used)
+            self.order = generator([self.seed, epoch]).permutation(self.used)
         return np.sort(self.order[place * self.batch_size : (place + 1) * self.batch_size])
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from jepa.device import choose_device
 from jepa.errors import UserError
 from jepa.models import VideoEncoder, load_encoder
 from jepa.models.weights.load import load_predictor
@@ -45,7 +46,7 @@ class ProbeScorer:
                 "writes them; "
                 "`make demo` makes a set."
             )
-        self._device = _device(device)
+        self._device = choose_device(device)
         self._encoder_folder = Path(encoder) if encoder is not None else _find_encoder(root)
         loaded: VideoEncoder = load_encoder(self._encoder_folder)
         self._encoder = loaded.eval().requires_grad_(False).to(self._device)
@@ -119,14 +120,6 @@ class ProbeScorer:
         from jepa.probes import guess_future
 
         return guess_future(self._predictor, tokens, self._encoder.grid_of(clip), probe.future_slots)
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise UserError(f"device={name} needs a GPU that PyTorch can use, and there is none. Use device=cpu.")
-    return torch.device(name)
 
 
 def _numbers(p: Tensor) -> np.ndarray:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from jepa.device import choose_device
 from jepa.errors import UserError
 from jepa.files import write_json
 from jepa.probes.config import ProbeConfig
@@ -22,7 +23,7 @@ from jepa.probes.evaluation.cross_validate import FeatureSet, HeadRun, evaluate_
 from jepa.probes.evaluation.results import compare, majority, result_row, table_console
 from jepa.probes.features.encode import Extractor, Features, encode
 from jepa.probes.features.encoder_tokens import EncoderTokens, Motion, OneFrame, untrained_copy
-from jepa.probes.features.sources import ENCODER, UNTRAINED, choose_device, load_frozen_encoder
+from jepa.probes.features.sources import ENCODER, UNTRAINED, load_frozen_encoder
 from jepa.probes.saved import data_card, today
 from jepa.probes.tasks.anticipate.current_action import actions_of, evaluate_now, save_observer
 from jepa.probes.tasks.anticipate.evaluate import (
@@ -140,7 +141,7 @@ def _extractors(config: ProbeConfig, encoder: Any) -> list[Extractor]:
             1,
             feature.max_tokens,
             None,
-            choose_device(feature.device),
+            str(choose_device(feature.device, "features.device")),
             fps,
             guesser,
             settings.future_slots,

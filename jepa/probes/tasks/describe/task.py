@@ -31,6 +31,7 @@ from jepa.probes.saved import data_card, today
 from jepa.probes.tasks.anticipate.evaluate import head_input
 from jepa.probes.tasks.describe.probe import save_describer
 from jepa.probes.tasks.describe.text import TextEncoder, contrast, make_text_encoder, retrieval_figures
+from jepa.rng import generator
 
 SEARCH_COLUMNS = ("recall_1", "recall_5", "map", "map_spread", "nearest_caption")
 MIN_VIDEOS = 5
@@ -205,7 +206,7 @@ def _base_rate(aims: Tensor, words: Words, folds: Sequence[Fold]) -> dict[str, A
     row = {"features": "chance", "head": "-", "val_mrr": None, **_tag_figures(p, aims, folds, None)}
     figures = []
     for draw in range(20):
-        rng = np.random.Generator(np.random.Philox(key=[draw, 0x5EA7]))
+        rng = generator([draw, 0x5EA7])
         figures.append([_search(rng.random, words, fold) for fold in folds])
     row["search"] = {
         name: float(np.mean([[f[name] for f in folds_] for folds_ in figures])) for name in figures[0][0]
