@@ -17,7 +17,7 @@ _HOME = {
     "load_probe": "jepa.probes.saved",
     "check_encoder": "jepa.probes.saved",
     "encoder_hash": "jepa.probes.features.encoder_tokens",
-    "guess_future": "jepa.probes.features.encoder_tokens",
+    "predict_future": "jepa.probes.features.encoder_tokens",
 }
 
 _TASKS = {

@@ -49,7 +49,7 @@ class Probe(Protocol):
     task: str
     classes: tuple[str, ...]
     window: Window
-    about: dict[str, Any]
+    metadata: dict[str, Any]
     weights_sha256: str
     needs_future: bool
 

@@ -12,7 +12,7 @@ import torch
 import jepa.data
 from jepa.errors import UserError
 from jepa.models import create_predictor, load_encoder, load_predictor, save_encoder
-from jepa.probes import ProbeConfig, guess_future, load_probe, run
+from jepa.probes import ProbeConfig, load_probe, predict_future, run
 from jepa.probes.config import AnticipateSettings, HeadSettings, ProbeData
 from jepa.probes.data.segments import (
     Segment,
@@ -224,7 +224,7 @@ def test_saved_forecaster_never_falls_with_the_horizon_and_needs_its_future(
     encoder, predictor = load_encoder(export_with_predictor), load_predictor(export_with_predictor)
     probe: Any = load_probe(done[0] / "probe", encoder)
     assert probe.hazards == ("flash",) and probe.horizons_s == (0.5, 1.0, 2.0) and probe.tau_s == 0.5
-    assert probe.base_rates.shape == (1, 3) and probe.about["calibration"]["videos"] > 0
+    assert probe.base_rates.shape == (1, 3) and probe.metadata["calibration"]["videos"] > 0
     videos = []
     with jepa.data.open_video(flashes / "00.mp4") as reader:
         for end in (1.0, 1.5, 2.0, 2.5):
@@ -233,7 +233,7 @@ def test_saved_forecaster_never_falls_with_the_horizon_and_needs_its_future(
     batch = torch.stack(videos)
     with torch.inference_mode():
         tokens = encoder(batch)
-        future = guess_future(predictor, tokens, encoder.grid_of(batch), max(probe.future_slots, 1))
+        future = predict_future(predictor, tokens, encoder.grid_of(batch), max(probe.future_slots, 1))
     if probe.needs_future:
         with pytest.raises(UserError, match="predictor's guess"):
             probe.predict(tokens)
@@ -250,7 +250,7 @@ def test_the_observer_tells_what_goes_on_and_says_what_it_learnt_from(
     encoder = load_encoder(export_with_predictor)
     now, forecaster = load_probe(out / "now", encoder), load_probe(out / "probe", encoder)
     assert now.task == "classify" and now.classes == ("drift", "flash", "wait")
-    for card in (now.about, forecaster.about):
+    for card in (now.metadata, forecaster.metadata):
         assert card["data"]["videos"] == 18
         # Three folds by video: the saved heads learn from what is left of all 18 after the validation part.
         assert card["trained_on"]["videos"] + card["calibration"]["videos"] == 18
@@ -281,7 +281,7 @@ def test_guess_future_asks_for_the_slots_after_the_window() -> None:
 
     from jepa.models import TokenGrid
 
-    out = guess_future(Spy(), torch.zeros(2, 8, 5), TokenGrid(2, 2, 2), 1)  # type: ignore[arg-type]
+    out = predict_future(Spy(), torch.zeros(2, 8, 5), TokenGrid(2, 2, 2), 1)  # type: ignore[arg-type]
     assert asked == {"context": list(range(8)), "target": [8, 9, 10, 11], "grid": (3, 2, 2)}
     assert out.shape == (2, 4, 5)
 

@@ -70,7 +70,7 @@ def test_a_probe_learns_from_versions_and_is_tested_on_the_clips(
     assert results["decoded_videos"] == 2 * 36
     assert all(sum(map(sum, row["confusion"])) == 36 for row in results["rows"])
     probe = load_probe(tmp_path / "probe")
-    assert probe.about["trained_on"]["samples"] + probe.about["calibration"]["videos"] == 36
+    assert probe.metadata["trained_on"]["samples"] + probe.metadata["calibration"]["videos"] == 36
     again = run(config(squares, export, tmp_path, 1))
     assert again["decoded_videos"] == 36  # only what is made live
     assert [r["accuracy"] for r in again["rows"]] == [r["accuracy"] for r in results["rows"]]

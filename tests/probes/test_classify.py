@@ -77,8 +77,8 @@ def test_saved_probe_gives_calibrated_scores_for_live_video(
     encoder = load_encoder(export)
     probe = load_probe(done[0] / "probe", encoder)
     assert probe.task == "classify" and probe.classes == ("left", "rest", "right")
-    assert probe.about["encoder"]["name"] == "tiny" and probe.about["data"]["videos"] == 36
-    assert probe.about["calibration"]["videos"] > 0 and len(probe.weights_sha256) == 64
+    assert probe.metadata["encoder"]["name"] == "tiny" and probe.metadata["data"]["videos"] == 36
+    assert probe.metadata["calibration"]["videos"] > 0 and len(probe.weights_sha256) == 64
     right = 0
     for number in range(36):
         with jepa.data.open_video(squares / f"clips/{number:02d}.mp4") as reader:
@@ -220,10 +220,10 @@ def test_isotonic_probe_conformal_sets_and_int8_features(squares: Path, export: 
     assert entry["level"] == 0.8 and 0.4 < entry["coverage"] <= 1
     encoder = load_encoder(export)
     probe = load_probe(tmp_path / "probe", encoder)
-    card = probe.about["calibration"]
+    card = probe.metadata["calibration"]
     assert card["method"] == "isotonic"
-    assert 0 < card["videos"] < probe.about["trained_on"]["videos"] == 36 - card["videos"]
-    assert card["set_sha256"] != probe.about["trained_on"]["sha256"]
+    assert 0 < card["videos"] < probe.metadata["trained_on"]["videos"] == 36 - card["videos"]
+    assert card["set_sha256"] != probe.metadata["trained_on"]["sha256"]
     p = probe.predict(encoder(torch.rand(2, 3, 8, 32, 32))).probability
     torch.testing.assert_close(p.sum(-1), torch.ones(2))
 

@@ -110,7 +110,7 @@ def test_a_saved_published_head_reads_live_tokens(squares: Path, export: Path, t
     assert row["head"] == "published" and {tuple(c) for c in row["chosen"]} == {("lr", "weight_decay")}
     encoder = load_encoder(export)
     probe = load_probe(tmp_path / "probe", encoder)
-    assert probe.about["head"] == "published"
+    assert probe.metadata["head"] == "published"
     p = probe.predict(encoder(torch.rand(2, 3, 8, 32, 32))).probability
     torch.testing.assert_close(p.sum(-1), torch.ones(2))
 

@@ -117,7 +117,7 @@ def coarsen_future(guesses: torch.Tensor, grid: TokenGrid, slots: int, max_token
     return coarsen(guesses, grid._replace(t=slots), slots * height * width)
 
 
-def guess_future(predictor: Predictor, tokens: torch.Tensor, grid: TokenGrid, slots: int) -> torch.Tensor:
+def predict_future(predictor: Predictor, tokens: torch.Tensor, grid: TokenGrid, slots: int) -> torch.Tensor:
     """What the encoder's own predictor expects in the time slots after a window.
 
     As in the published anticipation probe, positions simply go on past the window's end; a predictor that was
@@ -218,7 +218,7 @@ class EncoderTokens:
             seen = coarsen(tokens, grid, self.max_tokens)
             if self.predictor is None:
                 return seen
-            guessed = guess_future(self.predictor, tokens, grid, self.slots)
+            guessed = predict_future(self.predictor, tokens, grid, self.slots)
             return torch.cat([seen, coarsen_future(guessed, grid, self.slots, self.max_tokens)], dim=1)
         levels = self.encoder.features(video, layers=self.layers)
         return torch.cat([coarsen(level, grid, self.max_tokens) for level in levels], dim=1)

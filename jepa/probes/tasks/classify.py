@@ -72,7 +72,7 @@ class ClassifyProbe:
     needs_future = False
 
     def __init__(self, card: dict[str, Any], weights: dict[str, Tensor], sha256: str) -> None:
-        self.about, self.weights_sha256 = card, sha256
+        self.metadata, self.weights_sha256 = card, sha256
         self.classes = tuple(card["classes"])
         self.window = Window(**card["window"])
         self.temperature = float(card["calibration"]["temperature"])
@@ -90,7 +90,7 @@ class ClassifyProbe:
         Raises:
             UserError: tokens of another window size.
         """
-        inputs = head_inputs(self.about, tokens, self.about["head"])
+        inputs = head_inputs(self.metadata, tokens, self.metadata["head"])
         p = (bank_logits(self.bank, inputs)[0, 0] / self.temperature).softmax(-1)
         return ClassPrediction(p if self.isotonic is None else apply_isotonic(p, self.isotonic))
 

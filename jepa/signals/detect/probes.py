@@ -52,11 +52,11 @@ class ProbeScorer:
         self._encoder = loaded.eval().requires_grad_(False).to(self._device)
         self.encoder_sha256 = encoder_hash(self._encoder)
         self._loaded: list[Any] = [load_probe(folder, self._encoder) for folder in folders]
-        self.encoder_name = str(self._loaded[0].about["encoder"]["name"])
+        self.encoder_name = str(self._loaded[0].metadata["encoder"]["name"])
         self.probes: list[ProbeFacts] = []
         self.calibrations: list[Calibration] = []
         for name, probe in zip(_names(root, folders), self._loaded, strict=True):
-            calibration = _calibration(name, probe.about.get("calibration"))
+            calibration = _calibration(name, probe.metadata.get("calibration"))
             self.calibrations += [calibration] if calibration else []
             self.probes.append(_facts(name, probe, calibration))
         self._read_signals()
@@ -117,9 +117,9 @@ class ProbeScorer:
     def _future(self, probe: Any, tokens: Tensor, clip: Tensor) -> Tensor | None:
         if not probe.needs_future:
             return None
-        from jepa.probes import guess_future
+        from jepa.probes import predict_future
 
-        return guess_future(self._predictor, tokens, self._encoder.grid_of(clip), probe.future_slots)
+        return predict_future(self._predictor, tokens, self._encoder.grid_of(clip), probe.future_slots)
 
 
 def _numbers(p: Tensor) -> np.ndarray:
@@ -165,7 +165,7 @@ def _calibration(name: str, about: dict[str, Any] | None) -> Calibration | None:
 
 
 def _facts(name: str, probe: Any, calibration: Calibration | None) -> ProbeFacts:
-    data, learnt = probe.about["data"], probe.about.get("trained_on")
+    data, learnt = probe.metadata["data"], probe.metadata.get("trained_on")
     if learnt is None:
         raise UserError(
             f"The probe {name!r} does not say which videos it was trained on: an older version wrote it, and a "

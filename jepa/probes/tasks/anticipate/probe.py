@@ -53,7 +53,7 @@ class AnticipateProbe:
     task = "anticipate"
 
     def __init__(self, card: dict[str, Any], weights: dict[str, Tensor], sha256: str) -> None:
-        self.about, self.weights_sha256 = card, sha256
+        self.metadata, self.weights_sha256 = card, sha256
         self.classes = tuple(card["classes"])
         self.window = Window(**card["window"])
         self.tau_s = float(card["tau_s"])
@@ -73,7 +73,7 @@ class AnticipateProbe:
 
         Args:
             tokens: [B, N, D], the encoder's output for windows like `window`.
-            future: [B, slots * h * w, D] from `guess_future`, needed if `needs_future`.
+            future: [B, slots * h * w, D] from `predict_future`, needed if `needs_future`.
 
         Raises:
             UserError: tokens of another window size, or the future is missing.
@@ -81,16 +81,16 @@ class AnticipateProbe:
         if self.needs_future and future is None:
             raise UserError(
                 "This probe also reads the predictor's guess of the future. Give "
-                "future=jepa.probes.guess_future(predictor, tokens, grid, probe.future_slots)."
+                "future=jepa.probes.predict_future(predictor, tokens, grid, probe.future_slots)."
             )
         future = future if self.needs_future else None
-        temperature = float(self.about["calibration"]["temperature"])
-        inputs = head_inputs(self.about, tokens, self.about["next_head"], future)
+        temperature = float(self.metadata["calibration"]["temperature"])
+        inputs = head_inputs(self.metadata, tokens, self.metadata["next_head"], future)
         following = (bank_logits(self.next_bank, inputs)[0, 0] / temperature).softmax(-1)
         shape = (len(self.hazards), len(self.horizons_s))
         if self.hazard_bank is None:
             return Anticipation(following, torch.zeros(len(tokens), *shape))
-        inputs = head_inputs(self.about, tokens, self.about["hazard_head"], future)
+        inputs = head_inputs(self.metadata, tokens, self.metadata["hazard_head"], future)
         logits = bank_logits(self.hazard_bank, inputs)[0, 0].unflatten(-1, shape)
         return Anticipation(following, cumulative(apply_calibration(logits, self.calibration)))
 

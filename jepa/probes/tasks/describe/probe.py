@@ -43,7 +43,7 @@ class DescribeProbe:
     needs_future = False
 
     def __init__(self, card: dict[str, Any], weights: dict[str, Tensor], sha256: str) -> None:
-        self.about, self.weights_sha256 = card, sha256
+        self.metadata, self.weights_sha256 = card, sha256
         self.classes = tuple(card["classes"])
         self.window = Window(**card["window"])
         self.captions: tuple[str, ...] = tuple(card["captions"])
@@ -64,7 +64,7 @@ class DescribeProbe:
         Raises:
             UserError: tokens of another window size.
         """
-        inputs = head_inputs(self.about, tokens, self.about["head"])
+        inputs = head_inputs(self.metadata, tokens, self.metadata["head"])
         logits = bank_logits(self.tag_bank, inputs)[0, 0]
         tags = torch.sigmoid(logits * self.calibration[:, 0] + self.calibration[:, 1])
         return Description(tags, functional.normalize(bank_logits(self.text_bank, inputs)[0, 0], dim=-1))
@@ -76,7 +76,7 @@ class DescribeProbe:
             UserError: the text encoder's package is missing, or a learned one knows no word of a sentence.
         """
         if self._text is None:
-            self._text = restore_text_encoder(self.about["text_encoder"], self._weights)
+            self._text = restore_text_encoder(self.metadata["text_encoder"], self._weights)
         return self._text.encode(sentences)
 
     def nearest_captions(self, embedding: Tensor, count: int = 1) -> list[list[tuple[str, float]]]:
