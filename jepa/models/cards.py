@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import torch
 
+from jepa.models.architectures import ENTRIES, entry_of
 from jepa.models.encoder import VideoEncoder
 from jepa.models.predictor import Predictor
 from jepa.models.preprocessing import Preprocessing
-from jepa.models.registry import ENTRIES, entry_of
 
 
 @dataclass(frozen=True)

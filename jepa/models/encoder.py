@@ -12,14 +12,14 @@ channels.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
 
 from jepa.errors import UserError
 from jepa.models.layers import Block, check_heads, init_block_weights, init_std, rescale_blocks
@@ -60,9 +60,9 @@ class EncoderConfig:
     """A projection of its own for single frames; without it a single frame is repeated to fill a tubelet."""
     modality_embedding: bool = False
     """A learned vector added to every token of a video, another to every token of an image."""
-    level_layers: tuple[int, ...] = ()
-    """Blocks (from 0) whose outputs have a layer norm of their own; the last must be the last block. Empty:
-    one norm."""
+    output_layers: tuple[int, ...] = ()
+    """Depths (k is the output of block k, from 1) that have a layer norm of their own; the last must be `depth`.
+    Empty: one norm for all depths."""
 
     def __post_init__(self) -> None:
         check_heads("encoder", self.embed_dim, self.num_heads)
@@ -72,11 +72,11 @@ class EncoderConfig:
             raise UserError("sincos_grid belongs to position=sincos: give both or neither.")
         if self.modality_embedding and not self.image_tokenizer:
             raise UserError("modality_embedding tells images from videos and needs image_tokenizer=True.")
-        levels = self.level_layers
-        if levels and (list(levels) != sorted(set(levels)) or levels[0] < 0 or levels[-1] != self.depth - 1):
+        layers = self.output_layers
+        if layers and (list(layers) != sorted(set(layers)) or layers[0] < 1 or layers[-1] != self.depth):
             raise UserError(
-                f"level_layers={levels} must be increasing block numbers that end with the last block, "
-                f"{self.depth - 1}."
+                f"output_layers={layers} must be increasing depths from 1 that end with the last block, "
+                f"{self.depth}."
             )
 
 
@@ -124,15 +124,14 @@ class VideoEncoder(nn.Module):
 
     Attributes:
         preprocessing: what the weights expect of their input, or None for an encoder made from a bare config.
-        about: where the weights come from, as plain data.
+        metadata: where the weights come from, as plain JSON data.
     """
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.config = config
         self.preprocessing: Preprocessing | None = None
-        self.about: dict[str, Any] = {}
-        self.grad_checkpointing = False
+        self.metadata: dict[str, Any] = {}
         dim = config.embed_dim
         self.patch_embed = PatchEmbed(config.in_channels, config.tubelet_frames, config.patch_px, dim)
         if config.image_tokenizer:
@@ -143,9 +142,9 @@ class VideoEncoder(nn.Module):
         self.blocks = nn.ModuleList(
             Block(dim, config.num_heads, config.mlp_dim, config.norm_eps) for _ in range(config.depth)
         )
-        if config.level_layers:
+        if config.output_layers:
             self.norms_block = nn.ModuleList(
-                nn.LayerNorm(dim, eps=config.norm_eps) for _ in config.level_layers
+                nn.LayerNorm(dim, eps=config.norm_eps) for _ in config.output_layers
             )
         else:
             self.norm = nn.LayerNorm(dim, eps=config.norm_eps)
@@ -203,131 +202,175 @@ class VideoEncoder(nn.Module):
             )
         return TokenGrid(slots, height // config.patch_px, width // config.patch_px)
 
-    def forward(self, video: Tensor, keep: Tensor | None = None, levels: bool = False) -> Tensor:
-        """Encodes clips.
+    def forward(self, video: Tensor, keep: Tensor | None = None, multi_layer: bool = False) -> Tensor:
+        """Encodes clips: the tokens of the last block after the layer norm.
 
         Args:
             video: [B, C, T, H, W], float, normalised; or images [B, C, H, W].
-            keep: [B, K] int64 ids of the tokens to encode; the others are never seen. None: all.
-            levels: join the normed outputs of `config.level_layers` on the channels, as V-JEPA 2.1 trains.
+            keep: [B, K] int64 ids of the tokens to encode; the others are never computed. None: all.
+            multi_layer: join the normed outputs of `config.output_layers` on the channels, as V-JEPA 2.1 trains.
 
         Returns:
-            [B, N, D], [B, K, D] with `keep`, and L * D channels with `levels` for L level layers.
+            [B, N, D], [B, K, D] with `keep`, and L * D channels with `multi_layer` for L output layers.
 
         Raises:
-            UserError: on a size that patch and tubelet do not divide, malformed ids, or `levels` without
-                levels.
+            UserError: on a size that patch and tubelet do not divide, malformed ids, or `multi_layer` for an
+                encoder without output layers.
         """
-        if levels and not self.config.level_layers:
-            raise UserError("levels=True needs an encoder with level_layers, such as those of V-JEPA 2.1.")
-        wanted = list(self.config.level_layers) if levels else [self.config.depth - 1]
-        return torch.cat([self.norm_of(i)(x) for i, x in self.block_outputs(video, wanted, keep)], dim=-1)
+        if not multi_layer:
+            return self.features(video, keep=keep)
+        if not self.config.output_layers:
+            raise UserError(
+                "multi_layer=True needs an encoder with output_layers, such as those of V-JEPA 2.1."
+            )
+        return torch.cat(self.features(video, self.config.output_layers, keep), dim=-1)
+
+    @overload
+    def features(
+        self,
+        video: Tensor,
+        layers: int | None = None,
+        keep: Tensor | None = None,
+        pool: Pool | None = None,
+    ) -> Tensor: ...
+
+    @overload
+    def features(
+        self,
+        video: Tensor,
+        layers: Sequence[int],
+        keep: Tensor | None = None,
+        pool: Pool | None = None,
+    ) -> list[Tensor]: ...
 
     def features(
         self,
         video: Tensor,
-        layers: list[int] | None = None,
+        layers: int | Sequence[int] | None = None,
         keep: Tensor | None = None,
         pool: Pool | None = None,
     ) -> Tensor | list[Tensor]:
         """Features of one or several depths, each after its layer norm.
 
+        Depth 0 is the patch embedding, the bare projection of the pixels without norm or positions; depth k is
+        the output of block k; negative depths count from the end, -1 is the last.
+
         Args:
             video: [B, C, T, H, W], float, normalised; or images [B, C, H, W].
-            layers: block numbers from 0, in increasing order; None means the last.
+            layers: one depth, or several in any order; None means the last.
             keep: [B, K] int64 ids of the tokens to encode, or None for all.
             pool: None for tokens [B, N, D], "mean" for one vector [B, D], "grid" for [B, t, h, w, D].
 
         Returns:
-            One tensor if `layers` is None, otherwise a list with one tensor per layer.
+            One tensor if `layers` is None or a number, otherwise a list with one tensor per depth.
 
         Raises:
-            UserError: on a layer that does not exist or has no norm, or pool="grid" together with `keep`.
+            UserError: on a depth that does not exist or has no norm, or pool="grid" together with `keep`.
+
+        Example:
+            >>> encoder = VideoEncoder(EncoderConfig(48, depth=2, num_heads=2, mlp_dim=96))
+            >>> video = torch.zeros(1, 3, 4, 32, 32)
+            >>> first, last = encoder.features(video, layers=[0, -1])
+            >>> list(last.shape), list(encoder.features(video, pool="grid").shape)
+            ([1, 8, 48], [1, 2, 2, 2, 48])
         """
         if pool not in (None, "mean", "grid"):
             raise UserError(f"pool={pool!r} is unknown; use None, 'mean' or 'grid'.")
         if pool == "grid" and keep is not None:
             raise UserError("pool='grid' needs every token; drop `keep` or ask for tokens.")
-        wanted = [self.config.depth - 1] if layers is None else list(layers)
-        norms = [self.norm_of(layer) for layer in wanted]
-        outputs = [
-            norm(x) for norm, (_, x) in zip(norms, self.block_outputs(video, wanted, keep), strict=True)
-        ]
+        if layers is None or isinstance(layers, int):
+            return self.features(video, [-1 if layers is None else layers], keep, pool)[0]
+        depths = self.depths_of(layers)
+        norms = [self.norm_of(depth) for depth in depths]
+        raw = self.block_outputs(video, depths, keep)
+        outputs = [norm(raw[depth]) for norm, depth in zip(norms, depths, strict=True)]
         if pool == "mean":
             outputs = [x.mean(dim=1) for x in outputs]
         elif pool == "grid":
             outputs = [x.unflatten(1, tuple(self.grid_of(video))) for x in outputs]
-        return outputs[0] if layers is None else outputs
-
-    def norm_of(self, layer: int) -> nn.Module:
-        """The layer norm that follows block `layer`.
-
-        Raises:
-            UserError: the block does not exist, or the encoder has norms per level and none for this block.
-        """
-        if not 0 <= layer < self.config.depth:
-            raise UserError(
-                f"layer {layer} does not exist: the encoder has blocks 0 to {self.config.depth - 1}."
-            )
-        if not self.config.level_layers:
-            return self.norm
-        if layer not in self.config.level_layers:
-            raise UserError(
-                f"layer {layer} has no layer norm: this encoder was trained with norms after blocks "
-                f"{list(self.config.level_layers)}; choose among these."
-            )
-        return self.norms_block[self.config.level_layers.index(layer)]
-
-    def block_outputs(
-        self, video: Tensor, layers: list[int], keep: Tensor | None = None
-    ) -> list[tuple[int, Tensor]]:
-        """Raw outputs of blocks, before any norm, as (block number, tokens [B, K, D]); blocks past the last
-        wanted one are not run.
-
-        Raises:
-            UserError: as `forward`; or `layers` is empty or not increasing.
-        """
-        if (
-            not layers
-            or list(layers) != sorted(set(layers))
-            or layers[-1] >= len(self.blocks)
-            or layers[0] < 0
-        ):
-            raise UserError(
-                f"layers={list(layers)} must be increasing block numbers between 0 and "
-                f"{len(self.blocks) - 1}."
-            )
-        if keep is not None:
-            check_ids("keep", keep, len(video))
-        x, rope = self._embed(video, keep)
-        outputs = []
-        for number, block in enumerate(self.blocks[: layers[-1] + 1]):
-            if self.grad_checkpointing and self.training:
-                x = checkpoint(block, x, rope, use_reentrant=False)
-            else:
-                x = block(x, rope)
-            if number in layers:
-                outputs.append((number, x))
         return outputs
 
-    def _embed(self, video: Tensor, keep: Tensor | None) -> tuple[Tensor, RopeTable | None]:
-        """Tokens with everything but rotary positions, and the rotary table."""
-        config, grid = self.config, self.grid_of(video)
+    def depths_of(self, layers: Sequence[int]) -> list[int]:
+        """Depths counted from 0, for depths that may count from the end.
+
+        Raises:
+            UserError: there is none, or one does not exist.
+
+        Example:
+            >>> VideoEncoder(EncoderConfig(48, depth=3, num_heads=2, mlp_dim=96)).depths_of([0, 2, -1])
+            [0, 2, 3]
+        """
+        last = self.config.depth
+        if not layers:
+            raise UserError("layers is empty; name at least one depth, for example [-1] for the last.")
+        absent = [layer for layer in layers if not -last - 1 <= layer <= last]
+        if absent:
+            raise UserError(
+                f"layers={list(layers)} asks for depths that do not exist, {absent}: 0 is the patch embedding, the "
+                f"blocks are 1 to {last}, and negative depths count from the end (-1 is {last})."
+            )
+        return [layer % (last + 1) for layer in layers]
+
+    def norm_of(self, depth: int) -> nn.Module:
+        """The layer norm that follows a depth counted from 0; the patch embedding has none and gets an identity.
+
+        Raises:
+            UserError: the encoder has norms for some depths only, and none for this one.
+        """
+        if depth == 0:
+            return nn.Identity()
+        if not self.config.output_layers:
+            return self.norm
+        if depth not in self.config.output_layers:
+            raise UserError(
+                f"layer {depth} has no layer norm: this encoder was trained with norms at the depths "
+                f"{list(self.config.output_layers)}; choose among these, or 0."
+            )
+        return self.norms_block[self.config.output_layers.index(depth)]
+
+    def block_outputs(
+        self, video: Tensor, depths: Sequence[int], keep: Tensor | None = None
+    ) -> dict[int, Tensor]:
+        """Raw tokens [B, K, D] by depth counted from 0, before any norm; blocks past the last one are not run.
+
+        Raises:
+            UserError: as `forward`.
+        """
+        if keep is not None:
+            check_ids("keep", keep, len(video))
+        x = self._project(video, keep)
+        outputs = {0: x} if 0 in depths else {}
+        if max(depths) == 0:
+            return outputs
+        x, rope = self._with_positions(x, video, keep)
+        for depth, block in enumerate(self.blocks[: max(depths)], 1):
+            x = block(x, rope)
+            if depth in depths:
+                outputs[depth] = x
+        return outputs
+
+    def _project(self, video: Tensor, keep: Tensor | None) -> Tensor:
+        """Pixels to tokens [B, K, D]: the patch embedding."""
+        self.grid_of(video)  # refuses what cannot be cut into tokens
         if video.ndim == 4:
             video = video.unsqueeze(2)
-        image = self.is_image(video)
-        if not image and video.shape[2] == 1:
-            video = video.expand(-1, -1, config.tubelet_frames, -1, -1)
-        x = (self.patch_embed_img if image else self.patch_embed)(video, keep)
+        if self.is_image(video):
+            return self.patch_embed_img(video, keep)
+        if video.shape[2] == 1:
+            video = video.expand(-1, -1, self.config.tubelet_frames, -1, -1)
+        return self.patch_embed(video, keep)
+
+    def _with_positions(
+        self, x: Tensor, video: Tensor, keep: Tensor | None
+    ) -> tuple[Tensor, RopeTable | None]:
+        """Tokens with everything but rotary positions, and the rotary table."""
+        config, grid = self.config, self.grid_of(video)
         if config.modality_embedding:
-            x = x + (self.img_mod_embed if image else self.video_mod_embed)
+            single = video.ndim == 4 or video.shape[2] == 1
+            x = x + (self.img_mod_embed if single else self.video_mod_embed)
         return placed(
             x, keep, grid, config.num_heads, config.position, config.rope_reference_grid, config.sincos_grid
         )
-
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Whether training recomputes each block in the backward pass instead of storing its activations."""
-        self.grad_checkpointing = enable
 
     def preprocess(self, frames: Tensor) -> Tensor:
         """Turns frames uint8 [T, C, H, W] into the input [C, T, H, W] that the weights expect.

@@ -4,7 +4,7 @@ Context tokens are narrowed; a learned mask token stands at every position to gu
 mix the two; a projection maps the guesses back to the encoder's width. Positions are explicit, so the order
 of tokens has no effect and none is imposed.
 
-Shapes: B batch, K context tokens, M targets, D encoder channels, L levels, d predictor channels.
+Shapes: B batch, K context tokens, M targets, D encoder channels, L layers, d predictor channels.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from jepa.errors import UserError
 from jepa.models.layers import Block, check_heads, init_block_weights, init_std, rescale_blocks
@@ -27,10 +26,11 @@ class PredictorConfig:
 
     encoder_dim: int = 1024
     """Channels of the encoder's tokens."""
-    levels: int = 1
-    """Encoder levels joined on the channels of a context token; more than one are fused by a small MLP."""
+    target_layers: int = 1
+    """Encoder layers joined on the channels of a context token, which are also those predicted; more than one are
+    fused by a small MLP."""
     out_dim: int = 1024
-    """Channels of a guess, all levels together."""
+    """Channels of a prediction, all layers together."""
     dim: int = 384
     """Channels inside the predictor."""
     depth: int = 12
@@ -78,14 +78,13 @@ class Predictor(nn.Module):
     def __init__(self, config: PredictorConfig) -> None:
         super().__init__()
         self.config = config
-        self.grad_checkpointing = False
         dim = config.dim
         self.embed: nn.Module
-        if config.levels == 1:
+        if config.target_layers == 1:
             self.embed = nn.Linear(config.encoder_dim, dim)
         else:
             self.embed = nn.Sequential(
-                nn.Linear(config.levels * config.encoder_dim, config.encoder_dim),
+                nn.Linear(config.target_layers * config.encoder_dim, config.encoder_dim),
                 nn.GELU(),
                 nn.Linear(config.encoder_dim, dim),
             )
@@ -149,7 +148,7 @@ class Predictor(nn.Module):
         config, num_context = self.config, context.shape[-1]
         check_ids("context", context, len(context_tokens))
         check_ids("target", target, len(context_tokens))
-        channels = config.levels * config.encoder_dim
+        channels = config.target_layers * config.encoder_dim
         if context_tokens.shape[1:] != (num_context, channels):
             raise UserError(
                 f"context_tokens must be [B, {num_context}, {channels}] to match `context` and the "
@@ -173,14 +172,7 @@ class Predictor(nn.Module):
             x, ids, grid, config.num_heads, config.position, config.rope_reference_grid, config.sincos_grid
         )
         for block in self.blocks:
-            if self.grad_checkpointing and self.training:
-                x = checkpoint(block, x, rope, use_reentrant=False)
-            else:
-                x = block(x, rope)
+            x = block(x, rope)
         x = self.norm(x)
         guesses = self.proj(x[:, num_context:])
         return (guesses, self.proj_context(x[:, :num_context])) if with_context else guesses
-
-    def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Whether training recomputes each block in the backward pass instead of storing its activations."""
-        self.grad_checkpointing = enable

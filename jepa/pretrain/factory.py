@@ -9,7 +9,7 @@ import torch
 
 from jepa.errors import UserError
 from jepa.models import Predictor, VideoEncoder, create_model, create_predictor, load_encoder
-from jepa.models.registry import LEVELS, entry_of
+from jepa.models.architectures import OUTPUT_LAYERS, entry_of
 from jepa.pretrain.objectives.base import DEEP_LEVELS
 from jepa.pretrain.objectives.masked_prediction import Learner, MaskedPrediction, OwnTargets, ViewInvariance
 from jepa.pretrain.objectives.sigreg import SIGReg
@@ -103,12 +103,12 @@ def encoder_overrides(config: PretrainConfig) -> dict[str, Any]:
         "tubelet_frames": model.tubelet_frames,
         "image_tokenizer": objective.image_tokenizer,
         "modality_embedding": objective.image_tokenizer,
-        "level_layers": four_levels(published.depth) if objective.deep else (),
+        "output_layers": four_levels(published.depth) if objective.deep else (),
     }
 
 
 def four_levels(depth: int) -> tuple[int, ...]:
-    """The published blocks for 12, 24, 40 and 48 of them; else four evenly spaced ones that end with the last.
+    """The published depths for 12, 24, 40 and 48 blocks; else four evenly spaced ones that end with the last.
 
     Raises:
         UserError: there are fewer than four blocks.
@@ -117,7 +117,7 @@ def four_levels(depth: int) -> tuple[int, ...]:
         raise UserError(
             f"objective.deep needs an encoder of at least {DEEP_LEVELS} blocks; this one has {depth}."
         )
-    return LEVELS.get(depth) or tuple(depth * (level + 1) // DEEP_LEVELS - 1 for level in range(DEEP_LEVELS))
+    return OUTPUT_LAYERS.get(depth) or tuple(depth * (n + 1) // DEEP_LEVELS for n in range(DEEP_LEVELS))
 
 
 def build_predictor(config: PretrainConfig, encoder: VideoEncoder) -> Predictor:
@@ -126,7 +126,7 @@ def build_predictor(config: PretrainConfig, encoder: VideoEncoder) -> Predictor:
     return create_predictor(
         model.name,
         encoder_dim=encoder.embed_dim,
-        levels=DEEP_LEVELS if objective.deep else 1,
+        target_layers=DEEP_LEVELS if objective.deep else 1,
         out_dim=target_dim(config, encoder),
         dim=model.predictor_dim,
         depth=model.predictor_depth,

@@ -50,8 +50,9 @@ class FeatureSettings:
     max_tokens: int = 256
     """tokens kept per window; neighbours in space are averaged until so many are left"""
     layers: list[int] = field(default_factory=list)
-    """encoder blocks whose tokens are used together; empty takes the last, which is all that a saved probe can
-    read, so with others none is saved (not with task=anticipate)"""
+    """depths whose tokens are used together: 0 is the patch embedding, k the output of block k, -1 the last;
+    empty takes the last, which is all that a saved probe can read, so with others none is saved (not with
+    task=anticipate)"""
     augment: int = 0
     """random versions of every training clip (crop, contrast, brightness) that heads learn from beside the clean one;
     encoded live in every run and kept in memory only (task=classify)"""

@@ -15,7 +15,7 @@ from jepa.models.rope import sincos_table
 
 SMALL = EncoderConfig(48, 3, 2, 96)
 LEVELS = EncoderConfig(
-    48, 4, 2, 96, rope_reference_grid=16, image_tokenizer=True, modality_embedding=True, level_layers=(1, 3)
+    48, 4, 2, 96, rope_reference_grid=16, image_tokenizer=True, modality_embedding=True, output_layers=(2, 4)
 )
 SINCOS = EncoderConfig(48, 3, 2, 96, position="sincos", sincos_grid=(2, 3, 4))
 
@@ -119,27 +119,33 @@ def test_features_of_several_depths():
     encoder, video = seeded(SMALL), clip()
     last = encoder(video)
     assert torch.equal(encoder.features(video), last)
-    first, third = encoder.features(video, layers=[0, 2])
+    third, first, embedded = encoder.features(video, layers=[-1, 1, 0])
     assert torch.equal(third, last)
+    assert torch.equal(embedded, encoder.patch_embed(video))
+    assert torch.equal(encoder.features(video, layers=1), first)
+    keep = torch.tensor([[0, 7, 23], [4, 5, 12]])
+    assert torch.allclose(
+        encoder.features(video, 0, keep), embedded.gather(1, keep[..., None].expand(-1, -1, 48)), atol=1e-5
+    )
     shallow = VideoEncoder(replace(SMALL, depth=1)).eval()
     shallow.load_state_dict({name: encoder.state_dict()[name] for name in shallow.state_dict()})
     assert torch.equal(shallow(video), first)
     assert torch.allclose(encoder.features(video, pool="mean"), last.mean(1))
-    grid = encoder.features(video, [2], pool="grid")[0]
+    grid = encoder.features(video, 3, pool="grid")
     assert grid.shape == (2, 2, 3, 4, 48)
     assert torch.equal(grid[1, 1, 2, 3], last[1, 1 * 12 + 2 * 4 + 3])
 
 
 @torch.no_grad()
-def test_levels_have_norms_of_their_own():
+def test_output_layers_have_norms_of_their_own():
     encoder, video = seeded(LEVELS), clip()
-    shallow, deep = encoder.features(video, layers=[1, 3])
+    shallow, deep = encoder.features(video, layers=[2, 4])
     assert torch.equal(deep, encoder(video))
-    assert torch.equal(encoder(video, levels=True), torch.cat([shallow, deep], dim=-1))
-    raw = dict(encoder.block_outputs(video, [1]))[1]
+    assert torch.equal(encoder(video, multi_layer=True), torch.cat([shallow, deep], dim=-1))
+    raw = encoder.block_outputs(video, [2])[2]
     assert torch.equal(encoder.norms_block[0](raw), shallow)
-    with pytest.raises(UserError, match=r"norms after blocks \[1, 3\]"):
-        encoder.features(video, layers=[2])
+    with pytest.raises(UserError, match=r"norms at the depths \[2, 4\]"):
+        encoder.features(video, layers=[1])
 
 
 @torch.no_grad()
@@ -174,10 +180,9 @@ def test_malformed_requests_are_refused():
     requests = [
         (lambda: encoder(video, keep=keep.int()), "keep"),
         (lambda: encoder(video, keep=keep[:1]), "keep"),
-        (lambda: encoder(video, levels=True), "level_layers"),
-        (lambda: encoder.features(video, layers=[3]), "blocks 0 to 2"),
-        (lambda: encoder.features(video, layers=[1, 0]), "increasing"),
-        (lambda: encoder.features(video, layers=[]), "increasing"),
+        (lambda: encoder(video, multi_layer=True), "output_layers"),
+        (lambda: encoder.features(video, layers=[0, 4, -5]), r"do not exist, \[4, -5\].*blocks are 1 to 3"),
+        (lambda: encoder.features(video, layers=[]), "layers is empty"),
         (lambda: encoder.features(video, pool="max"), "pool='max'"),
         (lambda: encoder.features(video, keep=keep, pool="grid"), "pool='grid'"),
         (lambda: encoder.preprocess(torch.zeros(1, 3, 16, 16)), "does not know its preprocessing"),
@@ -195,8 +200,8 @@ def test_malformed_requests_are_refused():
         ({"position": "learned"}, "position='learned'"),
         ({"position": "sincos"}, "sincos_grid"),
         ({"modality_embedding": True}, "image_tokenizer"),
-        ({"level_layers": (0, 1)}, "level_layers"),
-        ({"level_layers": (2, 1)}, "level_layers"),
+        ({"output_layers": (1, 2)}, "output_layers"),
+        ({"output_layers": (3, 2)}, "output_layers"),
     ],
 )
 def test_impossible_configs_are_refused(fields, said):
@@ -233,21 +238,9 @@ def test_built_on_meta_and_initialised_leaves_no_weight_out():
         assert torch.equal(ours, theirs)
 
 
-def test_recomputing_blocks_gives_the_same_gradients():
-    encoder, video = seeded(LEVELS).train(), clip()
-    keep = torch.tensor([[0, 7, 23], [4, 5, 12]])
-    gradients = []
-    for recompute in (False, True):
-        encoder.set_grad_checkpointing(recompute)
-        encoder.zero_grad()
-        encoder(video, keep=keep, levels=True).square().sum().backward()
-        gradients.append([p.grad.clone() for p in encoder.parameters() if p.grad is not None])
-    assert all(torch.allclose(one, two, atol=1e-6) for one, two in zip(*gradients, strict=True))
-
-
 def test_every_weight_gets_a_gradient():
     encoder = seeded(LEVELS).train()
-    (encoder(clip(), levels=True).sum() + encoder(clip(frames=1)).square().sum()).backward()
+    (encoder(clip(), multi_layer=True).sum() + encoder(clip(frames=1)).square().sum()).backward()
     assert [name for name, p in encoder.named_parameters() if p.grad is None] == []
 
 

@@ -11,7 +11,7 @@ from jepa.models import EncoderConfig, Predictor, PredictorConfig, VideoEncoder,
 from jepa.models.adapters.onnx import save_onnx
 
 LEVELS = EncoderConfig(
-    48, 4, 2, 96, rope_reference_grid=16, image_tokenizer=True, modality_embedding=True, level_layers=(1, 3)
+    48, 4, 2, 96, rope_reference_grid=16, image_tokenizer=True, modality_embedding=True, output_layers=(2, 4)
 )
 SINCOS = EncoderConfig(48, 2, 2, 96, position="sincos", sincos_grid=(2, 3, 4))
 
@@ -65,8 +65,8 @@ def test_compiles_without_a_graph_break():
     grid = encoder.grid_of(video)
     compiled = torch.compile(encoder, fullgraph=True, backend="eager")
     assert torch.allclose(compiled(video), encoder(video), atol=1e-5)
-    seen = compiled(video, keep, levels=True)
-    assert torch.allclose(seen, encoder(video, keep, levels=True), atol=1e-5)
+    seen = compiled(video, keep, multi_layer=True)
+    assert torch.allclose(seen, encoder(video, keep, multi_layer=True), atol=1e-5)
     guessing = torch.compile(predictor, fullgraph=True, backend="eager")
     assert torch.allclose(guessing(seen, keep, target, grid), predictor(seen, keep, target, grid), atol=1e-5)
     with torch.enable_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
@@ -106,12 +106,24 @@ def test_timm_feature_extraction(timm):
     maps = model(image)
     assert [tuple(m.shape) for m in maps] == [(2, 128, 3, 4)] * 2
     assert [tuple(m.shape) for m in model(video)] == [(2, 128, 2, 3, 4)] * 2
-    raw = dict(encoder.block_outputs(image, [1, 3]))
-    assert torch.equal(maps[0][1, :, 2, 3], raw[1][1, 2 * 4 + 3])
+    raw = encoder.block_outputs(image, [2, 4])
+    assert torch.equal(maps[0][1, :, 2, 3], raw[2][1, 2 * 4 + 3])
     final, between = model.model.forward_intermediates(image, indices=[0, -1], norm=True, output_fmt="NLC")
     assert torch.equal(final, encoder(image))
     assert torch.equal(between[1], final)
-    assert torch.equal(between[0], encoder.features(image, [0])[0])
+    assert torch.equal(between[0], encoder.features(image, 1))
+
+
+def test_timm_activation_checkpointing_gives_the_same_gradients(timm):
+    model, video = timm.create_model("jepa_vit_nano").train(), clip(2)
+    gradients = []
+    for enable in (False, True, False):
+        model.set_grad_checkpointing(enable)
+        model.zero_grad()
+        model(video).square().sum().backward()
+        gradients.append([p.grad.clone() for p in model.parameters() if p.grad is not None])
+    assert all(torch.allclose(one, two, atol=1e-6) for one, two, _ in zip(*gradients, strict=True))
+    assert "forward" not in vars(model.encoder.blocks[0])
 
 
 def test_timm_data_config_and_groups(timm):

@@ -159,7 +159,7 @@ def test_any_encoder_loads_in_transformers_through_this_library(tmp_path, trusti
         256,
         image_tokenizer=True,
         modality_embedding=True,
-        level_layers=(0, 2),
+        output_layers=(1, 3),
         rope_reference_grid=16,
     )
     encoder = shake(VideoEncoder(config), 6)
@@ -217,7 +217,7 @@ def test_default_processor_agrees_with_the_zoo():
     "changes, named",
     [
         ({"position": "interleaved"}, "position=interleaved"),
-        ({"level_layers": (1, 2)}, "norms per level"),
+        ({"output_layers": (2, 3)}, "norms per layer"),
         ({"image_tokenizer": True}, "image tokenizer"),
     ],
 )

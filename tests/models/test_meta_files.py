@@ -59,7 +59,7 @@ def test_meta_file_of_every_prefix(tmp_path, prefix):
     path = save_meta(tmp_path / "latest.pt", encoder=meta_state(encoder, prefix))
     again = load_encoder(path)
     assert again.config == encoder.config
-    assert again.about["key"] == "encoder"
+    assert again.metadata["key"] == "encoder"
     assert equal(again, encoder)
 
 
@@ -71,7 +71,7 @@ def test_first_of_ema_target_and_online_encoder_is_read(tmp_path):
     for present, expected in ((names, "ema_encoder"), (names[:2], "target_encoder"), (names[:1], "encoder")):
         save_meta(path, **{name: states[name] for name in present})
         encoder = load_encoder(path)
-        assert encoder.about["key"] == expected
+        assert encoder.metadata["key"] == expected
         assert equal(encoder, encoders[expected])
     save_meta(path, **states)
     assert equal(load_encoder(path, key="encoder"), encoders["encoder"])
@@ -123,7 +123,7 @@ def test_fixed_positions_tell_vjepa_from_vjepa2(tmp_path):
     unused = torch.zeros(1, 2048, 1024)
     encoder = load_encoder(on_meta_saved(tmp_path, "vjepa2_vit_large_256", pos_embed=unused))
     assert encoder.config.position == "tiled"
-    assert "pos_embed" in encoder.about["ignored"]
+    assert "pos_embed" in encoder.metadata["ignored"]
     with pytest.raises(UserError, match="positions for 100 tokens"):
         load_encoder(on_meta_saved(tmp_path, "vjepa2_vit_large_256", pos_embed=torch.zeros(1, 100, 1024)))
 

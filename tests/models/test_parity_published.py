@@ -147,7 +147,7 @@ def test_vjepa2_encoder(v2, tmp_path, grid, heads):
     keep = ids(2, max(grid.size // 3, 2), grid.size, seed=2)
     assert_close(f"V-JEPA 2 encoder {grid} masked", ours(video, keep), theirs(video, keep))
     theirs.out_layers = [0, 2]
-    for layer, one, other in zip([0, 2], ours.features(video, [0, 2]), theirs(video), strict=True):
+    for layer, one, other in zip([1, 3], ours.features(video, [1, 3]), theirs(video), strict=True):
         assert_close(f"V-JEPA 2 encoder {grid} block {layer}", one, other)
     theirs.out_layers = None
     image = video[:, :, :1]
@@ -254,7 +254,7 @@ def test_vjepa2_1_encoder_on_video_and_image(v21, tmp_path, grid):
             rope_reference_grid=16,
             image_tokenizer=True,
             modality_embedding=True,
-            level_layers=(2, 5, 8, 11),
+            output_layers=(3, 6, 9, 12),
         ),
     )
     for name, frames in (("video", 2 * grid.t), ("image", 1)):
@@ -264,14 +264,14 @@ def test_vjepa2_1_encoder_on_video_and_image(v21, tmp_path, grid):
         label = f"V-JEPA 2.1 encoder {grid} {name}"
         assert_close(label, ours(video), theirs(video))
         assert_close(f"{label} masked", ours(video, keep), theirs(video, keep))
-        assert_close(f"{label} joined levels", ours(video, levels=True), theirs(video, training=True))
+        assert_close(f"{label} joined levels", ours(video, multi_layer=True), theirs(video, training=True))
         assert_close(
             f"{label} joined levels masked",
-            ours(video, keep, levels=True),
+            ours(video, keep, multi_layer=True),
             theirs(video, keep, training=True),
         )
         theirs.out_layers = [2, 5, 8, 11]
-        outputs = zip(ours.features(video, [2, 5, 8, 11]), theirs(video), strict=True)
+        outputs = zip(ours.features(video, [3, 6, 9, 12]), theirs(video), strict=True)
         for layer, (one, other) in zip(theirs.out_layers, outputs, strict=True):
             assert_close(f"{label} level {layer}", one, other)
         theirs.out_layers = None

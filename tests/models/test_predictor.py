@@ -44,7 +44,7 @@ def request(levels: int = 1) -> tuple[Tensor, Tensor, Tensor]:
 @torch.no_grad()
 @pytest.mark.parametrize("config", [PLAIN, DENSE, SINCOS], ids=["rope", "dense", "sincos"])
 def test_order_of_context_and_of_targets_is_nothing(config):
-    predictor, (tokens, context, target) = seeded(config), request(config.levels)
+    predictor, (tokens, context, target) = seeded(config), request(config.target_layers)
     expected = predictor(tokens, context, target, GRID)
     assert expected.shape == (2, 8, config.out_dim)
     shuffled = torch.randperm(12, generator=torch.Generator().manual_seed(2))

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import textwrap
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -45,7 +46,7 @@ def test_export_comes_back_bit_for_bit(tmp_path):
         64,
         image_tokenizer=True,
         modality_embedding=True,
-        level_layers=(0, 1),
+        output_layers=(1, 2),
         rope_reference_grid=16,
     )
     encoder = VideoEncoder(config).eval()
@@ -55,7 +56,7 @@ def test_export_comes_back_bit_for_bit(tmp_path):
     nn.init.normal_(predictor.mask_tokens)
     save_encoder(tmp_path, encoder, INPUT, {"step": 7}, predictor)
     again, guessing = load_encoder(tmp_path), load_predictor(tmp_path)
-    assert (again.config, again.preprocessing, again.about) == (config, INPUT, {"step": 7})
+    assert (again.config, again.preprocessing, again.metadata) == (config, INPUT, {"step": 7})
     assert guessing.config == predictor.config
     assert not again.training
     assert all(p.requires_grad for p in again.parameters())
@@ -96,10 +97,32 @@ def test_weights_describe_themselves_without_the_config_file(export):
 
 def test_config_file_is_for_people(export):
     document = json.loads((export / "config.json").read_text())
-    assert document["schema"] == "jepa.encoder/1"
+    assert document["schema"] == "jepa.encoder/2"
     assert document["encoder"]["embed_dim"] == 32
     assert document["preprocessing"]["fps"] == 2.5
-    assert document["about"] == {"run": "test", "step": 7}
+    assert document["metadata"] == {"run": "test", "step": 7}
+
+
+def test_exports_of_the_first_schema_are_read_in_the_new_numbering(tmp_path):
+    """They counted layers by block number from 0 and called them levels."""
+    from safetensors.torch import load_file, save_file
+
+    config = EncoderConfig(32, 3, 2, 64, output_layers=(1, 3))
+    predictor = Predictor(PredictorConfig(32, 2, 64, 24, 1, 2, 48))
+    save_encoder(tmp_path, VideoEncoder(config), INPUT, {"step": 7}, predictor)
+    for name, part in (("encoder.safetensors", "encoder"), ("predictor.safetensors", "predictor")):
+        fields = json.loads(json.dumps(asdict(config if part == "encoder" else predictor.config)))
+        if part == "encoder":
+            del fields["output_layers"]
+            fields["level_layers"] = [0, 2]
+        else:
+            fields["levels"] = fields.pop("target_layers")
+        old = {"schema": "jepa.encoder/1", part: fields, "preprocessing": asdict(INPUT), "about": {"step": 7}}
+        state = load_file(tmp_path / name)
+        save_file(state, tmp_path / name, metadata={"format": "pt", "jepa": json.dumps(old)})
+    again = load_encoder(tmp_path)
+    assert (again.config, again.preprocessing, again.metadata) == (config, INPUT, {"step": 7})
+    assert load_predictor(tmp_path).config == predictor.config
 
 
 def rewritten(export: Path, change) -> None:

@@ -68,7 +68,7 @@ def test_every_entry_and_its_predictor_fit_together():
             encoder, predictor = create_model(name), create_predictor(name)
         config = predictor.config
         assert config.encoder_dim == encoder.embed_dim
-        assert config.levels in (1, len(encoder.config.level_layers))
+        assert config.target_layers in (1, len(encoder.config.output_layers))
         assert config.position == encoder.config.position
         assert config.rope_reference_grid == encoder.config.rope_reference_grid
 

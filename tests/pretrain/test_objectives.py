@@ -28,7 +28,7 @@ from jepa.pretrain.objectives.masked_prediction import BatchNorm
 from jepa.pretrain.objectives.targets import distance_to_hidden, latents
 from jepa.pretrain.target_encoder import Teacher, build_teacher
 
-LEVELS = (0, 1, 2, 3)
+LEVELS = (1, 2, 3, 4)
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +115,7 @@ def test_latent_targets_are_normalised_features_of_the_named_depths(parts):
     both = latent_targets(encoder, video, [0, 2, -1])
     embedded, second, last = both.split(encoder.embed_dim, dim=-1)
     assert torch.allclose(last, F.layer_norm(encoder(video), (128,)), atol=1e-5)
-    assert torch.allclose(second, F.layer_norm(encoder.features(video, layers=[1])[0], (128,)), atol=1e-5)
+    assert torch.allclose(second, F.layer_norm(encoder.features(video, layers=2), (128,)), atol=1e-5)
     assert torch.allclose(embedded, F.layer_norm(encoder.patch_embed(video), (128,)), atol=1e-5)
     assert both.mean(-1).abs().max() < 1e-4
     assert not both.requires_grad
@@ -141,7 +141,7 @@ def test_changes_are_what_differs_from_the_mean_over_the_clip(parts):
 
 
 def test_deep_targets_norm_each_level_on_its_own():
-    encoder = create_model("vit_nano", patch_px=8, level_layers=LEVELS)
+    encoder = create_model("vit_nano", patch_px=8, output_layers=LEVELS)
     video = torch.randn(2, 3, 4, 16, 16)
     deep = latent_targets(encoder, video, [-1], deep=True)
     levels = encoder.features(video, layers=list(LEVELS))
@@ -149,12 +149,12 @@ def test_deep_targets_norm_each_level_on_its_own():
 
 
 def test_four_levels_are_the_published_ones_or_evenly_spaced():
-    assert four_levels(12) == (2, 5, 8, 11)
-    assert four_levels(24) == (5, 11, 17, 23)
-    assert four_levels(40) == (9, 19, 29, 39)
-    assert four_levels(48) == (11, 23, 37, 47)
-    assert four_levels(32) == (7, 15, 23, 31)
-    assert four_levels(6) == (0, 2, 3, 5)
+    assert four_levels(12) == (3, 6, 9, 12)
+    assert four_levels(24) == (6, 12, 18, 24)
+    assert four_levels(40) == (10, 20, 30, 40)
+    assert four_levels(48) == (12, 24, 38, 48)
+    assert four_levels(32) == (8, 16, 24, 32)
+    assert four_levels(6) == (1, 3, 4, 6)
     with pytest.raises(UserError, match="at least 4"):
         four_levels(3)
 
@@ -215,7 +215,7 @@ def test_a_frozen_teacher_of_another_width_gives_the_targets_and_stays(tmp_path)
     teacher = build_teacher(config, learner)
     video = torch.randn(2, 3, 4, 16, 16)
     targets = teacher.targets(video)
-    wanted = [F.layer_norm(x, (192,)) for x in source.features(video, layers=[2, 5])]
+    wanted = [F.layer_norm(x, (192,)) for x in source.features(video, layers=[3, 6])]
     assert torch.allclose(targets, torch.cat(wanted, -1), atol=1e-5)
     masks = half_masks(learner.encoder.grid_of(video), batch=2)
     learner(video, targets, masks)["loss"].backward()
@@ -294,7 +294,7 @@ def test_the_context_loss_weighs_seen_tokens_by_their_distance(by_distance):
         row = learner(video, targets, masks)
         hidden, seen = [], []
         for mask in masks:
-            tokens = learner.encoder(video, keep=mask.context, levels=True)
+            tokens = learner.encoder(video, keep=mask.context, multi_layer=True)
             guess, again = learner.predictor(tokens, *mask, grid, image=frames == 1, with_context=True)
             hidden.append((guess - gather_tokens(targets, mask.target)).abs().mean().item())
             error = (again - gather_tokens(targets, mask.context)).abs().mean(-1)

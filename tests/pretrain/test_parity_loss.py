@@ -213,7 +213,7 @@ def test_vjepa2_1_loss_and_gradients(v21, tmp_path, frames, weighted, levels):
             tmp_path / "latest.pt", encoder=encoders[0], target_encoder=encoders[1], predictor=predictor
         )
         config = EncoderConfig(64, 12, 2, 256, rope_reference_grid=16, image_tokenizer=True,
-                               modality_embedding=True, level_layers=(2, 5, 8, 11))  # fmt: skip
+                               modality_embedding=True, output_layers=(3, 6, 9, 12))  # fmt: skip
         guesser = PredictorConfig(64, levels, levels * 64, 64, 4, 2, 256, num_mask_tokens=2, rope_reference_grid=16,
                                   context_head=True, modality_embedding=True)  # fmt: skip
         learner = MaskedPrediction(

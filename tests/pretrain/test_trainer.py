@@ -211,7 +211,7 @@ def test_an_export_loads_and_gives_the_targets_features(tiny, tmp_path, capsys):
         encoder = jepa.load_encoder(folder)
         assert encoder.preprocessing.num_frames == 4
         assert encoder.preprocessing.crop_px == 32
-        assert encoder.about["steps"] == 3
+        assert encoder.metadata["steps"] == 3
         learner = build_learner(config)
         learner.load_state_dict(starting(state, "learner."))
         if weights == "target":

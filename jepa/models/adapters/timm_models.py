@@ -7,15 +7,18 @@ changes another library's state, which should only happen when asked for.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from timm.models import register_model
 from timm.models._features import FeatureGetterNet, FeatureInfo
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from jepa.errors import UserError
+from jepa.models.architectures import ENTRIES, entry_of
 from jepa.models.encoder import VideoEncoder
-from jepa.models.registry import ENTRIES, create_model, entry_of
+from jepa.models.registry import create_model
 
 
 class TimmVideoEncoder(nn.Module):
@@ -62,8 +65,11 @@ class TimmVideoEncoder(nn.Module):
         return self.head
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Whether training recomputes each block in the backward pass."""
-        self.encoder.set_grad_checkpointing(enable)
+        """Activation checkpointing: whether each block is computed again in the backward pass."""
+        for block in self.encoder.blocks:
+            block.__dict__.pop("forward", None)
+            if enable:
+                block.forward = partial(checkpoint, block.forward, use_reentrant=False)
 
     def no_weight_decay(self) -> set[str]:
         """Parameters without weight decay, beyond biases and norms: none."""
@@ -120,18 +126,20 @@ class TimmVideoEncoder(nn.Module):
         depth = self.encoder.config.depth
         if indices is None or isinstance(indices, int):
             indices = list(range(depth))[-(indices or depth) :]
-        wanted = sorted({index % depth for index in indices})
-        run = wanted if stop_early and intermediates_only else sorted({*wanted, depth - 1})
-        outputs = dict(self.encoder.block_outputs(x, run))
+        # timm counts blocks from 0, the encoder depths, of which 0 is the patch embedding.
+        wanted = sorted({index % depth + 1 for index in indices})
+        outputs = self.encoder.block_outputs(
+            x, wanted if stop_early and intermediates_only else [*wanted, depth]
+        )
         grid = self.encoder.grid_of(x)
-        spread = grid[1:] if x.ndim == 4 else tuple(grid)
+        axes = grid[1:] if x.ndim == 4 else tuple(grid)
         maps = []
         for layer in wanted:
             tokens = self.encoder.norm_of(layer)(outputs[layer]) if norm else outputs[layer]
-            maps.append(tokens.transpose(1, 2).unflatten(2, spread) if output_fmt == "NCHW" else tokens)
+            maps.append(tokens.transpose(1, 2).unflatten(2, axes) if output_fmt == "NCHW" else tokens)
         if intermediates_only:
             return maps
-        return self.encoder.norm_of(depth - 1)(outputs[depth - 1]), maps
+        return self.encoder.norm_of(depth)(outputs[depth]), maps
 
 
 def _default_cfg(name: str) -> dict[str, Any]:

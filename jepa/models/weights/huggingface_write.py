@@ -59,16 +59,16 @@ def _check(
     config, problems = encoder.config, []
     if config.position != "tiled":
         problems.append(f"position={config.position} (it has 'tiled' only)")
-    if config.level_layers or config.image_tokenizer or config.rope_reference_grid is not None:
-        problems.append("norms per level, an image tokenizer or stretched positions (V-JEPA 2.1)")
+    if config.output_layers or config.image_tokenizer or config.rope_reference_grid is not None:
+        problems.append("norms per layer, an image tokenizer or stretched positions (V-JEPA 2.1)")
     if not is_published(preprocessing):
         problems.append(f"resize_px={preprocessing.resize_px} (it resizes to crop_px * 256 / 224)")
     if predictor is not None:
         other = predictor.config
         if other.position != "tiled" or other.rope_reference_grid is not None:
             problems.append("a predictor with other positions than 'tiled'")
-        if other.levels != 1 or other.context_head or other.modality_embedding:
-            problems.append("a predictor with levels, context head or modality embedding (V-JEPA 2.1)")
+        if other.target_layers != 1 or other.context_head or other.modality_embedding:
+            problems.append("a predictor with target_layers, context head or modality embedding (V-JEPA 2.1)")
         if (other.encoder_dim, other.out_dim, other.norm_eps) != (
             config.embed_dim,
             config.embed_dim,

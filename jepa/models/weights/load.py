@@ -29,7 +29,9 @@ from jepa.models.weights import huggingface_custom, huggingface_read, huggingfac
 from jepa.models.weights.sources import TensorFile, locate, read_pickle
 from jepa.models.weights.strict import build_strictly, from_document
 
-SCHEMA = "jepa.encoder/1"
+SCHEMA = "jepa.encoder/2"
+# Version 1 counted layers by block number from 0 and called them levels; `from_document` reads both.
+_READABLE = (SCHEMA, "jepa.encoder/1")
 ENCODER_FILE = "encoder.safetensors"
 PREDICTOR_FILE = "predictor.safetensors"
 CONFIG_FILE = "config.json"
@@ -39,8 +41,8 @@ Source: TypeAlias = "str | os.PathLike[str]"
 def save_encoder(
     folder: Source,
     encoder: VideoEncoder,
-    preprocessing: Preprocessing,
-    about: dict[str, Any],
+    preprocessing: Preprocessing | None = None,
+    metadata: dict[str, Any] | None = None,
     predictor: Predictor | None = None,
 ) -> None:
     """Writes an export that `load_encoder` reads.
@@ -48,15 +50,21 @@ def save_encoder(
     Args:
         folder: where `encoder.safetensors` and `config.json` go; made if needed, replaced file by file.
         encoder: the encoder; its dtype is kept.
-        preprocessing: what the encoder expects of its input.
-        about: where the weights come from, as plain JSON data.
+        preprocessing: what the encoder expects of its input; by default `encoder.preprocessing`.
+        metadata: where the weights come from, as plain JSON data; by default `encoder.metadata`.
         predictor: if given, written beside as `predictor.safetensors`, for `load_predictor`.
+
+    Raises:
+        UserError: neither the call nor the encoder states a preprocessing.
     """
+    stated = preprocessing or encoder.preprocessing
+    if stated is None:
+        raise UserError("this encoder carries no preprocessing; give save_encoder one, for whoever loads it.")
     document = {
         "schema": SCHEMA,
         "encoder": asdict(encoder.config),
-        "preprocessing": asdict(preprocessing),
-        "about": about,
+        "preprocessing": asdict(stated),
+        "metadata": encoder.metadata if metadata is None else metadata,
     }
     if predictor is not None:
         _write(
@@ -125,7 +133,7 @@ def load_encoder(
             encoder.
 
     Returns:
-        The encoder; `.preprocessing` is None if neither the source nor the zoo tells it, `.about` says what
+        The encoder; `.preprocessing` is None if neither the source nor the zoo tells it, `.metadata` says what
         was read.
 
     Raises:
@@ -144,7 +152,7 @@ def load_encoder(
             encoder = huggingface_custom.read_custom_folder(path, document)
         else:
             encoder = huggingface_read.Folder(path).encoder()
-        encoder.about = {"format": "transformers", "source": os.fspath(source)}
+        encoder.metadata = {"format": "transformers", "source": os.fspath(source)}
     if config is not None and config != encoder.config:
         raise UserError(
             f"{source} holds {encoder.config}, which is not the architecture asked for, {config}."
@@ -215,7 +223,7 @@ def _native_encoder(folder: Path) -> VideoEncoder:
     found = from_document(EncoderConfig, document["encoder"])
     encoder = build_strictly(lambda: VideoEncoder(found), file.read(list(file.home)), str(folder))
     encoder.preprocessing = from_document(Preprocessing, document["preprocessing"])
-    encoder.about = document["about"]
+    encoder.metadata = document["metadata" if "metadata" in document else "about"]
     return encoder
 
 
@@ -226,6 +234,6 @@ def _native_file(path: Path) -> tuple[TensorFile, dict[str, Any]]:
     if "jepa" not in file.metadata:
         raise UserError(f"{path} does not describe its model; it was not written by save_encoder.")
     document = json.loads(file.metadata["jepa"])
-    if document.get("schema") != SCHEMA:
+    if document.get("schema") not in _READABLE:
         raise UserError(f"{path} states schema {document.get('schema')!r}; this version reads {SCHEMA!r}.")
     return file, document

@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 
 from jepa.errors import UserError
+from jepa.models.architectures import ENTRIES, OUTPUT_LAYERS, SIZES
 from jepa.models.encoder import EncoderConfig, VideoEncoder
 from jepa.models.pooler import AttentiveClassifier, PoolerConfig
 from jepa.models.predictor import Predictor, PredictorConfig
-from jepa.models.registry import ENTRIES, LEVELS, SIZES
 from jepa.models.rope import TokenGrid, sincos_table
 from jepa.models.weights.strict import build_strictly
 
@@ -53,16 +53,16 @@ def encoder_from(
     positions = state.pop("pos_embed", None)
     found = config or _encoder_config(state, positions, source)
     _check_flavour(found.position, any(name.startswith("norms_block.") for name in state), positions, source)
-    about = {"format": "meta", "source": str(path), "key": key}
+    metadata = {"format": "meta", "source": str(path), "key": key}
     if found.sincos_grid is not None:
         _check_positions(positions, found.sincos_grid, found.embed_dim, source)
     elif positions is not None:
-        about["ignored"] = "pos_embed, which rotary encoders do not use"
+        metadata["ignored"] = "pos_embed, which rotary encoders do not use"
     encoder = build_strictly(lambda: VideoEncoder(found), state, source)
     named = [entry for entry in ENTRIES.values() if entry.encoder == found and entry.url]
     # Where sizes in pixels share an architecture, the file does not say which of them it is for.
     encoder.preprocessing = named[0].preprocessing if len(named) == 1 else None
-    encoder.about = about
+    encoder.metadata = metadata
     return encoder
 
 
@@ -174,13 +174,13 @@ def _encoder_config(state: dict[str, Tensor], positions: Tensor | None, source: 
         )
     fields: dict[str, Any] = {"tubelet_frames": patch[2], "patch_px": patch[3], "in_channels": patch[1]}
     if any(name.startswith("norms_block.") for name in state):
-        if size[1] not in LEVELS:
-            raise UserError(f"{source} has norms per level, but no published model of {size[1]} blocks does.")
+        if size[1] not in OUTPUT_LAYERS:
+            raise UserError(f"{source} has norms per layer, but no published model of {size[1]} blocks does.")
         fields |= {
             "rope_reference_grid": 16,
             "image_tokenizer": "patch_embed_img.proj.weight" in state,
             "modality_embedding": "video_mod_embed" in state,
-            "level_layers": LEVELS[size[1]],
+            "output_layers": OUTPUT_LAYERS[size[1]],
         }
     else:
         fields |= _positions_by_length(positions, source)
@@ -197,9 +197,9 @@ def _predictor_config(state: dict[str, Tensor], positions: Tensor | None, source
         )
     if "embed.0.weight" in state:
         encoder_dim, joined = _shape_of(state, "embed.0.weight", 2, source)
-        levels = joined // encoder_dim
+        target_layers = joined // encoder_dim
     else:
-        encoder_dim, levels = _shape_of(state, "embed.weight", 2, source)[1], 1
+        encoder_dim, target_layers = _shape_of(state, "embed.weight", 2, source)[1], 1
     fields: dict[str, Any] = {
         "context_head": "proj_context.weight" in state,
         "modality_embedding": "video_mod_embed" in state,
@@ -210,7 +210,7 @@ def _predictor_config(state: dict[str, Tensor], positions: Tensor | None, source
         fields |= _positions_by_length(positions, source)
     return PredictorConfig(
         encoder_dim=encoder_dim,
-        levels=levels,
+        target_layers=target_layers,
         out_dim=_shape_of(state, "proj.weight", 2, source)[0],
         dim=dim,
         depth=_count(state, "blocks."),

@@ -139,7 +139,7 @@ class MaskedPrediction(Learner):
         return full * max(0.0, progress - start) / (end - start)
 
     def _guesses(self, video: Tensor, mask: Mask, grid: TokenGrid) -> tuple[Tensor, Tensor | None]:
-        tokens = self.encoder(video, keep=mask.context, levels=self.deep)
+        tokens = self.encoder(video, keep=mask.context, multi_layer=self.deep)
         both = self.context.weight > 0
         guesses = self.predictor(tokens, *mask, grid, image=self.encoder.is_image(video), with_context=both)
         return guesses if both else (guesses, None)

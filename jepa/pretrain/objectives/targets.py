@@ -66,25 +66,14 @@ def features_of(
 ) -> list[Tensor]:
     """Features of all tokens of the full clip at some depths, [B, N, D] each; arguments as in `latents`."""
     if deep:
-        return list(encoder(video, levels=True).split(encoder.embed_dim, dim=-1))
-    depth = encoder.config.depth
-    numbers = [level + depth + 1 if level < 0 else level for level in levels]
-    features = [_embedding(encoder, video)] if 0 in numbers else []
-    if blocks := [number - 1 for number in numbers if number > 0]:
-        features += encoder.features(video, layers=blocks)
-    return features
+        return list(encoder(video, multi_layer=True).split(encoder.embed_dim, dim=-1))
+    return encoder.features(video, layers=levels)
 
 
 def without_mean_over_time(tokens: Tensor, moments: int) -> Tensor:
     """Tokens [B, t*h*w, D] minus their mean over the t moments at each place."""
     by_moment = tokens.unflatten(1, (moments, -1))
     return (by_moment - by_moment.mean(1, keepdim=True)).flatten(1, 2)
-
-
-def _embedding(encoder: VideoEncoder, video: Tensor) -> Tensor:
-    if encoder.is_image(video):
-        return encoder.patch_embed_img(video)
-    return encoder.patch_embed(_at_least(video, encoder.config.tubelet_frames))
 
 
 def _at_least(video: Tensor, frames: int) -> Tensor:

@@ -133,12 +133,12 @@ def predict_future(predictor: Predictor, tokens: torch.Tensor, grid: TokenGrid, 
         Guesses [B, slots * h * w, D].
 
     Raises:
-        UserError: the predictor reads several encoder levels, which a plain encoder pass does not give.
+        UserError: the predictor reads several encoder layers, which a plain encoder pass does not give.
     """
     config = predictor.config
-    if config.levels != 1:
+    if config.target_layers != 1:
         raise UserError(
-            f"This predictor reads {config.levels} encoder levels at once, which the probes do not support. "
+            f"This predictor reads {config.target_layers} encoder layers at once, which the probes do not support. "
             "Use anticipate.predictor=false."
         )
     ahead = grid._replace(t=grid.t + slots)
@@ -166,7 +166,7 @@ class EncoderTokens:
         slots: int = 0,
     ) -> None:
         self.name, self.clips, self.max_tokens = name, clips, max_tokens
-        self.layers = None if layers is None else list(layers)
+        self.layers = None if layers is None else encoder.depths_of(layers)
         self.encoder = encoder.eval().to(device)
         self.device = device
         self.window = preprocessing_of(encoder)
@@ -177,7 +177,8 @@ class EncoderTokens:
         facts: dict[str, Any] = {
             "clips": clips,
             "max_tokens": max_tokens,
-            "layers": self.layers,
+            # Named by depth: features cached when numbers counted blocks from 0 must not be taken for these.
+            "layers": self.layers and [f"depth {depth}" for depth in self.layers],
             "fps": self.fps,
             "form": 1,
         }

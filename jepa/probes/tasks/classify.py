@@ -196,7 +196,7 @@ def run(config: ProbeConfig) -> dict[str, Any]:
         "config": dataclasses.asdict(config),
         "classes": classes,
         "data": data_card(Path(data.root).name, samples),
-        "encoder": _encoder_card(extractors[0], encoder.about),
+        "encoder": _encoder_card(extractors[0], encoder.metadata),
         "excluded": [dataclasses.asdict(bad) for bad in report.bad],
         "folds": [
             {"name": f.name, "train": len(f.train), "val": len(f.val), "test": len(f.test),

@@ -101,7 +101,7 @@ def run(config: ProbeConfig) -> dict[str, Any]:
         "hazards": hazards,
         "horizons_s": list(settings.horizons_s),
         "data": data_card(Path(config.data.root).name, [*asked, *ahead.samples]),
-        "encoder": {"sha256": main.sha256, "name": str(encoder.about.get("name", "encoder"))},
+        "encoder": {"sha256": main.sha256, "name": str(encoder.metadata.get("name", "encoder"))},
         "excluded": [dataclasses.asdict(bad) for bad in report.bad],
         "folds": [{"name": f.name, "videos": [len(f.train), len(f.val), len(f.test)]} for f in folds],
         "now": now_part,

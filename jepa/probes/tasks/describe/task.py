@@ -150,7 +150,7 @@ def run(config: ProbeConfig) -> dict[str, Any]:
         "captions": len({c for own in words.captions for c in own}),
         "text_encoder": text.name,
         "data": data_card(Path(data.root).name, samples),
-        "encoder": {"sha256": extractors[0].sha256, "name": str(encoder.about.get("name", "encoder"))},  # type: ignore[attr-defined]
+        "encoder": {"sha256": extractors[0].sha256, "name": str(encoder.metadata.get("name", "encoder"))},  # type: ignore[attr-defined]
         "excluded": [dataclasses.asdict(bad) for bad in report.bad],
         "folds": [
             {"name": f.name, "train": len(f.train), "val": len(f.val), "test": len(f.test)} for f in folds
