@@ -34,7 +34,7 @@ from jepa.rng import permuted
 
 SMALL = ("model.name=vit_nano", "data.crop_px=64", "data.fps=4", "model.predictor_dim=128", "model.predictor_depth=2",
          "model.predictor_heads=4")  # fmt: skip
-DEMO = ("recipe=demo", "train.batch_size=16", "masks=[{kind:slots,hidden:0.5}]")
+DEMO = ("recipe=demo", "train.batch_size=16", "masks=[{kind:temporal,ratio:0.5}]")
 RECIPES: dict[str, tuple[str, ...]] = {"demo": DEMO, "default": SMALL}
 LR = {"demo": 1e-3, "default": 5e-4}
 CAUSES = {

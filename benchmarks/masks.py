@@ -1,4 +1,4 @@
-"""Measures masks: how context and target tokens spread over the moments of a clip, and what drawing them costs.
+"""Measures masks: how context and target tokens divide over the time steps of a clip, and what drawing them costs.
 
     python benchmarks/masks.py [--reference COPY_OF_VJEPA2] [--out benchmarks/masks.md]
 
@@ -20,20 +20,19 @@ import numpy as np
 import torch
 
 from jepa.masking import Mask, MaskConfig, sample_masks
-from jepa.pretrain.diagnostics import slot_shares
 
 BATCH, BATCHES, REPEATS = 24, 200, 40
 SHAPES = {"16 frames, 256 px": (16, 256), "64 frames, 384 px": (64, 384)}
 # Name, our kind, and the published blocks and scale that it stands beside.
 KINDS = [
-    ("blocks .60 (short-range)", MaskConfig("blocks", 0.6), (8, 0.15)),
-    ("blocks .80 (long-range)", MaskConfig("blocks", 0.8, block_scale=0.7), (2, 0.7)),
-    ("reference, 8 x .15", MaskConfig("reference", block_scale=0.15, num_blocks=8), (8, 0.15)),
-    ("reference, 2 x .70", MaskConfig("reference", block_scale=0.7, num_blocks=2), (2, 0.7)),
-    ("slots .50", MaskConfig("slots", 0.5), None),
-    ("tokens .95", MaskConfig("tokens", 0.95), None),
-    ("window .97", MaskConfig("window", 0.97, block_scale=0.18), None),
-    ("future .50", MaskConfig("future", 0.5), None),
+    ("blocks 0.60 (short-range)", MaskConfig("blocks", 0.6), (8, 0.15)),
+    ("blocks 0.80 (long-range)", MaskConfig("blocks", 0.8, block_scale=0.7), (2, 0.7)),
+    ("reference, 8 x 0.15", MaskConfig("reference", block_scale=0.15, num_blocks=8), (8, 0.15)),
+    ("reference, 2 x 0.70", MaskConfig("reference", block_scale=0.7, num_blocks=2), (2, 0.7)),
+    ("temporal 0.50", MaskConfig("temporal", 0.5), None),
+    ("tokens 0.95", MaskConfig("tokens", 0.95), None),
+    ("window 0.97", MaskConfig("window", 0.97, block_scale=0.18), None),
+    ("future 0.50", MaskConfig("future", 0.5), None),
 ]
 Draw = Callable[[int], Mask]
 
@@ -56,12 +55,12 @@ def grid_of(shape: tuple[int, int]) -> tuple[int, int, int]:
     return frames // 2, px // 16, px // 16
 
 
-def shares(draw: Draw, grid: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Shares per moment, [context or target, moment], in per cent of that part; and of all tokens: seen, guessed."""
+def fractions(draw: Draw, grid: tuple[int, int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens per time step [context or target, t], in per cent of that part; and each part in per cent of all."""
     counts, sizes = np.zeros((2, grid[0])), np.zeros(2)
     for k in range(BATCHES):
         for row, part in enumerate(draw(k)):
-            counts[row] += slot_shares(part, grid).numpy() * grid[1] * grid[2]
+            counts[row] += np.bincount(part.flatten() // (grid[1] * grid[2]), minlength=grid[0]) / BATCH
             sizes[row] += part.shape[1]
     return 100 * counts / sizes[:, None], 100 * sizes / (BATCHES * np.prod(grid))
 
@@ -90,13 +89,11 @@ def report(module) -> str:
     if module:
         rows += [(f"published, {n} x {s}", published(module, n, s, shape)) for n, s in ((8, 0.15), (2, 0.7))]
     lines = [
-        "| masks | part | of all tokens | "
-        + " | ".join(f"moment {t}" for t in range(grid[0]))
-        + " | flat to |"
+        "| masks | part | of all tokens | " + " | ".join(f"step {t}" for t in range(grid[0])) + " | flat to |"
     ]
     lines.append("|---" * (grid[0] + 4) + "|")
     for name, draw in rows:
-        parts, sizes = shares(draw, grid)
+        parts, sizes = fractions(draw, grid)
         for part, values, size in zip(("context", "target"), parts, sizes, strict=True):
             off = 100 * np.abs(values * grid[0] / 100 - 1).max()
             cells = " | ".join(f"{value:.1f}" for value in values)
@@ -133,10 +130,10 @@ def main() -> None:
 
 `{command}`; {platform.machine()}, one thread, torch {torch.__version__}, numpy {np.__version__}.
 
-## Which moments are seen, which are guessed
+## Context and target tokens by time step
 
-{BATCHES} batches of {BATCH} clips of 16 frames at 256 px: 8 moments of 16 x 16 tokens. Per cent of a part's tokens in
-each moment; 12.5 would be even. *Flat to* is the largest relative distance from even. `future` is uneven on purpose.
+{BATCHES} batches of {BATCH} clips of 16 frames at 256 px: 8 time steps of 16 x 16 tokens. Per cent of a part's tokens
+in each time step; 12.5 would be even. *Flat to* is the largest relative distance from even. `future` is uneven on purpose.
 What `reference` and the published masks leave of *all tokens* to neither part is thrown away.
 
 """

@@ -244,7 +244,7 @@ def draw_pictures() -> list[Path]:
         grid = trained.grid_of(clip)
         features = {"never trained": untrained(clip)[0], "trained": trained(clip)[0]}
     masks = {
-        "moments\n(used here)": sample_masks(MaskConfig("slots", 0.5), grid, 0, [3]),
+        "moments\n(used here)": sample_masks(MaskConfig("temporal", 0.5), grid, 0, [3]),
         "blocks\n(V-JEPA 2)": sample_masks(MaskConfig("blocks", 0.5), grid, 0, [3]),
         "tokens": sample_masks(MaskConfig("tokens", 0.75), grid, 0, [3]),
         "future": sample_masks(MaskConfig("future", 0.5), grid, 0, [3]),

@@ -82,7 +82,7 @@ def test_the_demo_recipe_is_found_and_applied(capsys):
         capsys, "pretrain", "recipe=demo", "data.root=x", "out=o", "train.steps=3", "--cfg", "job"
     )
     assert code == 0
-    assert "kind: slots" in out
+    assert "kind: temporal" in out
     assert "steps: 3" in out
 
 

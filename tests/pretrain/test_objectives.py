@@ -98,7 +98,7 @@ def test_hidden_pixels_do_not_reach_the_guess(parts):
     """Changing what is hidden does not change the guess: no leak."""
     encoder, predictor, video = parts
     grid = encoder.grid_of(video)
-    mask = sample_masks(MaskConfig("slots", 0.5), grid, 0, range(1))
+    mask = sample_masks(MaskConfig("temporal", 0.5), grid, 0, range(1))
     slots = sorted({int(t) // (grid.h * grid.w) for t in mask.target[0]})
     other = video[:1].clone()
     for slot in slots:

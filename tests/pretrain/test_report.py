@@ -91,7 +91,7 @@ def test_the_page_says_where_the_run_stands(tmp_path, capsys):
 
 
 def test_a_real_run_can_be_read(tiny):
-    folder = trainer.run(tiny("train.steps=4", "masks=[{kind: slots, hidden: 0.5}]"))
+    folder = trainer.run(tiny("train.steps=4", "masks=[{kind: temporal, ratio: 0.5}]"))
     text = run(ReportConfig(run=str(folder))).read_text()
     charted = set(re.findall(r'data-key="([^"]+)"', text))
     expected = {
@@ -105,7 +105,7 @@ def test_a_real_run_can_be_read(tiny):
         "lr",
         "ema",
     }
-    assert expected <= charted and "Step 4 of 4." in text and "mask0 slots" in text
+    assert expected <= charted and "Step 4 of 4." in text and "mask0 temporal" in text
     assert "Covariance spectrum" in text and "Explained share per time slot" in text
 
 

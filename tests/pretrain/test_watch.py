@@ -66,7 +66,7 @@ def train(keys, steps, lr, seed):
 
 
 def test_a_run_made_to_collapse_is_called_out_and_a_healthy_one_is_not():
-    masks = "masks=[{kind: slots, hidden: 0.5}]"
+    masks = "masks=[{kind: temporal, ratio: 0.5}]"
     rows, said = train((masks, "objective.teacher=none"), 75, 2e-3, seed=0)
     assert rows[-1]["target_varies"] < 0.05 * rows[0]["target_varies"]
     assert said and "collapse" in said[0] and "optim.lr" in said[0]
@@ -75,7 +75,7 @@ def test_a_run_made_to_collapse_is_called_out_and_a_healthy_one_is_not():
 
 
 def test_what_is_looked_at_is_what_the_names_say():
-    config, learner, teacher = build("masks=[{kind: tokens, hidden: 0.5}, {kind: future, hidden: 0.5}]")
+    config, learner, teacher = build("masks=[{kind: tokens, ratio: 0.5}, {kind: future, ratio: 0.5}]")
     video = clips(0, 6)
     grid = learner.encoder.grid_of(video)
     masks = masks_of(config, grid, 6)
@@ -108,7 +108,7 @@ def test_what_is_looked_at_is_what_the_names_say():
         ("objective.deep=true", "objective.context.weight=0.5"),
         (
             "objective.predict=views", "objective.teacher=none", "objective.sigreg.weight=0.05",
-            "masks=[{kind: tokens, hidden: 0.5}, {kind: tokens, hidden: 0.75}]",
+            "masks=[{kind: tokens, ratio: 0.5}, {kind: tokens, ratio: 0.75}]",
         ),
     ],
 )  # fmt: skip
@@ -170,7 +170,7 @@ def test_masks_that_starve_late_moments_are_named():
     published = sample_masks(MaskConfig("reference", 0.15), grid, 0, range(24))
     (said,) = Watch(WatchConfig()).warnings(1, _mask_shares([published], grid))
     assert "time slot 7" in said and "masks.kind" in said
-    for kind in ("blocks", "slots", "tokens", "future"):
+    for kind in ("blocks", "temporal", "tokens", "future"):
         mask = sample_masks(MaskConfig(kind, 0.5), grid, 0, range(24))
         assert Watch(WatchConfig()).warnings(1, _mask_shares([mask], grid)) == []
 
