@@ -133,8 +133,8 @@ def main() -> None:
 ## Context and target tokens by time step
 
 {BATCHES} batches of {BATCH} clips of 16 frames at 256 px: 8 time steps of 16 x 16 tokens. Per cent of a part's tokens
-in each time step; 12.5 would be even. *Flat to* is the largest relative distance from even. `future` is uneven on purpose.
-What `reference` and the published masks leave of *all tokens* to neither part is thrown away.
+in each time step; 12.5 would be even. *Flat to* is the largest relative distance from even. `future` is uneven on
+purpose. What `reference` and the published masks leave of *all tokens* to neither part is thrown away.
 
 """
     table, _, speed = report(module).partition("\n\n")

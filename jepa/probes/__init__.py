@@ -16,7 +16,7 @@ _HOME = {
     "Probe": "jepa.probes.saved",
     "load_probe": "jepa.probes.saved",
     "check_encoder": "jepa.probes.saved",
-    "encoder_hash": "jepa.probes.features.encoder_tokens",
+    "encoder_hash": "jepa.models.weights.fingerprint",
     "predict_future": "jepa.probes.features.encoder_tokens",
 }
 

@@ -18,8 +18,9 @@ import torch
 
 from jepa.errors import UserError
 from jepa.files import atomic_path, sha256_file, write_json
+from jepa.models.weights.fingerprint import encoder_hash
 from jepa.probes.data.labels import Sample, fingerprint
-from jepa.probes.features.encoder_tokens import EncoderTokens, encoder_hash
+from jepa.probes.features.encoder_tokens import EncoderTokens
 
 if TYPE_CHECKING:
     from jepa.models import VideoEncoder

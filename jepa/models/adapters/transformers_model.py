@@ -14,7 +14,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from jepa.models.encoder import EncoderConfig, VideoEncoder
 from jepa.models.weights.huggingface_custom import MODEL_TYPE
-from jepa.models.weights.strict import from_document
+from jepa.models.weights.stored_config import from_document
 
 
 class JepaEncoderConfig(PretrainedConfig):

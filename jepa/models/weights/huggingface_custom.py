@@ -10,7 +10,8 @@ from jepa.files import atomic_path, write_json, write_text
 from jepa.models.encoder import EncoderConfig, VideoEncoder
 from jepa.models.preprocessing import Preprocessing
 from jepa.models.weights.sources import TensorFile
-from jepa.models.weights.strict import build_strictly, from_document
+from jepa.models.weights.stored_config import from_document
+from jepa.models.weights.strict import build_strictly
 
 MODEL_TYPE = "jepa_encoder"
 _CODE = '"""Where transformers finds the classes of this folder."""\n\n' + (

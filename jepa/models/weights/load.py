@@ -27,7 +27,8 @@ from jepa.models.predictor import Predictor, PredictorConfig
 from jepa.models.preprocessing import Preprocessing
 from jepa.models.weights import huggingface_custom, huggingface_read, huggingface_write, meta
 from jepa.models.weights.sources import TensorFile, locate, read_pickle
-from jepa.models.weights.strict import build_strictly, from_document
+from jepa.models.weights.stored_config import from_document
+from jepa.models.weights.strict import build_strictly
 
 SCHEMA = "jepa.encoder/2"
 # Version 1 counted layers by block number from 0 and called them levels; `from_document` reads both.

