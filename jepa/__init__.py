@@ -14,6 +14,7 @@ __version__ = "0.1.0"
 _HOME = {
     "create_model": "jepa.models.registry",
     "list_models": "jepa.models.registry",
+    "register_model": "jepa.models.registry",
     "load_encoder": "jepa.models.weights.load",
     "load_probe": "jepa.probes.saved",
     "open_video": "jepa.data.video.reader",

@@ -5,9 +5,11 @@ from jepa.models.long_video import window_features
 from jepa.models.pooler import AttentiveClassifier, AttentivePooler, PoolerConfig
 from jepa.models.predictor import Predictor, PredictorConfig
 from jepa.models.preprocessing import Preprocessing
-from jepa.models.registry import create_model, create_predictor, list_models
+from jepa.models.registry import create_model, create_predictor, list_models, register_model
 from jepa.models.rope import TokenGrid
-from jepa.models.weights.load import load_classifiers, load_encoder, load_predictor, save_encoder, save_hf
+from jepa.models.weights.huggingface_write import save_hf
+from jepa.models.weights.load import load_classifiers, load_encoder, load_predictor
+from jepa.models.weights.native import save_encoder
 
 __all__ = [
     "AttentiveClassifier",
@@ -25,6 +27,7 @@ __all__ = [
     "load_classifiers",
     "load_encoder",
     "load_predictor",
+    "register_model",
     "save_encoder",
     "save_hf",
     "window_features",

@@ -1,4 +1,4 @@
-"""Named architectures, with the predictor, the preprocessing and the papers that belong to each."""
+"""Architectures by name: sizes, predictor, preprocessing, papers and licences, as plain data."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jepa.errors import UserError
-from jepa.models.encoder import EncoderConfig
+from jepa.models.encoder import EncoderConfig, VideoEncoder
 from jepa.models.predictor import PredictorConfig
 from jepa.models.preprocessing import Preprocessing
 
@@ -22,13 +22,15 @@ class Architecture:
     preprocessing: Preprocessing
     """What the encoder expects of its input."""
     paper: str = ""
-    """Where the architecture is described."""
+    """Paper that describes the architecture."""
     licence: str = ""
     """Licence of the published weights."""
     url: str = ""
     """Published weights file, if any."""
     hub_id: str = ""
     """Repository on the Hugging Face hub that holds the same weights, if any."""
+    module: type[VideoEncoder] = VideoEncoder
+    """The class that is built from the encoder's config."""
 
 
 _V1 = "V-JEPA, arXiv 2404.08471"
@@ -48,11 +50,36 @@ SIZES = {
     "giant": (1408, 40, 22, 6144),
     "gigantic": (1664, 48, 26, 8192),
 }
-# Ablation encoders get a predictor of about half their width, as the published ones do: (dim, depth,
-# num_heads).
-_NARROW = {"nano": (64, 2, 2), "micro": (96, 3, 3), "tiny": (96, 6, 3), "small": (192, 6, 6)}
 # Depths with a norm of their own in V-JEPA 2.1, by number of blocks.
 OUTPUT_LAYERS = {12: (3, 6, 9, 12), 24: (6, 12, 18, 24), 40: (10, 20, 30, 40), 48: (12, 24, 38, 48)}
+
+
+def default_predictor(encoder: EncoderConfig) -> PredictorConfig:
+    """The predictor of an encoder that nobody published one for, with the encoder's kind of positions.
+
+    From 768 channels on it is the published 384 x 12 (V-JEPA 2, arXiv 2506.09985). Smaller encoders get half their
+    own width and depth, in heads of 32 channels as the published one has.
+
+    Example:
+        >>> config = default_predictor(EncoderConfig(192, 6, 3, 768))
+        >>> config.dim, config.depth, config.num_heads
+        (96, 3, 3)
+    """
+    dim, depth = 384, 12
+    if encoder.embed_dim < 768:
+        dim, depth = max(32, encoder.embed_dim // 2 // 32 * 32), max(1, encoder.depth // 2)
+    return PredictorConfig(
+        encoder_dim=encoder.embed_dim,
+        out_dim=encoder.embed_dim,
+        dim=dim,
+        depth=depth,
+        num_heads=dim // 32,
+        mlp_dim=4 * dim,
+        position=encoder.position,
+        rope_reference_grid=encoder.rope_reference_grid,
+        sincos_grid=encoder.sincos_grid,
+        modality_embedding=encoder.modality_embedding,
+    )
 
 
 def _encoder(size: str, **fields: Any) -> EncoderConfig:
@@ -70,9 +97,8 @@ def _input(num_frames: int, crop_px: int, fps: float = 4.0) -> Preprocessing:
 
 def _ablation(size: str) -> Architecture:
     encoder = _encoder(size)
-    dim, depth, num_heads = _NARROW.get(size, (384, 12, 12))
-    predictor = _predictor(encoder, dim=dim, depth=depth, num_heads=num_heads, mlp_dim=4 * dim)
-    return Architecture(encoder, predictor, _input(16, 224), paper="sizes as in ViT, arXiv 2010.11929")
+    paper = "sizes as in ViT, arXiv 2010.11929"
+    return Architecture(encoder, default_predictor(encoder), _input(16, 224), paper)
 
 
 def _vjepa1(size: str, crop_px: int, file: str) -> Architecture:
@@ -134,11 +160,32 @@ ENTRIES: dict[str, Architecture] = {
 
 
 def entry_of(name: str) -> Architecture:
-    """The zoo's entry for a name.
+    """The architecture of a name; its `predictor` holds the defaults that belong to the encoder.
 
     Raises:
         UserError: there is none; the message lists the names.
+
+    Example:
+        >>> entry_of("vjepa2_vit_large_256").predictor.depth
+        12
     """
     if name not in ENTRIES:
-        raise UserError(f"there is no model named {name!r}; the zoo has {', '.join(ENTRIES)}.")
+        raise UserError(f"there is no model named {name!r}; the known ones are {', '.join(ENTRIES)}.")
     return ENTRIES[name]
+
+
+def name_of_module(module: type[VideoEncoder]) -> str | None:
+    """The first registered name whose encoders are of a class of their own; None for VideoEncoder itself.
+
+    Raises:
+        UserError: the class was not registered.
+    """
+    if module is VideoEncoder:
+        return None
+    for name, entry in ENTRIES.items():
+        if entry.module is module:
+            return name
+    raise UserError(
+        f"{module.__name__} is not the class of a registered architecture, so nobody could load its weights: call "
+        "jepa.register_model(NAME, config, module=...) first."
+    )

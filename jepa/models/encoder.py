@@ -1,8 +1,8 @@
-"""VideoEncoder: pixels to tokens.
+"""VideoEncoder: a vision transformer (ViT) that maps pixels to tokens; the context and the target encoder.
 
 A clip is cut into tubelets of `tubelet_frames` x `patch_px` x `patch_px` pixels, each projected to one token;
 blocks of full attention mix them; a layer norm ends it. When only some tokens are wanted (`keep`), their
-pixels are gathered *before* the projection, so that hidden patches cost nothing at all.
+pixels are gathered *before* the projection, so that masked patches cost nothing at all.
 
 Parameter names and shapes are those of the published V-JEPA 2 and 2.1 encoders.
 
@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, overload
 
 import torch
 from einops import rearrange
@@ -22,11 +21,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from jepa.errors import UserError
+from jepa.models.base import Encoder
 from jepa.models.layers import Block, check_heads, init_block_weights, init_std, rescale_blocks
-from jepa.models.preprocessing import Preprocessing
 from jepa.models.rope import Position, RopeTable, TokenGrid, check_ids, placed
-
-Pool = Literal["mean", "grid"]
 
 
 @dataclass(frozen=True)
@@ -71,7 +68,9 @@ class EncoderConfig:
         if (self.position == "sincos") != (self.sincos_grid is not None):
             raise UserError("sincos_grid belongs to position=sincos: give both or neither.")
         if self.modality_embedding and not self.image_tokenizer:
-            raise UserError("modality_embedding tells images from videos and needs image_tokenizer=True.")
+            raise UserError(
+                "modality_embedding distinguishes images from videos and needs image_tokenizer=True."
+            )
         layers = self.output_layers
         if layers and (list(layers) != sorted(set(layers)) or layers[0] < 1 or layers[-1] != self.depth):
             raise UserError(
@@ -109,12 +108,15 @@ class PatchEmbed(nn.Module):
             # Indexing a view of the video copies the kept pixels only.
             _, _, rows, columns = tubelets.shape[:4]
             sample = torch.arange(len(video), device=video.device).unsqueeze(1)
-            place = keep // (rows * columns), keep // columns % rows, keep % columns
-            patches = tubelets[(sample, *place)].flatten(2)
-        return functional.linear(patches, self.proj.weight.flatten(1), self.proj.bias)
+            position = keep // (rows * columns), keep // columns % rows, keep % columns
+            patches = tubelets[(sample, *position)].flatten(2)
+        # Half-precision weights take float32 pixels; the tokens come in the dtype of the weights.
+        return functional.linear(
+            patches.to(self.proj.weight.dtype), self.proj.weight.flatten(1), self.proj.bias
+        )
 
 
-class VideoEncoder(nn.Module):
+class VideoEncoder(Encoder):
     """A vision transformer on videos and images.
 
     Inputs may have any size that tubelet and patch divide; nothing is tied to the size of training.
@@ -123,15 +125,14 @@ class VideoEncoder(nn.Module):
         config: the architecture.
 
     Attributes:
+        config: the architecture.
         preprocessing: what the weights expect of their input, or None for an encoder made from a bare config.
         metadata: where the weights come from, as plain JSON data.
     """
 
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
-        self.config = config
-        self.preprocessing: Preprocessing | None = None
-        self.metadata: dict[str, Any] = {}
+        self.config: EncoderConfig = config
         dim = config.embed_dim
         self.patch_embed = PatchEmbed(config.in_channels, config.tubelet_frames, config.patch_px, dim)
         if config.image_tokenizer:
@@ -170,6 +171,11 @@ class VideoEncoder(nn.Module):
         """Channels of a token, D."""
         return self.config.embed_dim
 
+    @property
+    def num_layers(self) -> int:
+        """The last depth: the number of blocks."""
+        return self.config.depth
+
     def is_image(self, video: Tensor) -> bool:
         """Whether the input [B, C, T, H, W] goes through the image tokenizer."""
         return self.config.image_tokenizer and video.shape[2] == 1
@@ -189,8 +195,8 @@ class VideoEncoder(nn.Module):
         frames = video.shape[2] if video.ndim == 5 else 1
         height, width = video.shape[-2:]
         # One frame is an image: it has a tokenizer of its own, or is repeated to fill one tubelet.
-        slots = 1 if frames == 1 else frames // config.tubelet_frames
-        if (frames != 1 and frames % config.tubelet_frames) or slots < 1:
+        steps = 1 if frames == 1 else frames // config.tubelet_frames
+        if (frames != 1 and frames % config.tubelet_frames) or steps < 1:
             raise UserError(
                 f"{frames} frames cannot be cut into tubelets of {config.tubelet_frames}; give one frame "
                 f"or a multiple of {config.tubelet_frames}."
@@ -200,7 +206,7 @@ class VideoEncoder(nn.Module):
                 f"{height} x {width} pixels cannot be cut into patches of {config.patch_px}; resize or crop "
                 f"to multiples of {config.patch_px}."
             )
-        return TokenGrid(slots, height // config.patch_px, width // config.patch_px)
+        return TokenGrid(steps, height // config.patch_px, width // config.patch_px)
 
     def forward(self, video: Tensor, keep: Tensor | None = None, multi_layer: bool = False) -> Tensor:
         """Encodes clips: the tokens of the last block after the layer norm.
@@ -211,11 +217,17 @@ class VideoEncoder(nn.Module):
             multi_layer: join the normed outputs of `config.output_layers` on the channels, as V-JEPA 2.1 trains.
 
         Returns:
-            [B, N, D], [B, K, D] with `keep`, and L * D channels with `multi_layer` for L output layers.
+            [B, N, D], [B, K, D] with `keep`, and L * D channels with `multi_layer` for L output layers; in the
+            dtype of the weights, or of autocast.
 
         Raises:
-            UserError: on a size that patch and tubelet do not divide, malformed ids, or `multi_layer` for an
-                encoder without output layers.
+            UserError: on a size that patch and tubelet do not divide, pixels that are not floating point, malformed
+                ids, or `multi_layer` for an encoder without output layers.
+
+        Example:
+            >>> encoder = VideoEncoder(EncoderConfig(48, depth=2, num_heads=2, mlp_dim=96))
+            >>> list(encoder(torch.zeros(1, 3, 4, 32, 32)).shape)
+            [1, 8, 48]
         """
         if not multi_layer:
             return self.features(video, keep=keep)
@@ -225,91 +237,15 @@ class VideoEncoder(nn.Module):
             )
         return torch.cat(self.features(video, self.config.output_layers, keep), dim=-1)
 
-    @overload
-    def features(
-        self,
-        video: Tensor,
-        layers: int | None = None,
-        keep: Tensor | None = None,
-        pool: Pool | None = None,
-    ) -> Tensor: ...
-
-    @overload
-    def features(
-        self,
-        video: Tensor,
-        layers: Sequence[int],
-        keep: Tensor | None = None,
-        pool: Pool | None = None,
-    ) -> list[Tensor]: ...
-
-    def features(
-        self,
-        video: Tensor,
-        layers: int | Sequence[int] | None = None,
-        keep: Tensor | None = None,
-        pool: Pool | None = None,
-    ) -> Tensor | list[Tensor]:
-        """Features of one or several depths, each after its layer norm.
-
-        Depth 0 is the patch embedding, the bare projection of the pixels without norm or positions; depth k is
-        the output of block k; negative depths count from the end, -1 is the last.
-
-        Args:
-            video: [B, C, T, H, W], float, normalised; or images [B, C, H, W].
-            layers: one depth, or several in any order; None means the last.
-            keep: [B, K] int64 ids of the tokens to encode, or None for all.
-            pool: None for tokens [B, N, D], "mean" for one vector [B, D], "grid" for [B, t, h, w, D].
-
-        Returns:
-            One tensor if `layers` is None or a number, otherwise a list with one tensor per depth.
+    def layer_outputs(self, video: Tensor, depths: Sequence[int], keep: Tensor | None = None) -> list[Tensor]:
+        """Tokens [B, K, D] of each depth after its layer norm; depths are counted from 0.
 
         Raises:
-            UserError: on a depth that does not exist or has no norm, or pool="grid" together with `keep`.
-
-        Example:
-            >>> encoder = VideoEncoder(EncoderConfig(48, depth=2, num_heads=2, mlp_dim=96))
-            >>> video = torch.zeros(1, 3, 4, 32, 32)
-            >>> first, last = encoder.features(video, layers=[0, -1])
-            >>> list(last.shape), list(encoder.features(video, pool="grid").shape)
-            ([1, 8, 48], [1, 2, 2, 2, 48])
+            UserError: as `forward`; or a depth has no layer norm.
         """
-        if pool not in (None, "mean", "grid"):
-            raise UserError(f"pool={pool!r} is unknown; use None, 'mean' or 'grid'.")
-        if pool == "grid" and keep is not None:
-            raise UserError("pool='grid' needs every token; drop `keep` or ask for tokens.")
-        if layers is None or isinstance(layers, int):
-            return self.features(video, [-1 if layers is None else layers], keep, pool)[0]
-        depths = self.depths_of(layers)
         norms = [self.norm_of(depth) for depth in depths]
         raw = self.block_outputs(video, depths, keep)
-        outputs = [norm(raw[depth]) for norm, depth in zip(norms, depths, strict=True)]
-        if pool == "mean":
-            outputs = [x.mean(dim=1) for x in outputs]
-        elif pool == "grid":
-            outputs = [x.unflatten(1, tuple(self.grid_of(video))) for x in outputs]
-        return outputs
-
-    def depths_of(self, layers: Sequence[int]) -> list[int]:
-        """Depths counted from 0, for depths that may count from the end.
-
-        Raises:
-            UserError: there is none, or one does not exist.
-
-        Example:
-            >>> VideoEncoder(EncoderConfig(48, depth=3, num_heads=2, mlp_dim=96)).depths_of([0, 2, -1])
-            [0, 2, 3]
-        """
-        last = self.config.depth
-        if not layers:
-            raise UserError("layers is empty; name at least one depth, for example [-1] for the last.")
-        absent = [layer for layer in layers if not -last - 1 <= layer <= last]
-        if absent:
-            raise UserError(
-                f"layers={list(layers)} asks for depths that do not exist, {absent}: 0 is the patch embedding, the "
-                f"blocks are 1 to {last}, and negative depths count from the end (-1 is {last})."
-            )
-        return [layer % (last + 1) for layer in layers]
+        return [norm(raw[depth]) for norm, depth in zip(norms, depths, strict=True)]
 
     def norm_of(self, depth: int) -> nn.Module:
         """The layer norm that follows a depth counted from 0; the patch embedding has none and gets an identity.
@@ -352,13 +288,18 @@ class VideoEncoder(nn.Module):
     def _project(self, video: Tensor, keep: Tensor | None) -> Tensor:
         """Pixels to tokens [B, K, D]: the patch embedding."""
         self.grid_of(video)  # refuses what cannot be cut into tokens
+        if not video.is_floating_point():
+            raise UserError(
+                f"expected normalised floating-point pixels, got {video.dtype}; encoder.preprocess(frames) makes "
+                "them of uint8 frames."
+            )
         if video.ndim == 4:
             video = video.unsqueeze(2)
-        if self.is_image(video):
-            return self.patch_embed_img(video, keep)
-        if video.shape[2] == 1:
+        image = self.is_image(video)
+        if not image and video.shape[2] == 1:
             video = video.expand(-1, -1, self.config.tubelet_frames, -1, -1)
-        return self.patch_embed(video, keep)
+        patch_embed = self.patch_embed_img if image else self.patch_embed
+        return patch_embed(video, keep)
 
     def _with_positions(
         self, x: Tensor, video: Tensor, keep: Tensor | None
@@ -371,16 +312,3 @@ class VideoEncoder(nn.Module):
         return placed(
             x, keep, grid, config.num_heads, config.position, config.rope_reference_grid, config.sincos_grid
         )
-
-    def preprocess(self, frames: Tensor) -> Tensor:
-        """Turns frames uint8 [T, C, H, W] into the input [C, T, H, W] that the weights expect.
-
-        Raises:
-            UserError: the encoder carries no preprocessing, or the frames are malformed.
-        """
-        if self.preprocessing is None:
-            raise UserError(
-                "this encoder does not know its preprocessing, because what it was made from does not state it. Name "
-                "its architecture, create_model(name, weights=...), or set encoder.preprocessing."
-            )
-        return self.preprocessing.apply(frames)

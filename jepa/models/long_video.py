@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from jepa.errors import UserError
-from jepa.models.encoder import Pool, VideoEncoder
+from jepa.models.base import Pool
+from jepa.models.encoder import VideoEncoder
 
 
 class Window(NamedTuple):

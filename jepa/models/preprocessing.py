@@ -1,15 +1,19 @@
-"""What an encoder expects of its input, kept with its weights."""
+"""Preprocessing: what an encoder expects of its input, kept with its weights."""
 
 from __future__ import annotations
 
 import platform
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from jepa.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -36,29 +40,45 @@ class Preprocessing:
     mean: tuple[float, float, float] = IMAGENET_MEAN
     """Mean of each channel, for pixels between 0 and 1."""
     std: tuple[float, float, float] = IMAGENET_STD
-    """Deviation of each channel, for pixels between 0 and 1."""
+    """Standard deviation of each channel, for pixels between 0 and 1."""
 
     def __post_init__(self) -> None:
         if not 0 < self.crop_px <= self.resize_px:
-            raise UserError(f"crop_px={self.crop_px} must lie between 1 and resize_px={self.resize_px}.")
+            raise UserError(f"crop_px={self.crop_px} must be between 1 and resize_px={self.resize_px}.")
         if len(self.mean) != len(self.std) or min(self.std) <= 0:
             raise UserError(
                 f"mean={self.mean} and std={self.std} must have one entry per channel, std above 0."
             )
 
-    def apply(self, frames: Tensor) -> Tensor:
-        """Turns frames uint8 [T, C, H, W] into a float32 input [C, T, crop_px, crop_px].
+    def apply(self, frames: Tensor | np.ndarray) -> Tensor:
+        """Turns frames into a model's input.
+
+        Args:
+            frames: uint8 [T, C, H, W] or [T, H, W, C], as a tensor or a numpy array.
+
+        Returns:
+            [C, T, crop_px, crop_px], float32, normalised.
 
         Raises:
-            UserError: the frames are not uint8 [T, C, H, W] with the expected number of channels.
+            UserError: the frames are not uint8, or none of their axes has the expected number of channels.
+
+        Example:
+            >>> frames = torch.zeros(8, 3, 120, 160, dtype=torch.uint8)
+            >>> list(Preprocessing(8, 4.0, resize_px=73, crop_px=64).apply(frames).shape)
+            [3, 8, 64, 64]
         """
         channels = len(self.mean)
+        if not isinstance(frames, Tensor):
+            frames = torch.tensor(frames)  # a copy: arrays may be read-only or have negative strides
+        if frames.ndim == 4 and frames.shape[1] != channels and frames.shape[3] == channels:
+            frames = frames.permute(0, 3, 1, 2)
         if frames.dtype != torch.uint8 or frames.ndim != 4 or frames.shape[1] != channels:
             raise UserError(
-                f"expected frames as uint8 [T, {channels}, H, W], got {frames.dtype} {list(frames.shape)}."
+                f"expected frames as uint8 [T, {channels}, H, W] or [T, H, W, {channels}], got {frames.dtype} "
+                f"{list(frames.shape)}."
             )
         frames = self._crop(self._resize(frames))
-        # Scaling by 255 is folded into mean and deviation, in this order, to give the published numbers
+        # Scaling by 255 is folded into mean and standard deviation, in this order, to give the published numbers
         # exactly.
         mean = torch.tensor(self.mean, device=frames.device).view(-1, 1, 1) * 255.0
         std = torch.tensor(self.std, device=frames.device).view(-1, 1, 1) * 255.0

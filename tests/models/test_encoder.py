@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from jepa.errors import UserError
-from jepa.models import EncoderConfig, TokenGrid, VideoEncoder, create_model
+from jepa.models import (
+    EncoderConfig,
+    Predictor,
+    PredictorConfig,
+    Preprocessing,
+    TokenGrid,
+    VideoEncoder,
+    create_model,
+)
 from jepa.models.rope import sincos_table
 
 SMALL = EncoderConfig(48, 3, 2, 96)
-LEVELS = EncoderConfig(
+MULTI_LAYER = EncoderConfig(
     48, 4, 2, 96, rope_reference_grid=16, image_tokenizer=True, modality_embedding=True, output_layers=(2, 4)
 )
 SINCOS = EncoderConfig(48, 3, 2, 96, position="sincos", sincos_grid=(2, 3, 4))
@@ -66,7 +76,7 @@ def test_matches_a_plain_vision_transformer():
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("config", [SMALL, LEVELS, SINCOS], ids=["rope", "levels", "sincos"])
+@pytest.mark.parametrize("config", [SMALL, MULTI_LAYER, SINCOS], ids=["rope", "multi-layer", "sincos"])
 def test_keeping_all_tokens_in_any_order_changes_nothing(config):
     encoder, video = seeded(config), clip()
     full = encoder(video)
@@ -103,7 +113,7 @@ def test_samples_do_not_mix():
 
 @torch.no_grad()
 def test_single_frame_is_repeated_or_has_a_tokenizer():
-    plain, own = seeded(SMALL), seeded(LEVELS)
+    plain, own = seeded(SMALL), seeded(MULTI_LAYER)
     image = clip(frames=1)
     assert torch.allclose(plain(image), plain(image.expand(-1, -1, 2, -1, -1)), atol=1e-6)
     assert torch.equal(plain(image[:, :, 0]), plain(image))
@@ -138,7 +148,7 @@ def test_features_of_several_depths():
 
 @torch.no_grad()
 def test_output_layers_have_norms_of_their_own():
-    encoder, video = seeded(LEVELS), clip()
+    encoder, video = seeded(MULTI_LAYER), clip()
     shallow, deep = encoder.features(video, layers=[2, 4])
     assert torch.equal(deep, encoder(video))
     assert torch.equal(encoder(video, multi_layer=True), torch.cat([shallow, deep], dim=-1))
@@ -226,20 +236,20 @@ def test_initial_weights(width, std):
 
 def test_built_on_meta_and_initialised_leaves_no_weight_out():
     with torch.device("meta"):
-        encoder = VideoEncoder(LEVELS)
+        encoder = VideoEncoder(MULTI_LAYER)
     assert all(parameter.is_meta for parameter in encoder.parameters())
     encoder.to_empty(device="cpu")
     for parameter in encoder.parameters():
         parameter.data.fill_(float("nan"))
     encoder.init_weights(torch.Generator().manual_seed(5))
-    other = VideoEncoder(LEVELS)
+    other = VideoEncoder(MULTI_LAYER)
     other.init_weights(torch.Generator().manual_seed(5))
     for ours, theirs in zip(encoder.parameters(), other.parameters(), strict=True):
         assert torch.equal(ours, theirs)
 
 
 def test_every_weight_gets_a_gradient():
-    encoder = seeded(LEVELS).train()
+    encoder = seeded(MULTI_LAYER).train()
     (encoder(clip(), multi_layer=True).sum() + encoder(clip(frames=1)).square().sum()).backward()
     assert [name for name, p in encoder.named_parameters() if p.grad is None] == []
 
@@ -262,3 +272,57 @@ def test_bfloat16_and_autocast_stay_close():
         cast = encoder(video)
     assert (cast.float() - exact).abs().max() < 0.1
     assert (encoder.bfloat16()(video.bfloat16()).float() - exact).abs().max() < 0.1
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_compiles_without_a_graph_break():
+    """On the eager backend, which traces like every other and needs no C++ compiler."""
+    encoder = VideoEncoder(MULTI_LAYER).eval()
+    predictor = Predictor(PredictorConfig(48, 2, 96, 32, 2, 2, 64, context_head=True)).eval()
+    keep = torch.tensor([[0, 7, 23], [4, 5, 12]])
+    target = torch.tensor([[1, 2], [0, 1]])
+    video = clip()
+    grid = encoder.grid_of(video)
+    compiled = torch.compile(encoder, fullgraph=True, backend="eager")
+    assert torch.allclose(compiled(video), encoder(video), atol=1e-5)
+    seen = compiled(video, keep, multi_layer=True)
+    assert torch.allclose(seen, encoder(video, keep, multi_layer=True), atol=1e-5)
+    guessing = torch.compile(predictor, fullgraph=True, backend="eager")
+    assert torch.allclose(guessing(seen, keep, target, grid), predictor(seen, keep, target, grid), atol=1e-5)
+    with torch.enable_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        compiled(video, keep).float().sum().backward()
+    assert encoder.patch_embed.proj.weight.grad is not None
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("config", [SMALL, MULTI_LAYER, SINCOS], ids=["rope", "multi-layer", "sincos"])
+def test_half_precision_weights_take_float32_pixels(config, dtype):
+    encoder = seeded(config)
+    half = deepcopy(encoder).to(dtype)
+    tokens, expected = half(clip()), encoder(clip())
+    assert tokens.dtype == dtype
+    assert (tokens.float() - expected).abs().mean() < 0.05 * expected.abs().mean()
+    assert torch.equal(half(clip().to(dtype)), tokens)
+
+
+def test_pixels_that_were_not_normalised_are_refused():
+    with pytest.raises(UserError, match=r"got torch.uint8; encoder.preprocess"):
+        seeded(SMALL)(clip().to(torch.uint8))
+
+
+def test_frames_come_as_tensors_or_arrays_with_channels_second_or_last():
+    encoder = seeded(SMALL)
+    encoder.preprocessing = Preprocessing(4, 4.0, 40, 32)
+    frames = torch.randint(0, 256, (4, 3, 50, 60), dtype=torch.uint8)
+    expected = encoder.preprocess(frames)
+    array = frames.numpy().copy()
+    array.flags.writeable = False
+    last = np.ascontiguousarray(array.transpose(0, 2, 3, 1))
+    for given in (array, last, frames.permute(0, 2, 3, 1), last[..., ::-1][..., ::-1]):
+        assert torch.equal(encoder.preprocess(given), expected)
+    with pytest.raises(UserError, match=r"\[T, H, W, 3\], got torch.uint8 \[4, 50, 60, 4\]"):
+        encoder.preprocess(np.zeros((4, 50, 60, 4), np.uint8))
+    with pytest.raises(UserError, match=r"got torch\.float64"):
+        encoder.preprocess(np.zeros((4, 3, 50, 60)))

@@ -1,4 +1,5 @@
-"""A Hugging Face folder whose model class is this library's own (see `hf_auto`), handled without transformers."""
+"""Hugging Face folders of this library's own model class (adapters/transformers_model), handled without
+transformers."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ from jepa.models.encoder import EncoderConfig, VideoEncoder
 from jepa.models.preprocessing import Preprocessing
 from jepa.models.weights.sources import TensorFile
 from jepa.models.weights.stored_config import from_document
-from jepa.models.weights.strict import build_strictly
+from jepa.models.weights.strict import build_strictly, clean_names
 
 MODEL_TYPE = "jepa_encoder"
 _CODE = '"""Where transformers finds the classes of this folder."""\n\n' + (
@@ -22,11 +23,12 @@ _CODE = '"""Where transformers finds the classes of this folder."""\n\n' + (
 def write_custom_folder(
     folder: Path, encoder: VideoEncoder, preprocessing: Preprocessing, processor: dict[str, Any] | None
 ) -> None:
-    """Writes the folder; `processor` is the config of transformers' video processor, if one gives our
+    """Writes the folder; `processor` is the config of transformers' video processor, if one gives the same
     numbers."""
     from safetensors.torch import save_file
 
-    state = {f"encoder.{name}": tensor.detach().contiguous() for name, tensor in encoder.state_dict().items()}
+    state = clean_names(encoder.state_dict(), "the encoder")
+    state = {f"encoder.{name}": tensor.detach().contiguous() for name, tensor in state.items()}
     with atomic_path(folder / "model.safetensors") as partial:
         save_file(state, partial, metadata={"format": "pt"})
     write_text(folder / "modeling_jepa.py", _CODE)

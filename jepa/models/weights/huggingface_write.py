@@ -1,12 +1,13 @@
-"""Writing the Hugging Face layout of V-JEPA 2; the names are those of `_hf_format`."""
+"""Hugging Face export: a folder that `transformers.AutoModel.from_pretrained` loads; names as in `huggingface_read`."""
 
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from jepa.errors import UserError
 from jepa.files import atomic_path, write_json
@@ -14,7 +15,53 @@ from jepa.models.encoder import VideoEncoder
 from jepa.models.pooler import AttentiveClassifier
 from jepa.models.predictor import Predictor
 from jepa.models.preprocessing import Preprocessing
+from jepa.models.weights.huggingface_custom import write_custom_folder
 from jepa.models.weights.huggingface_read import CLASSIFIER_NAMES, ENCODER_NAMES, PREDICTOR_NAMES
+from jepa.models.weights.strict import clean_names, unwrapped
+
+
+def save_hf(
+    folder: str | os.PathLike[str],
+    encoder: nn.Module,
+    preprocessing: Preprocessing,
+    predictor: Predictor | None = None,
+    classifier: AttentiveClassifier | None = None,
+    custom_code: bool = False,
+) -> None:
+    """Writes a folder that `transformers.AutoModel.from_pretrained` loads as V-JEPA 2, with the same numbers.
+
+    Args:
+        folder: where the files go; made if needed, replaced file by file.
+        encoder: an encoder of V-JEPA 2's kind, with position "tiled".
+        preprocessing: what the encoder expects of its input.
+        predictor: without one, transformers makes its own with random weights and warns of it.
+        classifier: if given, the folder is one of `VJEPA2ForVideoClassification`.
+        custom_code: write any encoder, alone, with a reference to this library's own model class; whoever
+            loads the folder needs this library, and either `import jepa.models.adapters.transformers_model` or
+            `trust_remote_code=True`.
+
+    Raises:
+        UserError: transformers has no model that gives the same numbers; the message says which part differs.
+
+    Example:
+        >>> import tempfile
+        >>> from jepa.models import create_model, load_encoder
+        >>> encoder = create_model("vit_nano", position="tiled")
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_hf(folder, encoder, encoder.preprocessing)
+        ...     load_encoder(folder).embed_dim
+        128
+    """
+    encoder = unwrapped(encoder)
+    if type(encoder) is not VideoEncoder:
+        raise UserError(f"save_hf writes a VideoEncoder; transformers has no {type(encoder).__name__}.")
+    if not custom_code:
+        write_folder(Path(folder), encoder, preprocessing, predictor, classifier)
+        return
+    if predictor is not None or classifier is not None:
+        raise UserError("custom_code=True writes an encoder alone; leave out predictor and classifier.")
+    processor = processor_config(preprocessing) if is_published(preprocessing) else None
+    write_custom_folder(Path(folder), encoder, preprocessing, processor)
 
 
 def write_folder(
@@ -33,9 +80,8 @@ def write_folder(
 
     _check(encoder, preprocessing, predictor, classifier)
     root = "vjepa2." if classifier else ""
-    state = _theirs(
-        encoder.state_dict(), f"{root}encoder.", ENCODER_NAMES, "attention", ("query", "key", "value")
-    )
+    ours = clean_names(encoder.state_dict(), "the encoder")
+    state = _theirs(ours, f"{root}encoder.", ENCODER_NAMES, "attention", ("query", "key", "value"))
     if predictor is not None:
         ours = dict(predictor.state_dict())
         ours["mask_tokens"] = _mask_tokens(ours["mask_tokens"], predictor.config.mask_index)

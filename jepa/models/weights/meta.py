@@ -2,7 +2,7 @@
 
 A training file is a dict of `encoder`, `target_encoder` (or `ema_encoder`), `predictor` and more; a probe
 file holds a list `classifiers`. Names carry `module.` and `backbone.` in front, left by the wrappers of
-training.
+training; a state dict whose names lack `backbone.` may be anybody's, and needs its architecture named.
 
 What a file does not state, such as the number of heads, is taken from the published architecture of the same
 width and depth; if there is none, the caller has to say.
@@ -23,13 +23,14 @@ from jepa.models.encoder import EncoderConfig, VideoEncoder
 from jepa.models.pooler import AttentiveClassifier, PoolerConfig
 from jepa.models.predictor import Predictor, PredictorConfig
 from jepa.models.rope import TokenGrid, sincos_table
-from jepa.models.weights.strict import build_strictly
+from jepa.models.weights.strict import build_strictly, clean_names
 
 # In this order: distilled models are released as `ema_encoder`, the others as `target_encoder`.
 _ENCODER_KEYS = ("ema_encoder", "target_encoder", "encoder")
 # V-JEPA has 16 frames of 224 or 384 pixels; V-JEPA 2 files may carry positions too, but of other lengths.
 _V1_GRIDS = {8 * 14 * 14: (8, 14, 14), 8 * 24 * 24: (8, 24, 24)}
 _V2_LENGTHS = (8 * 16 * 16, 32 * 16 * 16, 32 * 24 * 24)
+_BACKBONE = re.compile(r"^(?:(?:_orig_mod|module)\.)*backbone\.")
 # A predictor with any of these was trained by V-JEPA 2.1.
 _EXTRAS_OF_2_1 = {"proj_context.weight", "video_mod_embed", "embed.0.weight"}
 _PROBE_HEADS = {
@@ -48,11 +49,20 @@ def encoder_from(
     Raises:
         UserError: there is none, or it does not fit.
     """
-    key, state = _part(document, path, _ENCODER_KEYS, key)
+    key, state, is_meta = _part(document, path, _ENCODER_KEYS, key)
     source = f"{path} ({key})" if key else str(path)
     positions = state.pop("pos_embed", None)
+    if not is_meta and config is None:
+        raise UserError(
+            f"{source} does not say which model it holds: its names lack the prefix backbone. of Meta's files, and fit "
+            "several kinds of rotary positions, of which the wrong one gives wrong features. Give the architecture, "
+            "create_model(NAME, weights=FILE) or load_encoder(FILE, config=encoder.config), or save the encoder with "
+            "jepa.models.save_encoder, whose files describe themselves."
+        )
     found = config or _encoder_config(state, positions, source)
-    _check_flavour(found.position, any(name.startswith("norms_block.") for name in state), positions, source)
+    if is_meta:
+        is_2_1 = any(name.startswith("norms_block.") for name in state)
+        _check_flavour(found.position, is_2_1, positions, source)
     metadata = {"format": "meta", "source": str(path), "key": key}
     if found.sincos_grid is not None:
         _check_positions(positions, found.sincos_grid, found.embed_dim, source)
@@ -72,7 +82,7 @@ def predictor_from(document: dict[str, Any], path: Path, config: PredictorConfig
     Raises:
         UserError: there is none, it is conditioned on actions, or it does not fit.
     """
-    _, state = _part(document, path, ("predictor",), None)
+    _, state, _ = _part(document, path, ("predictor",), None)
     source = f"{path} (predictor)"
     if any(name.startswith("action_encoder.") for name in state):
         raise UserError(f"{source} is conditioned on actions; this library has no such predictor.")
@@ -124,25 +134,32 @@ def _probe(state: dict[str, Tensor], source: str, num_heads: int) -> AttentiveCl
 
 def _part(
     document: dict[str, Any], path: Path, known: tuple[str, ...], key: str | None
-) -> tuple[str, dict[str, Tensor]]:
-    """One state dict of a checkpoint under the key asked for or the first known one; or a bare state dict."""
+) -> tuple[str, dict[str, Tensor], bool]:
+    """One state dict of a checkpoint under the requested key or the first known one, or a bare state dict; and whether
+    its names carry Meta's prefix."""
     present = [name for name in known if isinstance(document.get(name), dict)]
     if key is not None and key not in present:
-        raise UserError(f"{path} has no {key!r}; of the kind asked for it has {present or 'nothing'}.")
+        raise UserError(f"{path} has no {key!r}; of the requested kind it has {present or 'nothing'}.")
     if present:
         key = key or present[0]
-        return key, _clean(document[key])
+        return key, _clean(document[key]), _has_prefix(document[key])
     if document and all(isinstance(value, Tensor) for value in document.values()):
-        return "", _clean(document)
+        return "", _clean(document), _has_prefix(document)
     raise UserError(f"{path} has none of {list(known)}; its keys are {sorted(map(str, document))[:12]}.")
 
 
 def _clean(state: dict[str, Any]) -> dict[str, Tensor]:
-    cleaned = {re.sub(r"^(module\.|backbone\.)+", "", name): tensor for name, tensor in state.items()}
-    strangers = [name for name, tensor in cleaned.items() if not isinstance(tensor, Tensor)]
-    if strangers or len(cleaned) != len(state):
-        raise UserError(f"a state dict holds more than one tensor per name, or no tensor: {strangers[:12]}.")
-    return cleaned
+    unexpected = [name for name, tensor in state.items() if not isinstance(tensor, Tensor)]
+    if unexpected:
+        raise UserError(f"a state dict holds values that are no tensor: {unexpected[:12]}.")
+    plain = {_BACKBONE.sub("", name): tensor for name, tensor in state.items()}
+    if len(plain) != len(state):
+        raise UserError("a state dict holds more than one tensor per name; save one of them.")
+    return clean_names(plain, "a state dict")
+
+
+def _has_prefix(state: dict[str, Any]) -> bool:
+    return all(_BACKBONE.match(str(name)) for name in state)
 
 
 def _shape_of(state: dict[str, Tensor], name: str, axes: int, source: str) -> list[int]:

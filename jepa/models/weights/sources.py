@@ -1,5 +1,4 @@
-"""Getting at files: local paths, the Hugging Face hub, published addresses; and opening them without
-trust."""
+"""Weight sources: local paths, the Hugging Face hub and published addresses, opened without running anything."""
 
 from __future__ import annotations
 
@@ -100,6 +99,22 @@ def read_pickle(path: Path) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise UserError(f"{path} holds a {type(document).__name__}, not a dict of weights.")
     return document
+
+
+def is_safetensors(path: Path) -> bool:
+    """Whether a file is of safetensors, by its first bytes.
+
+    Raises:
+        UserError: it is a JSON file, which holds no weights.
+    """
+    with path.open("rb") as handle:
+        first = handle.read(9)
+    if first.lstrip()[:1] == b"{":
+        raise UserError(
+            f"{path} is a JSON file and holds no weights; give the folder that it is in, {path.parent}, or its "
+            "weights file."
+        )
+    return first[8:] == b"{"
 
 
 class TensorFile:

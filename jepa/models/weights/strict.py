@@ -1,8 +1,9 @@
-"""Building modules around loaded tensors, with every key accounted for."""
+"""Strict loading: modules built around loaded tensors with every key accounted for, and names without wrappers."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 import torch
@@ -12,6 +13,7 @@ from jepa.errors import UserError
 
 Module = TypeVar("Module", bound=nn.Module)
 _MAX_NAMED = 24
+_WRAPPERS = re.compile(r"(^|\.)(?:(?:_orig_mod|module|_checkpoint_wrapped_module|_fsdp_wrapped_module)\.)+")
 
 
 def build_strictly(make: Callable[[], Module], state: dict[str, Tensor], source: str) -> Module:
@@ -53,3 +55,39 @@ def build_strictly(make: Callable[[], Module], state: dict[str, Tensor], source:
 def _listed(names: list[str]) -> str:
     more = len(names) - _MAX_NAMED
     return ", ".join(names[:_MAX_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def unwrapped(module: nn.Module) -> nn.Module:
+    """The module inside the wrappers of `torch.compile`, DistributedDataParallel and DataParallel.
+
+    Example:
+        >>> inner = nn.Linear(2, 2)
+        >>> unwrapped(torch.compile(nn.DataParallel(inner))) is inner
+        True
+    """
+    while True:
+        if isinstance(inner := getattr(module, "_orig_mod", None), nn.Module) or (
+            isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel))
+            and isinstance(inner := module.module, nn.Module)
+        ):
+            module = inner
+        else:
+            return module
+
+
+def clean_names(state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+    """A state dict without what wrappers put into its names, such as `_orig_mod.` and `module.`.
+
+    Raises:
+        UserError: two tensors get the same name.
+
+    Example:
+        >>> list(clean_names({"module._orig_mod.blocks.0._orig_mod.weight": torch.zeros(1)}, "a file"))
+        ['blocks.0.weight']
+    """
+    cleaned = {_WRAPPERS.sub(r"\1", name): tensor for name, tensor in state.items()}
+    if len(cleaned) != len(state):
+        raise UserError(
+            f"{source} holds weights whose names differ only by a wrapper's prefix; save one of them."
+        )
+    return cleaned

@@ -125,7 +125,7 @@ def run(config: ProbeConfig) -> dict[str, Any]:
 
 def _extractors(config: ProbeConfig, encoder: Any) -> list[Extractor]:
     from jepa.models import load_predictor
-    from jepa.models.weights.load import PREDICTOR_FILE
+    from jepa.models.weights.native import PREDICTOR_FILE
 
     settings, feature = config.anticipate, config.features
     frames = encoder.preprocessing.num_frames

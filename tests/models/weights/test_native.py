@@ -239,3 +239,102 @@ def test_loading_takes_little_more_memory_than_the_weights(tmp_path, kind):
         check=True,
     )
     assert float(out.stdout) < 1.2
+
+
+# One file, without its folder
+
+
+def test_the_weights_file_alone_is_enough(export):
+    by_folder, by_file = load_encoder(export), load_encoder(export / "encoder.safetensors")
+    assert (by_file.config, by_file.preprocessing) == (by_folder.config, by_folder.preprocessing)
+    video = torch.randn(1, 3, 4, 32, 32)
+    assert torch.equal(by_file(video), by_folder(video))
+
+
+def test_the_predictor_file_alone_is_enough_and_is_no_encoder(tmp_path):
+    predictor = Predictor(PredictorConfig(32, 1, 32, 24, 1, 2, 48))
+    save_encoder(tmp_path, VideoEncoder(SMALL), INPUT, {}, predictor)
+    assert load_predictor(tmp_path / "predictor.safetensors").config == predictor.config
+    with pytest.raises(UserError, match="holds no encoder but"):
+        load_encoder(tmp_path / "predictor.safetensors")
+    with pytest.raises(UserError, match="holds no predictor"):
+        load_predictor(tmp_path / "encoder.safetensors")
+
+
+@pytest.mark.parametrize("kind", ["pickle", "pickle under a key", "safetensors"])
+def test_a_bare_state_dict_is_refused_until_its_architecture_is_named(tmp_path, kind):
+    """The names fit several kinds of rotary positions; the wrong kind would give features that are a little off."""
+    from safetensors.torch import save_file
+
+    encoder = create_model("vit_nano")
+    path = tmp_path / ("weights.safetensors" if kind == "safetensors" else "weights.pt")
+    if kind == "safetensors":
+        save_file(encoder.state_dict(), path)
+    else:
+        torch.save(encoder.state_dict() if kind == "pickle" else {"encoder": encoder.state_dict()}, path)
+    with pytest.raises(UserError, match="rotary positions"):
+        load_encoder(path)
+    video = torch.randn(1, 3, 4, 32, 32)
+    for again in (load_encoder(path, config=encoder.config), create_model("vit_nano", weights=path)):
+        assert torch.equal(again(video), encoder.eval()(video))
+    assert create_model("vit_nano", weights=path).preprocessing == encoder.preprocessing
+
+
+def test_a_config_given_as_weights_is_named(export):
+    for load in (load_encoder, load_predictor):
+        with pytest.raises(UserError, match=r"config\.json is a JSON file and holds no weights"):
+            load(export / "config.json")
+
+
+# Wrapped modules
+
+
+def wrapped(encoder: VideoEncoder, how: str) -> nn.Module:
+    if how == "compiled":
+        return torch.compile(encoder, backend="eager")
+    if how == "data parallel and compiled":
+        return torch.compile(nn.DataParallel(encoder), backend="eager")
+    encoder.blocks[1] = torch.compile(encoder.blocks[1], backend="eager")
+    return encoder
+
+
+@pytest.mark.parametrize("how", ["compiled", "data parallel and compiled", "one block compiled"])
+def test_a_wrapped_module_is_saved_under_clean_names(tmp_path, how):
+    from safetensors import safe_open
+
+    encoder = VideoEncoder(SMALL).eval()
+    names = set(encoder.state_dict())
+    save_encoder(tmp_path, wrapped(encoder, how), INPUT, {})
+    with safe_open(tmp_path / "encoder.safetensors", framework="pt") as file:
+        assert set(file.keys()) == names
+    video = torch.randn(1, 3, 4, 32, 32)
+    assert torch.equal(load_encoder(tmp_path)(video), encoder(video))
+
+
+@pytest.mark.parametrize("prefix", ["_orig_mod.", "module.", "module._orig_mod."])
+def test_prefixes_of_wrappers_are_stripped_on_reading(export, tmp_path, prefix):
+    encoder = load_encoder(export)
+
+    def change(state, header):
+        for name in list(state):
+            state[prefix + name] = state.pop(name)
+
+    rewritten(export, change)
+    video = torch.randn(1, 3, 4, 32, 32)
+    assert torch.equal(load_encoder(export)(video), encoder(video))
+    torch.save({prefix + name: tensor for name, tensor in encoder.state_dict().items()}, tmp_path / "a.pt")
+    assert torch.equal(load_encoder(tmp_path / "a.pt", config=SMALL)(video), encoder(video))
+
+
+def test_names_that_differ_by_a_prefix_only_are_refused(export):
+    rewritten(export, lambda state, header: state.update({"module.norm.bias": torch.ones(32)}))
+    with pytest.raises(UserError, match="differ only by a wrapper's prefix"):
+        load_encoder(export)
+
+
+def test_only_what_can_be_loaded_again_is_saved(tmp_path):
+    with pytest.raises(UserError, match="a Linear cannot be loaded again"):
+        save_encoder(tmp_path, nn.Linear(2, 2), INPUT)
+    with pytest.raises(UserError, match="carries no preprocessing"):
+        save_encoder(tmp_path, VideoEncoder(SMALL))
+    assert not list(tmp_path.iterdir())

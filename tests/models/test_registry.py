@@ -1,4 +1,4 @@
-"""The zoo: sizes against the published figures, cards, checked overrides, and the doors other projects come through."""
+"""The registry: sizes against the published figures, cards, checked overrides, and architectures from outside."""
 
 from __future__ import annotations
 
@@ -13,7 +13,20 @@ import pytest
 import torch
 
 from jepa.errors import UserError
-from jepa.models import create_model, create_predictor, list_models
+from jepa.models import (
+    EncoderConfig,
+    PredictorConfig,
+    Preprocessing,
+    VideoEncoder,
+    architectures,
+    create_model,
+    create_predictor,
+    list_models,
+    load_encoder,
+    register_model,
+    save_encoder,
+)
+from jepa.models.architectures import default_predictor, entry_of
 from jepa.models.cards import cards_table, model_card
 
 ROOT = Path(__file__).parents[2]
@@ -82,8 +95,70 @@ def test_overrides_are_checked():
         create_model("vit_nano", patch_size=8)
     with pytest.raises(UserError, match="no model named 'vit_micron'"):
         create_model("vit_micron")
-    with pytest.raises(UserError, match="nobody has published weights"):
+    with pytest.raises(UserError, match="no weights were published"):
         create_model("vit_nano", weights="published")
+
+
+@pytest.fixture
+def registry(monkeypatch):
+    """What a test registers is forgotten after it."""
+    entries = dict(architectures.ENTRIES)
+    yield
+    for name in set(architectures.ENTRIES) - set(entries):
+        del architectures.ENTRIES[name]
+
+
+def test_an_architecture_is_added_from_outside(registry, tmp_path):
+    config = EncoderConfig(96, depth=3, num_heads=3, mlp_dim=192, patch_px=8, tubelet_frames=1)
+    register_model("theirs", config, preprocessing=Preprocessing(8, 2.0, 73, 64), paper="arXiv 0000.00000")
+    encoder, predictor = create_model("theirs"), create_predictor("theirs")
+    assert "theirs" in list_models() and model_card("theirs").paper == "arXiv 0000.00000"
+    assert encoder.config == config and encoder.preprocessing.crop_px == 64
+    assert (predictor.config.encoder_dim, predictor.config.dim, predictor.config.depth) == (96, 32, 1)
+    save_encoder(tmp_path, encoder)
+    assert load_encoder(tmp_path).config == config
+    with pytest.raises(UserError, match="a model named 'theirs' already"):
+        register_model("theirs", config)
+    with pytest.raises(UserError, match="reads 1024 channels"):
+        register_model("others", config, PredictorConfig())
+
+
+class Doubled(VideoEncoder):
+    """Twice the tokens of its base class."""
+
+    def layer_outputs(self, video, depths, keep=None):
+        return [2 * x for x in super().layer_outputs(video, depths, keep)]
+
+
+def test_a_class_of_ones_own_is_added_from_outside(registry, tmp_path):
+    config = EncoderConfig(32, 2, 2, 64)
+    unregistered = Doubled(config)
+    with pytest.raises(UserError, match="Doubled is not the class of a registered architecture"):
+        save_encoder(tmp_path, unregistered, Preprocessing())
+    register_model("doubled", config, module=Doubled)
+    encoder = create_model("doubled").eval()
+    save_encoder(tmp_path, encoder)
+    video = torch.randn(1, 3, 4, 32, 32)
+    again = load_encoder(tmp_path)
+    assert type(again) is Doubled and torch.equal(again(video), encoder(video))
+    assert torch.equal(create_model("doubled", weights=tmp_path)(video), encoder(video))
+    register_model("plain", config)
+    with pytest.raises(UserError, match="holds a Doubled, and plain is a VideoEncoder"):
+        create_model("plain", weights=tmp_path)
+    del architectures.ENTRIES["doubled"]
+    with pytest.raises(UserError, match="no model named 'doubled'"):
+        load_encoder(tmp_path)
+
+
+def test_predictor_defaults_come_with_the_architecture():
+    """Published ones from 768 channels on, half the width and depth below."""
+    for name in ("vit_large", "vjepa2_vit_large_256"):
+        config = entry_of(name).predictor
+        assert (config.dim, config.depth, config.num_heads, config.mlp_dim) == (384, 12, 12, 1536)
+    config = entry_of("vit_nano").predictor
+    assert (config.dim, config.depth, config.num_heads, config.mlp_dim) == (64, 2, 2, 256)
+    tiled = default_predictor(EncoderConfig(64, 1, 2, 64, position="tiled"))
+    assert (tiled.position, tiled.dim, tiled.depth) == ("tiled", 32, 1)
 
 
 def test_models_know_their_preprocessing():
@@ -98,7 +173,7 @@ def test_documented_table_is_the_generated_one():
 
 
 def test_rooms_import_with_torch_and_einops_alone():
-    """timm is allowed too, but only its own module needs it; everything else that is installed is blocked."""
+    """Everything else that is installed is blocked, timm too, which only `timm_models` and `image_backbone` import."""
     script = """
         import sys
         import einops, torch
