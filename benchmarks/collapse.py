@@ -3,8 +3,9 @@
     python benchmarks/collapse.py train WORLD OUT RECIPE CAUSE SEED STEPS   one run -> OUT/RECIPE_CAUSE_SEED.jsonl
     python benchmarks/collapse.py table OUT                                 what Watch says of all rows in OUT
 
-WORLD is the demo's: `jepa toyworld out=WORLD videos=1600 seed=0 flicker=0.6 distractors=0 width_px=96 height_px=96
-fps=12`. It is decoded once and kept in memory as uint8; everything else is jepa's own parts in the trainer's order.
+WORLD is the demo's: `jepa toyworld out=WORLD videos=1600 seed=0 temporal_noise=0.6 distractors=0 width_px=96
+height_px=96 fps=12`. It is decoded once and kept in memory as uint8; everything else is
+jepa's own parts in the trainer's order.
 RECIPE is `demo` (configs/pretrain/recipe/demo.yaml, with 16 clips a step that are hidden once each) or
 `default` (the settings of `jepa pretrain` with a small model).
 """

@@ -194,7 +194,7 @@ def alarms(
         truth = truths[Path(film).stem]
         onsets = {(h["category"], round(h["onset_s"], 2)) for h in truth["hazards"]}
         for shot in truth["shots"]:
-            category, moment = HAZARD_OF.get(shot["family"]), shot["moment_s"]
+            category, moment = HAZARD_OF.get(shot["family"]), shot["event_s"]
             real = (category, round(moment, 2)) in onsets
             if category is None or not (real or shot["decoy"]):
                 continue

@@ -38,7 +38,7 @@ from jepa.toyworld import ToyWorldConfig, World
 from jepa.toyworld.config import VERSION
 from jepa.toyworld.families import EVENTS
 from jepa.toyworld.render import Part
-from jepa.toyworld.sight import extent
+from jepa.toyworld.visibility import extent
 
 SECONDS, AHEAD_S, RATE, PIXELS, FINE_PX = 4.0, 10.0, 16, 64, 96
 HORIZONS_S = (0.125, 0.5, 1.0)
@@ -46,7 +46,7 @@ STEPS = 16  # frames that anticipation sees
 NUISANCES: dict[str, dict] = {
     "plain": {},
     "constant": {"background": "varied", "camera": "varied"},
-    "per frame": {"flicker": 0.5},
+    "per frame": {"temporal_noise": 0.5},
 }
 ONE_FRAME = ("first", "middle", "last")
 RECOGNITION = (*ONE_FRAME, *(f"{when} lite0" for when in ONE_FRAME), "motion", "untrained", "state")
@@ -144,7 +144,7 @@ def worlds(family: str, seconds: float, knobs: dict) -> tuple[World, World]:
 def recognition(family: str, nuisance: str, clips: int, model: torch.nn.Module) -> list[list[str]]:
     """Rows of the columns that ask about the whole clip; each has `clips` clips."""
     coarse, fine = worlds(family, SECONDS, NUISANCES[nuisance])
-    last = coarse.config.frames - 1
+    last = coarse.config.num_frames - 1
     wanted: dict[str, list[int]] = {}
     for index in range(40 * clips):
         for name in coarse.plan(index).tasks:
@@ -157,10 +157,10 @@ def recognition(family: str, nuisance: str, clips: int, model: torch.nn.Module) 
         answers = np.array([coarse.plan(i).tasks[name] for i in chosen])
         seen, crisp, states = [], [], []
         for index in chosen:
-            takes = coarse.takes(index)
-            states.append(state(takes[0].scene.frames))
-            seen.append(np.stack(list(coarse.render(index, takes, [*range(0, last, 2), last]))))
-            crisp.append(np.stack(list(fine.render(index, takes, (0, (last + 1) // 2, last)))))
+            shots = coarse.simulate(index)
+            states.append(state(shots[0].scene.frames))
+            seen.append(np.stack(list(coarse.render(index, shots, [*range(0, last, 2), last]))))
+            crisp.append(np.stack(list(fine.render(index, shots, (0, (last + 1) // 2, last)))))
         frames, images, small = np.stack(seen), np.stack(crisp), grey(np.stack(seen))
         picks = [small[:, k].reshape(len(small), -1) for k in (0, 16, -1)]
         columns = [score(pick, answers) for pick in picks]
@@ -182,14 +182,14 @@ def anticipation(family: str, nuisance: str, clips: int, model: torch.nn.Module)
         tasks = [task for task in coarse.plan(index).tasks if "will" in task]
         if not tasks:
             continue
-        takes = coarse.takes(index)
-        moment = round(takes[0].scene.moment_s * RATE)
+        shots = coarse.simulate(index)
+        moment = round(shots[0].scene.event_s * RATE)
         if moment >= reach:
             name = tasks[0]
             answers.append(coarse.plan(index).tasks[name])
-            seen.append(np.stack(list(coarse.render(index, takes, range(moment - reach, moment)))))
+            seen.append(np.stack(list(coarse.render(index, shots, range(moment - reach, moment)))))
             ends = [moment - round(h * RATE) - 1 for h in HORIZONS_S]
-            crisp.append(np.stack(list(fine.render(index, takes, ends))))
+            crisp.append(np.stack(list(fine.render(index, shots, ends))))
     frames, images, told = np.stack(seen), np.stack(crisp), np.array(answers)
     small = grey(frames)
     rows = []

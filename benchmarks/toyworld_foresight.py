@@ -20,7 +20,7 @@ from sklearn.model_selection import StratifiedKFold
 from jepa.toyworld import ToyWorldConfig, World
 from jepa.toyworld.families import EVENTS
 from jepa.toyworld.render import Part
-from jepa.toyworld.sight import extent
+from jepa.toyworld.visibility import extent
 
 SECONDS, RATE, STEPS = 10.0, 16, 16
 HORIZONS_S = (0.0625, 0.125, 0.25, 0.5, 1.0, 1.5)
@@ -90,11 +90,11 @@ def main() -> None:
             name, answer = next(((n, a) for n, a in world.plan(index).tasks.items() if "will" in n), ("", ""))
             if not name:
                 continue
-            take = world.takes(index)[0]
-            last = round(take.scene.moment_s * RATE)
+            shot = world.simulate(index)[0]
+            last = round(shot.scene.event_s * RATE)
             if last >= RATE * (1 + HORIZONS_S[-1]):
                 task = name
-                states.append(np.array([state(parts) for parts in take.frames]))
+                states.append(np.array([state(parts) for parts in shot.frames]))
                 answers.append(answer)
                 lasts.append(last)
         columns = []

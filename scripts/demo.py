@@ -40,8 +40,8 @@ def main() -> None:
     start = time.monotonic()
     say("1. Two worlds of moving shapes, as real MP4 files: clips over flickering blotches, whose label is a "
         "direction, and films with cuts, in which figures fall or push each other and things catch fire.")  # fmt: skip
-    jepa_command("toyworld", f"out={MOTION}", "videos=1600", "seed=0", "flicker=0.6", "distractors=0", "workers=2",
-                 *PICTURE)  # fmt: skip
+    jepa_command("toyworld", f"out={MOTION}", "videos=1600", "seed=0", "temporal_noise=0.6", "distractors=0",
+                 "workers=2", *PICTURE)  # fmt: skip
     jepa_command("toyworld", f"out={FILMS}", "family=film", "videos=300", "seed=1", "duration_s=12", "workers=2",
                  *PICTURE)  # fmt: skip
     jepa_command("toyworld", f"out={UNSEEN}", "family=film", "videos=1", "seed=2", "duration_s=45", *PICTURE)

@@ -132,7 +132,7 @@ def read_labels(world: Path, column: str, ends_s: float | None, length_s: float)
                 continue
             start = end = None
             if ends_s is not None:
-                end = float(row["moment_s"]) - ends_s
+                end = float(row["event_s"]) - ends_s
                 start = max(0.0, end - length_s)
                 if end < 0.5:
                     continue

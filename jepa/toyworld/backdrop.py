@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 
-from jepa.toyworld.chance import chance
 from jepa.toyworld.config import ToyWorldConfig
+from jepa.toyworld.random_streams import stream
 from jepa.toyworld.render import VIEW_M, Camera
 
 _MARGIN_M = 1.5  # a moving camera sees this much beyond the frame
@@ -53,7 +53,7 @@ class Backdrop:
             self.light = (-0.6, 0.8)
             self.image = _plain(x, y, side)
         else:
-            rng = chance(config.seed, index, "backdrop")
+            rng = stream(config.seed, index, "backdrop")
             angle = rng.uniform(math.radians(50), math.radians(130))
             self.light = (math.cos(angle), math.sin(angle))
             self.image = _varied(x, y, side, rng)
@@ -127,17 +127,17 @@ def _clouds(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
     return total
 
 
-def flicker(config: ToyWorldConfig, index: int, frame: int) -> np.ndarray | None:
+def temporal_noise(config: ToyWorldConfig, index: int, frame: int) -> np.ndarray | None:
     """What is added to one frame: blotches and grain, drawn anew in every frame; None at strength 0."""
-    if config.flicker == 0:
+    if config.temporal_noise == 0:
         return None
-    rng = chance(config.seed, index, "flicker", frame)
+    rng = stream(config.seed, index, "temporal_noise", frame)
     field = rng.uniform(-1, 1, (9, 9, 3)).astype(np.float32)
     height, width = config.height_px, config.width_px
     noise = lerp_grid(field, np.linspace(0, 8, height), np.linspace(0, 8, width))
     noise *= 0.35
     noise += 0.05 * rng.standard_normal((height, width, 1), dtype=np.float32)
-    noise *= np.float32(config.flicker)
+    noise *= np.float32(config.temporal_noise)
     return noise
 
 
@@ -145,7 +145,7 @@ def camera_path(config: ToyWorldConfig, index: int, frames: int) -> list[Camera]
     """Where the camera is in every frame of a shot."""
     if config.camera == "still":
         return [Camera()] * frames
-    rng = chance(config.seed, index, "camera")
+    rng = stream(config.seed, index, "camera")
     first, last = (_aim(rng) for _ in range(2))
     if config.camera == "varied":
         return [first] * frames

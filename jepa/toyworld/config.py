@@ -1,4 +1,4 @@
-"""What a toy world is made of: every knob, its unit and its limits."""
+"""Configuration of the toy world: every key, its unit and its limits."""
 
 from __future__ import annotations
 
@@ -11,22 +11,33 @@ from fractions import Fraction
 from jepa.errors import UserError
 
 VERSION = 3
-"""Raised whenever the same knobs would give other bytes: a folder is never continued by other code."""
+"""Raised whenever the same keys would give other video bytes: a folder is never continued by other code."""
 
 BACKGROUNDS = ("plain", "varied")
 CAMERAS = ("still", "varied", "moving")
 
+_STORED_AS = {"temporal_noise": "flicker", "precursor_s": "omen_s"}
+"""Keys whose name in `world.json` is the one they had when the first worlds were written."""
+
 
 @dataclass
 class ToyWorldConfig:
-    """One world. Video `i` is a function of these knobs and `i`, never of how many videos are asked for."""
+    """One world. Video `i` is a function of these keys and `i`, never of how many videos are made.
+
+    Raises:
+        UserError: a value is outside its limits; the message names the key, the value and the limits.
+
+    Example:
+        >>> ToyWorldConfig(out="", duration_s=2.0, fps=12.0).num_frames
+        24
+    """
 
     out: str
     """folder to write; a stopped run is continued by the same call"""
     videos: int = 400
     """how many videos; a finished world can be extended by asking for more"""
     seed: int = 0
-    """the world's number: another seed, another world of the same kind"""
+    """random seed: another seed, another world of the same kind"""
     family: str = "motion"
     """an event family, the mix "events" of all of them, or "film": several shots with cuts, fades and dissolves"""
     part: str = "standard"
@@ -40,30 +51,26 @@ class ToyWorldConfig:
     height_px: int = 128
     """frame height, even, at least 64"""
     background: str = "plain"
-    """"plain": the same in every video; "varied": constant within a video and different between videos"""
-    flicker: float = 0.0
-    """strength, 0 to 1, of what changes in every frame and cannot be predicted: blotches and grain"""
+    """static background, "plain": the same in every video; "varied": different between videos"""
+    temporal_noise: float = 0.0
+    """strength, 0 to 1, of noise drawn anew in every frame (unpredictable): blotches and grain"""
     camera: str = "still"
     """"still"; "varied": another position and zoom in each video; "moving": pans and zooms"""
     distractors: int = 1
-    """grey things that move and that no label is about"""
+    """grey moving objects that no label is about"""
     occluders: int = 0
     """posts in front of the scene"""
-    omen_s: float = 1.5
-    """how early the future shows: seconds before an event at which its signs begin, at the most"""
+    precursor_s: float = 1.5
+    """longest time, in seconds, by which the visible signs of an event precede it"""
     clarity: float = 0.6
-    """how clearly it shows, 0 to 1: at 0 an event and its decoy look alike until the moment"""
+    """how clearly the precursor shows, 0 to 1: at 0 an event and its decoy look alike until the event time"""
     crf: int = 18
     """H.264 quality, 0 (lossless) to 51 (worst)"""
     workers: int = 0
     """processes that render; 0 renders in this one"""
 
-    def check(self) -> None:
-        """Refuses values outside their limits.
-
-        Raises:
-            UserError: names the knob, its value and its limits.
-        """
+    def __post_init__(self) -> None:
+        """Refuses values outside their limits; `jepa.toyworld.World` checks what depends on the event families."""
         choices = {
             "background": (self.background, BACKGROUNDS),
             "camera": (self.camera, CAMERAS),
@@ -78,10 +85,10 @@ class ToyWorldConfig:
             "fps": (self.fps, 8, 30),
             "height_px": (self.height_px, 64, 1024),
             "width_px": (self.width_px, self.height_px, 2048),
-            "flicker": (self.flicker, 0, 1),
+            "temporal_noise": (self.temporal_noise, 0, 1),
             "distractors": (self.distractors, 0, 8),
             "occluders": (self.occluders, 0, 4),
-            "omen_s": (self.omen_s, 0.2, 10),
+            "precursor_s": (self.precursor_s, 0.2, 10),
             "clarity": (self.clarity, 0, 1),
             "crf": (self.crf, 0, 51),
             "workers": (self.workers, 0, 1024),
@@ -101,20 +108,20 @@ class ToyWorldConfig:
         return Fraction(self.fps).limit_denominator(1001)
 
     @property
-    def frames(self) -> int:
+    def num_frames(self) -> int:
         """Frames in a video."""
         return max(1, round(self.duration_s * self.rate))
 
     def identity(self) -> dict[str, object]:
-        """The knobs that decide what a video looks like, with the version of the code that reads them."""
-        knobs = dataclasses.asdict(self)
+        """The keys that decide what a video looks like, as `world.json` stores them, with the version of the code."""
+        keys = dataclasses.asdict(self)
         # 8 and 8.0 frames per second are one world, and JSON would write them differently.
-        knobs |= {
-            f.name: float(knobs[f.name]) for f in dataclasses.fields(self) if isinstance(f.default, float)
+        keys |= {
+            f.name: float(keys[f.name]) for f in dataclasses.fields(self) if isinstance(f.default, float)
         }
         for name in ("out", "videos", "workers"):
-            del knobs[name]
-        return {"version": VERSION, **knobs}
+            del keys[name]
+        return {"version": VERSION} | {_STORED_AS.get(name, name): value for name, value in keys.items()}
 
     def fingerprint(self) -> str:
         """A short hash of `identity`: two folders with the same one hold videos of the same world."""

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jepa.toyworld.chance import balanced, chance
 from jepa.toyworld.config import ToyWorldConfig
 from jepa.toyworld.families import EVENTS, FAMILIES, FROM_THE_SIDE, HAZARDS, SURPRISES, UNDER_GRAVITY
-from jepa.toyworld.scene import COLOURS, Plan
+from jepa.toyworld.random_streams import balanced, stream
+from jepa.toyworld.scene import COLOURS, EventPlan
 
 SPLITS = ("train", "val", "test", "test_combinations", "test_physics", "test_rare", "test_surprise")
 _STANDARD = ("train",) * 7 + ("val",) + ("test",) * 2
-STRIPES: dict[str, tuple[str, ...]] = {
+SPLIT_CYCLES: dict[str, tuple[str, ...]] = {
     "standard": _STANDARD,
     "combinations": ("test_combinations",),
     "physics": ("test_physics",),
@@ -25,15 +25,15 @@ STRIPES: dict[str, tuple[str, ...]] = {
 """The splits of successive videos, over and over."""
 WINDOW_S = 2.0
 """Length of the windows in which rare hazards are counted."""
-RARE_SHARE = 1e-3
+RARE_FRACTION = 1e-3
 """Hazards per window in the rare part."""
 
 
 @dataclass(frozen=True)
-class Shot:
+class ShotPlan:
     """One camera take within a video."""
 
-    plan: Plan
+    event: EventPlan
     """what happens in it"""
     start: int
     """first frame in the video"""
@@ -41,8 +41,8 @@ class Shot:
     """length, with the frames that a dissolve shares with the next shot"""
     key: int
     """number that its chance is drawn from"""
-    place: int
-    """number of the place; shots of one scene share it"""
+    location: int
+    """number of the location; shots of one scene share it"""
     entry: str = "none"
     """how it comes in: none, cut, fade or dissolve"""
     entry_frames: int = 0
@@ -63,19 +63,19 @@ class VideoPlan:
     """its answer in the list's label column"""
     tasks: dict[str, str]
     """further label columns"""
-    shots: tuple[Shot, ...]
+    shots: tuple[ShotPlan, ...]
     """in order"""
 
 
 def plan_video(config: ToyWorldConfig, index: int) -> VideoPlan:
     """The plan of video `index`: a pure function of the knobs and the number, in well under a millisecond."""
-    stripe = STRIPES[config.part]
-    run, place = divmod(index, len(stripe))
-    split = stripe[place]
-    position = run * stripe.count(split) + place - stripe.index(split)
+    cycle = SPLIT_CYCLES[config.part]
+    run, step = divmod(index, len(cycle))
+    split = cycle[step]
+    position = run * cycle.count(split) + step - cycle.index(split)
     if config.family == "film" and split != "test_surprise":
         shots = _film(config, index, split)
-        hazard = any((s.plan.family, s.plan.outcome) in HAZARDS for s in shots)
+        hazard = any((s.event.family, s.event.outcome) in HAZARDS for s in shots)
         label = "hazard" if hazard else "calm"
         return VideoPlan(index, split, f"{index:06d}", label, {"hazard": "yes" if hazard else "no"}, shots)
     if split == "test_surprise":
@@ -86,9 +86,11 @@ def plan_video(config: ToyWorldConfig, index: int) -> VideoPlan:
     else:
         key = index
         family, outcome = _event(config, split, position, config.duration_s)
-    plan = _dress(config, key, 0, family, outcome, split, f"{key:06d}")
+    plan = _appearance(config, key, 0, family, outcome, split, f"{key:06d}")
     label = outcome if config.family == family else f"{family} {outcome}"
-    return VideoPlan(index, split, plan.group, label, plan.tasks, (Shot(plan, 0, config.frames, key, key),))
+    return VideoPlan(
+        index, split, plan.group, label, plan.tasks, (ShotPlan(plan, 0, config.num_frames, key, key),)
+    )
 
 
 def _event(config: ToyWorldConfig, split: str, position: int, duration_s: float) -> tuple[str, str]:
@@ -107,8 +109,8 @@ def _event(config: ToyWorldConfig, split: str, position: int, duration_s: float)
 
 def _rare(config: ToyWorldConfig, position: int, family: str, duration_s: float) -> tuple[str, str]:
     """A harmless outcome, or with the share of rare hazards a harmful one of any family."""
-    rng = chance(config.seed, position, "rare")
-    if rng.uniform() < RARE_SHARE * duration_s / WINDOW_S:
+    rng = stream(config.seed, position, "rare")
+    if rng.uniform() < RARE_FRACTION * duration_s / WINDOW_S:
         one = sorted(HAZARDS)[rng.integers(len(HAZARDS))]
         return one
     harmless = [outcome for outcome in FAMILIES[family].deck if (family, outcome) not in HAZARDS]
@@ -120,19 +122,19 @@ def held_out(family: str, colour: str, shape: str) -> bool:
 
     Never by outcome: if an outcome were missing for a colour, the colour would tell something about the outcome.
     """
-    place = (
+    location = (
         list(COLOURS).index(colour)
         + 2 * FAMILIES[family].shapes.index(shape)
         + 3 * list(FAMILIES).index(family)
     )
-    return place % 5 == 0
+    return location % 5 == 0
 
 
-def _dress(
+def _appearance(
     config: ToyWorldConfig, key: int, shot: int, family: str, outcome: str, split: str, group: str
-) -> Plan:
+) -> EventPlan:
     """Adds looks and physics to an outcome: combinations are held out everywhere but in their own part."""
-    rng = chance(config.seed, key, "plan", shot)
+    rng = stream(config.seed, key, "plan", shot)
     shapes, colours = FAMILIES[family].shapes, list(COLOURS)
     pairs = [
         (colour, shape)
@@ -148,35 +150,37 @@ def _dress(
     tasks = FAMILIES[family].tasks(outcome)
     if family in EVENTS:
         tasks["hazard"] = "yes" if (family, outcome) in HAZARDS else "no"
-    return Plan(family, outcome, split, group, colour, shape, float(gravity), float(friction), tasks)
+    return EventPlan(family, outcome, split, group, colour, shape, float(gravity), float(friction), tasks)
 
 
-def _film(config: ToyWorldConfig, index: int, split: str) -> tuple[Shot, ...]:
-    """Shots of 3 to 5 s in scenes of one to three; scenes differ in place and are joined in one of three ways."""
-    rng = chance(config.seed, index, "film")
+def _film(config: ToyWorldConfig, index: int, split: str) -> tuple[ShotPlan, ...]:
+    """Shots of 3 to 5 s in scenes of one to three; scenes differ in location and are joined in one of three ways."""
+    rng = stream(config.seed, index, "film")
     rate = float(config.rate)
     count = max(1, round(config.duration_s / rng.uniform(3.4, 4.2)))
     weights = rng.uniform(0.85, 1.15, count)
-    starts = np.concatenate([[0], np.round(np.cumsum(weights) / weights.sum() * config.frames)]).astype(int)
-    shots: list[Shot] = []
-    left, side, place = 0, True, 0
+    starts = np.concatenate([[0], np.round(np.cumsum(weights) / weights.sum() * config.num_frames)]).astype(
+        int
+    )
+    shots: list[ShotPlan] = []
+    left, side, location = 0, True, 0
     for number in range(count):
         entry, entry_s = ("cut", 0.0) if number else ("none", 0.0)
         if left == 0:
-            left, side, place = int(rng.integers(1, 4)), bool(rng.uniform() < 0.6), place + 1
+            left, side, location = int(rng.integers(1, 4)), bool(rng.uniform() < 0.6), location + 1
             if number:
                 entry, entry_s = (("cut", 0.0), ("fade", 0.8), ("dissolve", 0.6))[rng.integers(3)]
         left -= 1
         family, outcome = _shot_event(config, index, number, split, side, rng)
-        plan = _dress(config, index, number, family, outcome, split, f"{index:06d}")
+        plan = _appearance(config, index, number, family, outcome, split, f"{index:06d}")
         length = int(starts[number + 1] - starts[number])
         shots.append(
-            Shot(
+            ShotPlan(
                 plan,
                 int(starts[number]),
                 length,
                 index * 64 + number,
-                index * 64 + place,
+                index * 64 + location,
                 entry,
                 round(entry_s * rate),
             )
@@ -199,10 +203,10 @@ def _shot_event(
     return family, deck[rng.integers(len(deck))]
 
 
-def _overlap(shots: list[Shot]) -> list[Shot]:
+def _overlap(shots: list[ShotPlan]) -> list[ShotPlan]:
     """Lengthens each shot that the next one dissolves into, so that both have frames to blend."""
     out = []
     for shot, following in zip(shots, [*shots[1:], None], strict=True):
         extra = following.entry_frames if following is not None and following.entry == "dissolve" else 0
-        out.append(Shot(**{**vars(shot), "num_frames": shot.num_frames + extra}))
+        out.append(ShotPlan(**{**vars(shot), "num_frames": shot.num_frames + extra}))
     return out

@@ -26,7 +26,7 @@ SKIN: Colour = (0.91, 0.72, 0.58)
 
 
 @dataclass(frozen=True)
-class Plan:
+class EventPlan:
     """What a video, or a shot of one, will hold: known without simulating or rendering it."""
 
     family: str
@@ -82,7 +82,9 @@ class Hazard:
     """Something that a careful viewer would want to know beforehand."""
 
     onset_s: float
-    """first moment at which it happens, to the frame"""
+    """time at which it starts, to the frame"""
+    end_s: float
+    """time at which it is over; the end of the scene at the latest"""
     category: str
     """fall, fire or aggression"""
     severity: int
@@ -105,11 +107,11 @@ class Scene:
     """sentences about the whole that say the same"""
     tags: tuple[str, ...]
     """words for search"""
-    moment_s: float
+    event_s: float
     """when the event starts; for a decoy, when it would have"""
     event_end_s: float
     """when it is over"""
-    omen_s: float
+    precursor_start_s: float
     """from when on it can be foreseen"""
     decoy: bool = False
     """the signs of an event that does not come"""
@@ -129,7 +131,7 @@ class Setting:
 
     config: ToyWorldConfig
     """the world's knobs"""
-    plan: Plan
+    plan: EventPlan
     """what must happen"""
     num_frames: int
     """how long"""
@@ -155,7 +157,7 @@ class Setting:
         """The time of the first frame that is not before `time`, or the end."""
         return min(float(np.ceil(time * float(self.rate) - 1e-9)) / float(self.rate), self.duration_s)
 
-    def moment(self, room_s: float = 0.0) -> float:
+    def event_time(self, room_s: float = 0.0) -> float:
         """When the event comes: uniform from a fifth to four fifths of the scene, whatever the outcome, on a frame.
 
         It leaves `room_s` before the end where that can be had, so that the last frame shows what came of it.
@@ -163,23 +165,23 @@ class Setting:
         latest = min(0.8, max(0.4, 1 - room_s / self.duration_s))
         return self.to_frame(self.rng.uniform(0.2, latest) * self.duration_s)
 
-    def moments(self) -> tuple[float, float]:
-        """Two moments, one in each half of the scene, for what is done and undone."""
+    def event_times(self) -> tuple[float, float]:
+        """Two times, one in each half of the scene, for what is done and undone."""
         first, second = self.rng.uniform(0.2, 0.38), self.rng.uniform(0.57, 0.8)
         return self.to_frame(first * self.duration_s), self.to_frame(second * self.duration_s)
 
-    def lead(self, moment: float) -> float:
-        """How long before its moment an event shows, in seconds; never before the scene begins."""
-        return float(min(self.config.omen_s * self.rng.uniform(0.6, 1.0), 0.9 * moment))
+    def lead(self, event: float) -> float:
+        """Precursor duration of an event, in seconds; never before the scene begins."""
+        return float(min(self.config.precursor_s * self.rng.uniform(0.6, 1.0), 0.9 * event))
 
-    def omen(self, moment: float, lead: float, decoy: bool) -> np.ndarray:
-        """How plainly the event shows in each frame: from 0 at the lead to about 1 at the moment.
+    def precursor(self, event: float, lead: float, decoy: bool) -> np.ndarray:
+        """How plainly the event shows in each frame: from 0 at the lead to about 1 at the event time.
 
-        A decoy's sign starts alike and falls behind with the square of the way, by `clarity` at the moment; both vary
+        A decoy's sign starts alike and falls behind with the square of the way, by `clarity` at the event; both vary
         from video to video. So the further ahead, the less the sign tells, and it never tells for sure.
         """
         height = 1 + 0.2 * self.rng.standard_normal()
-        way = np.clip((self.times - (moment - lead)) / max(lead, 1e-6), 0, 1)
+        way = np.clip((self.times - (event - lead)) / max(lead, 1e-6), 0, 1)
         return np.clip(way * height - 0.9 * self.config.clarity * decoy * way * way, 0.0, 1.5)
 
 

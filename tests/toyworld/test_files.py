@@ -37,14 +37,20 @@ def test_same_seed_same_bytes_on_any_number_of_processes(tmp_path):
 
 @pytest.mark.slow
 def test_events_are_the_same_bytes_on_no_two_and_four_processes(tmp_path):
-    knobs = {"videos": 16, "family": "events", "duration_s": 3.0, "flicker": 0.5, "background": "varied"}
+    knobs = {
+        "videos": 16,
+        "family": "events",
+        "duration_s": 3.0,
+        "temporal_noise": 0.5,
+        "background": "varied",
+    }
     one, two, four = (contents(write_world(small(tmp_path / str(n), **knobs, workers=n))) for n in (0, 2, 4))
     assert one == two == four
 
 
 def test_noisy_frames_are_encoded_to_the_same_bytes_every_time(tmp_path):
     """Memory is stirred between encodings: an encoder that reads what it did not write would show it."""
-    config = ToyWorldConfig(out="", flicker=0.6, distractors=0, width_px=96, height_px=96, fps=12)
+    config = ToyWorldConfig(out="", temporal_noise=0.6, distractors=0, width_px=96, height_px=96, fps=12)
     frames = list(World(config).frames(30))
     rng = np.random.default_rng(0)
     seen = set()
@@ -146,7 +152,7 @@ def test_lists_name_every_video_and_agree_with_the_truth(tmp_path):
 
 def test_folders_that_hold_something_else_are_refused(tmp_path):
     write_world(small(tmp_path / "w"))
-    with pytest.raises(UserError, match="seed=0 there, 5 asked"):
+    with pytest.raises(UserError, match="seed=0 there, 5 requested"):
         write_world(small(tmp_path / "w", seed=5))
     (tmp_path / "letters").mkdir()
     (tmp_path / "letters/a.txt").write_text("x")
@@ -156,7 +162,14 @@ def test_folders_that_hold_something_else_are_refused(tmp_path):
 
 @pytest.mark.parametrize(
     "knob",
-    [{"family": "x"}, {"fps": 0.0}, {"duration_s": 900.0}, {"width_px": 65}, {"flicker": 2.0}, {"videos": 0}],
+    [
+        {"family": "x"},
+        {"fps": 0.0},
+        {"duration_s": 900.0},
+        {"width_px": 65},
+        {"temporal_noise": 2.0},
+        {"videos": 0},
+    ],
 )
 def test_knobs_outside_their_limits_are_refused_before_anything_is_written(tmp_path, knob):
     with pytest.raises(UserError, match=next(iter(knob))):

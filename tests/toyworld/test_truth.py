@@ -15,7 +15,7 @@ from jepa.toyworld import ToyWorldConfig, World
 from jepa.toyworld.backdrop import FLOOR_Y
 from jepa.toyworld.families import EVENTS, FAMILIES, HAZARDS
 from jepa.toyworld.physics import Motion, let_down, topple
-from jepa.toyworld.plan import RARE_SHARE, WINDOW_S, held_out
+from jepa.toyworld.plan import RARE_FRACTION, WINDOW_S, held_out
 from jepa.toyworld.render import Camera, Canvas, Part
 
 
@@ -23,9 +23,9 @@ def world(**knobs):
     return World(ToyWorldConfig(**{"out": "", "height_px": 64, "width_px": 64, "duration_s": 4.0, **knobs}))
 
 
-def actor_path(takes, kind="disc", actor=0):
+def actor_path(shots, kind="disc", actor=0):
     """Position of an actor's first part of a kind in every frame."""
-    found = [[p for p in parts if p.actor == actor and p.kind == kind] for parts in takes[0].frames]
+    found = [[p for p in parts if p.actor == actor and p.kind == kind] for parts in shots[0].frames]
     return np.array([[p[0].x, p[0].y] for p in found])
 
 
@@ -37,7 +37,7 @@ def test_every_outcome_of_a_family_can_be_made_and_is_told_in_order(family):
         plan, truth = one.plan(index), one.truth(index)
         seen.add(plan.label)
         assert plan.tasks == truth["tasks"]
-        assert 0 <= truth["omen_s"] <= truth["moment_s"] <= 4.0
+        assert 0 <= truth["precursor_start_s"] <= truth["event_s"] <= 4.0
         ends = [0.0, *(s["end_s"] for s in truth["segments"][:-1])]
         assert all(s["start_s"] < s["end_s"] <= 4.0 for s in truth["segments"])
         assert all(s["start_s"] >= end - 1e-6 for s, end in zip(truth["segments"], ends, strict=True))
@@ -49,7 +49,7 @@ def test_every_outcome_of_a_family_can_be_made_and_is_told_in_order(family):
 def test_direction_is_the_way_the_shape_moves():
     one = world(family="motion", distractors=0, fps=16.0)
     for index in range(16):
-        path = actor_path(one.takes(index), kind=one.takes(index)[0].frames[0][0].kind)
+        path = actor_path(one.simulate(index), kind=one.simulate(index)[0].frames[0][0].kind)
         step = (np.diff(path, axis=0) + 2) % 4 - 2  # the table is 4 m wide and wraps round
         angle = np.degrees(np.arctan2(*np.median(step, axis=0)[::-1])) % 360
         assert FAMILIES["motion"].outcomes[round(angle / 45) % 8] == one.plan(index).label
@@ -58,15 +58,15 @@ def test_direction_is_the_way_the_shape_moves():
 def test_discs_that_collide_touch_at_the_moment_and_change_course_and_others_never_touch():
     one = world(family="collide", distractors=0)
     for index in range(20):
-        takes, truth = one.takes(index), one.truth(index)
-        discs = [next(p for p in parts if p.actor == i) for parts in takes[0].frames for i in (0, 1)]
+        shots, truth = one.simulate(index), one.truth(index)
+        discs = [next(p for p in parts if p.actor == i) for parts in shots[0].frames for i in (0, 1)]
         gaps = np.array(
             [
                 np.hypot(a.x - b.x, a.y - b.y) - a.size[0] - b.size[0]
                 for a, b in zip(discs[::2], discs[1::2], strict=True)
             ]
         )
-        k = round(truth["moment_s"] * 16)
+        k = round(truth["event_s"] * 16)
         if truth["tasks"]["collision"] == "yes":
             assert gaps[k - 1 : k + 1].min() < 0.12
         else:
@@ -78,9 +78,9 @@ def test_a_collision_is_the_surer_the_nearer_it_is():
     one = world(family="collide", distractors=0, duration_s=6.0)
     right = collections.defaultdict(list)
     for index in range(120):
-        takes, plan = one.takes(index), one.plan(index)
-        moment = round(takes[0].scene.moment_s * 16)
-        pair = [[next(p for p in parts if p.actor == i) for i in (0, 1)] for parts in takes[0].frames]
+        shots, plan = one.simulate(index), one.plan(index)
+        moment = round(shots[0].scene.event_s * 16)
+        pair = [[next(p for p in parts if p.actor == i) for i in (0, 1)] for parts in shots[0].frames]
         between = np.array([[a.x - b.x, a.y - b.y] for a, b in pair])
         touch = pair[0][0].size[0] + pair[0][1].size[0]
         for ahead in (3, 40):
@@ -99,15 +99,15 @@ def test_a_collision_is_the_surer_the_nearer_it_is():
 def test_a_ball_leaves_the_shelf_exactly_when_the_truth_says_and_only_if_it_says_so():
     one = world(family="ledge", distractors=0)
     for index in range(24):
-        takes, truth = one.takes(index), one.truth(index)
-        height = actor_path(takes)[:, 1]
+        shots, truth = one.simulate(index), one.truth(index)
+        height = actor_path(shots)[:, 1]
         left = height.max() - height.min() > 0.8
         assert (
             left == ("ball_falls" in truth["tasks"]) == (one.plan(index).label in ("falls_off", "let_down"))
         )
         assert truth["tasks"].get("ball_will_fall", "yes") == ("yes" if left else "no")
         if left:
-            k = round(truth["moment_s"] * 16)
+            k = round(truth["event_s"] * 16)
             assert height[:k].max() - height[:k].min() < 0.03
             assert height[min(k + 6, 63)] < height[0] - 0.15
 
@@ -115,21 +115,21 @@ def test_a_ball_leaves_the_shelf_exactly_when_the_truth_says_and_only_if_it_says
 def test_towers_that_come_down_end_low_and_those_that_sway_end_as_they_began():
     one = world(family="tower", distractors=0)
     for index in range(20):
-        takes = one.takes(index)
-        top = [max(p.y for p in parts if p.actor == 0) for parts in takes[0].frames]
+        shots = one.simulate(index)
+        top = [max(p.y for p in parts if p.actor == 0) for parts in shots[0].frames]
         label = one.plan(index).label
         if label in ("falls", "let_down"):
             assert top[-1] < top[0] - 0.25
-            assert top[round(takes[0].scene.moment_s * 16)] > top[0] - 0.4  # it leans
+            assert top[round(shots[0].scene.event_s * 16)] > top[0] - 0.4  # it leans
         if label == "sways":
             assert abs(top[-1] - top[0]) < 0.1
         if label == "built":
             assert top[-1] > FLOOR_Y + 1
 
 
-def fastest_drop(take, kind):
+def fastest_drop(shot, kind):
     """The greatest fall of an actor's highest part from one frame to the next, metres."""
-    tops = [max(p.y for p in parts if p.actor == take[1] and p.kind == kind) for parts in take[0].frames]
+    tops = [max(p.y for p in parts if p.actor == shot[1] and p.kind == kind) for parts in shot[0].frames]
     return max(a - b for a, b in itertools.pairwise(tops))
 
 
@@ -150,10 +150,10 @@ def test_what_falls_and_its_gentle_twin_begin_and_end_alike_but_differ_in_pace(
     for index in range(50):
         label = one.plan(index).label
         if label in (falls, twin):
-            take = one.takes(index)[0]
-            pace[label].append(fastest_drop((take, actor), kind))
+            shot = one.simulate(index)[0]
+            pace[label].append(fastest_drop((shot, actor), kind))
             first, last = (
-                np.mean([p.y for p in take.frames[k] if p.actor == actor and p.kind == kind]) for k in (0, -1)
+                np.mean([p.y for p in shot.frames[k] if p.actor == actor and p.kind == kind]) for k in (0, -1)
             )
             ends[label].append((first, last))
     assert np.median(pace[falls]) > 1.25 * np.median(pace[twin])
@@ -177,9 +177,9 @@ def test_half_of_all_videos_show_the_state_at_first_between_and_at_last_whatever
     one = world(family=family, distractors=0)
     seen = collections.defaultdict(list)
     for index in range(80):
-        take, plan = one.takes(index)[0], one.plan(index)
+        shot, plan = one.simulate(index)[0], one.plan(index)
         for when, k in (("first", 0), ("middle", 32), ("last", 63)):
-            parts = take.frames[k]
+            parts = shot.frames[k]
             if family == "fire":
                 on = any(p.kind == "polygon" and p.flat for p in parts)
             else:
@@ -236,8 +236,8 @@ def test_outcomes_are_balanced_within_every_split():
 
 
 def test_combinations_in_the_unseen_part_are_never_trained_on_though_each_piece_is():
-    plans = [world(family="events").plan(i).shots[0].plan for i in range(2000)]
-    unseen = [world(family="events", part="combinations").plan(i).shots[0].plan for i in range(400)]
+    plans = [world(family="events").plan(i).shots[0].event for i in range(2000)]
+    unseen = [world(family="events", part="combinations").plan(i).shots[0].event for i in range(400)]
     assert not {(p.family, p.colour, p.shape) for p in plans} & {
         (p.family, p.colour, p.shape) for p in unseen
     }
@@ -247,7 +247,7 @@ def test_combinations_in_the_unseen_part_are_never_trained_on_though_each_piece_
 
 
 def test_looks_say_nothing_about_the_outcome():
-    plans = [world(family="fire").plan(i).shots[0].plan for i in range(6000)]
+    plans = [world(family="fire").plan(i).shots[0].event for i in range(6000)]
     looks = collections.defaultdict(list)
     for p in plans:
         looks[p.colour, p.shape].append(p.tasks["fire_starts"] == "yes")
@@ -255,23 +255,23 @@ def test_looks_say_nothing_about_the_outcome():
 
 
 def test_other_physics_lies_outside_the_trained_range():
-    plans = [world(family="events").plan(i).shots[0].plan for i in range(300)]
-    other = [world(family="events", part="physics").plan(i).shots[0].plan for i in range(100)]
+    plans = [world(family="events").plan(i).shots[0].event for i in range(300)]
+    other = [world(family="events", part="physics").plan(i).shots[0].event for i in range(100)]
     low, high = min(p.gravity for p in plans), max(p.gravity for p in plans)
     assert all(not low - 3 < p.gravity < high + 3 for p in other)
 
 
-def test_rare_hazards_come_at_their_share():
+def test_rare_hazards_come_at_their_fraction():
     one = world(family="events", part="rare", duration_s=4.0)
-    plans = [one.plan(i).shots[0].plan for i in range(20_000)]
+    plans = [one.plan(i).shots[0].event for i in range(20_000)]
     hazards = sum((p.family, p.outcome) in HAZARDS for p in plans)
-    expected = 20_000 * 4.0 / WINDOW_S * RARE_SHARE
+    expected = 20_000 * 4.0 / WINDOW_S * RARE_FRACTION
     assert abs(hazards - expected) < 4 * expected**0.5
 
 
 def test_impossible_videos_share_every_frame_with_possible_ones():
     """In each group of four, the frames at any time are the same multiset in the possible and the impossible pair."""
-    one = world(family="events", part="surprise", flicker=0.0, duration_s=3.0)
+    one = world(family="events", part="surprise", temporal_noise=0.0, duration_s=3.0)
     for quad in (0, 4):
         videos = [list(one.frames(quad + i)) for i in range(4)]
         answers = [one.plan(quad + i).tasks["possible"] for i in range(4)]
@@ -287,13 +287,13 @@ def test_boxes_hold_what_is_painted():
     """Painting the scene without an actor changes pixels inside its box only, shadows aside."""
     one = world(family="ledge", distractors=0)
     for index in (0, 1, 2, 3):
-        take, truth = one.takes(index)[0], one.truth(index)
+        shot, truth = one.simulate(index)[0], one.truth(index)
         for k in (0, 20, 40):
             box = truth["boxes"][0][k]
             images = []
-            for parts in (take.frames[k], [p for p in take.frames[k] if p.actor != 0]):
+            for parts in (shot.frames[k], [p for p in shot.frames[k] if p.actor != 0]):
                 canvas = Canvas(64, 64)
-                canvas.paint(parts, take.cameras[k])
+                canvas.paint(parts, shot.cameras[k])
                 images.append(canvas.image.copy())
             rows, columns = np.nonzero(np.abs(images[0] - images[1]).max(axis=2) > 0.1)
             if box is None:
@@ -346,9 +346,9 @@ def test_an_agents_actions_say_where_it_goes_next():
     one = world(family="agent", distractors=0, fps=24.0)
     errors = []
     for index in range(12):
-        truth, takes = one.truth(index), one.takes(index)
+        truth, shots = one.truth(index), one.simulate(index)
         path = np.array(
-            [[p.x, p.y] for parts in takes[0].frames for p in parts if p.kind == "box" and p.size[0] > 0.2]
+            [[p.x, p.y] for parts in shots[0].frames for p in parts if p.kind == "box" and p.size[0] > 0.2]
         )
         velocity = np.diff(path, axis=0) * 24
         thrust = np.array(truth["actions"][0]["values"])
@@ -364,9 +364,9 @@ def test_a_clearer_world_sets_events_and_decoys_further_apart():
         one = world(family="fire", clarity=clarity, distractors=0)
         out = collections.defaultdict(list)
         for index in range(60):
-            take = one.takes(index)[0]
-            k = max(0, round(take.scene.moment_s * 16) - 2)
-            out[take.shot.plan.outcome].append(sum(p.alpha for p in take.frames[k] if p.kind == "puff"))
+            shot = one.simulate(index)[0]
+            k = max(0, round(shot.scene.event_s * 16) - 2)
+            out[shot.plan.event.outcome].append(sum(p.alpha for p in shot.frames[k] if p.kind == "puff"))
         return np.mean(out["ignites"]) - np.mean(out["smoulders"])
 
     assert heights(1.0) > heights(0.0) + 0.5
@@ -424,10 +424,11 @@ def test_sentences_put_an_before_vowels():
 
 def test_no_event_shows_before_its_scene_begins():
     """A board, a hand or a foot that is already on its way at time 0 would start with a jerk."""
-    one = world(family="tower", omen_s=6.0, distractors=0)
+    one = world(family="tower", precursor_s=6.0, distractors=0)
     for index in range(20):
         boards = [
-            next(p for p in parts if p.actor == 1 and p.kind == "box") for parts in one.takes(index)[0].frames
+            next(p for p in parts if p.actor == 1 and p.kind == "box")
+            for parts in one.simulate(index)[0].frames
         ]
         if one.plan(index).label in ("falls", "sways"):
             assert abs(boards[0].angle) < 1e-6

@@ -28,12 +28,12 @@ def build(setting: Setting) -> Scene:
     """Thrust that makes the path, plus nudges that do not matter to the label but do to the next frame."""
     plan, rng, times = setting.plan, setting.rng, setting.times
     sign = 1 if plan.outcome == "turns_left" else -1
-    moment = setting.moment(1.0)
+    event = setting.event_time(1.0)
     start = rng.uniform(0, 2 * math.pi)
-    speed, lead = rng.uniform(0.55, 0.85), setting.lead(moment)
+    speed, lead = rng.uniform(0.55, 0.85), setting.lead(event)
     turn = rng.uniform(1.1, 1.8)
-    bend = 0.5 * setting.config.clarity * setting.omen(moment, lead, decoy=False) ** 2
-    heading = start + sign * (bend + turn * ease(times, moment - 0.1, moment + 0.9))
+    bend = 0.5 * setting.config.clarity * setting.precursor(event, lead, decoy=False) ** 2
+    heading = start + sign * (bend + turn * ease(times, event - 0.1, event + 0.9))
     velocity = speed * np.stack([np.cos(heading), np.sin(heading)], axis=1)
     drag = -math.log(_DAMPING)
     nudges = rng.normal(0, 0.35, (math.ceil(setting.duration_s / _HOLD_S) + 1, 2))
@@ -64,24 +64,24 @@ def build(setting: Setting) -> Scene:
         frames.append(parts + _vehicle(plan.shape, poses[0, 0], poses[0, 1], float(heading[k]), plan.colour))
     name = f"{plan.colour} {plan.shape}"
     side = plan.outcome.removeprefix("turns_")
-    says = (
+    captions = (
         f"A {name} drives straight and turns {side}.",
         f"A {name} takes a {side} turn.",
         f"Seen from above, a {name} bends its way to its {side}.",
     )
-    end = min(moment + 0.9, setting.duration_s)
+    end = min(event + 0.9, setting.duration_s)
     return Scene(
         side=False,
         frames=frames,
         actors=[Actor(name, plan.shape, plan.colour), Actor("wooden crate", "crate", "brown")],
-        captions=says,
+        captions=captions,
         tags=("vehicle", plan.colour, plan.shape, f"{side} turn"),
-        moment_s=moment,
+        event_s=event,
         event_end_s=end,
-        omen_s=max(0.0, moment - lead),
+        precursor_start_s=max(0.0, event - lead),
         segments=[
-            Segment(0.0, moment, "drive", plan.shape, (f"A {name} drives straight.",)),
-            Segment(moment, end, "turn", side, says[1:2]),
+            Segment(0.0, event, "drive", plan.shape, (f"A {name} drives straight.",)),
+            Segment(event, end, "turn", side, captions[1:2]),
             Segment(end, setting.duration_s, "drive", plan.shape, (f"A {name} drives on.",)),
         ],
         counterfactual=f"The {name} would have gone straight on without thrust to its {side}.",

@@ -34,10 +34,10 @@ def build(setting: Setting) -> Scene:
     simulation.disc(contact - speed * setting.duration_s / 2, 0.0, radius, (speed, 0.0), bounce=1.0)
     simulation.wall(middle - half + 0.01, -9, middle - half + 0.01, 9, bounce=0.85)
     motion = simulation.run(setting.num_frames, setting.rate)
-    moment = setting.to_frame(motion.contacts[(-1, 0)])
+    event = setting.to_frame(motion.contacts[(-1, 0)])
     left = motion.poses[:, 0, 0]
     right = 2 * middle - left
-    later = setting.times >= moment
+    later = setting.times >= event
     paths = {
         "bounces_left": left,
         "bounces_right": right,
@@ -57,22 +57,22 @@ def build(setting: Setting) -> Scene:
     name = f"{plan.colour} {plan.shape} ball"
     possible = plan.outcome.startswith("bounces")
     if possible:
-        says = (f"A {name} rolls against a wall and bounces back.", f"A wall turns a {name} round.")
+        captions = (f"A {name} rolls against a wall and bounces back.", f"A wall turns a {name} round.")
     else:
-        says = (f"A {name} rolls into a wall and goes on behind it.", f"A {name} passes through a wall.")
-    end = min(moment + 0.3, setting.duration_s)
+        captions = (f"A {name} rolls into a wall and goes on behind it.", f"A {name} passes through a wall.")
+    end = min(event + 0.3, setting.duration_s)
     return Scene(
         side=True,
         frames=frames,
         actors=[Actor(name, "ball", plan.colour), Actor("brick wall", "wall", "red")],
-        captions=says,
+        captions=captions,
         tags=("ball", "wall", plan.colour, "possible" if possible else "impossible"),
-        moment_s=moment,
+        event_s=event,
         event_end_s=end,
-        omen_s=moment,
+        precursor_start_s=event,
         segments=[
-            Segment(0.0, moment, "roll", "ball", (f"A {name} rolls towards a wall.",)),
-            Segment(moment, end, "bounce" if possible else "pass", "wall", says[1:]),
+            Segment(0.0, event, "roll", "ball", (f"A {name} rolls towards a wall.",)),
+            Segment(event, end, "bounce" if possible else "pass", "wall", captions[1:]),
             Segment(end, setting.duration_s, "roll", "ball", (f"A {name} rolls away.",)),
         ],
         counterfactual="" if possible else "A ball that keeps to physics would have bounced off the wall.",

@@ -19,16 +19,16 @@ _HOLD_S = 0.25  # a draught lasts this long
 
 
 def tasks(outcome: str) -> dict[str, str]:
-    """Both columns ask the same; the second is for clips that end before the moment."""
+    """Both columns ask the same; the second is for clips that end before the event."""
     answer = "yes" if outcome == "hit" else "no"
     return {"collision": answer, "will_collide": answer}
 
 
 def build(setting: Setting) -> Scene | None:
-    """Meets the discs at the moment, or lets them pass with a gap; None if the simulation says otherwise."""
+    """Meets the discs at the event, or lets them pass with a gap; None if the simulation ends otherwise."""
     plan, rng = setting.plan, setting.rng
     hit = plan.outcome == "hit"
-    moment = setting.moment()
+    event = setting.event_time()
     radii = rng.uniform(0.34, 0.52, 2)
     heading, speed = rng.uniform(0, 2 * math.pi), rng.uniform(1.1, 1.7)
     closing = np.array([math.cos(heading), math.sin(heading)]) * speed
@@ -50,7 +50,7 @@ def build(setting: Setting) -> Scene | None:
         (-apart / 2, radii[0], velocities[0]),
         (apart / 2, radii[1], velocities[1]),
     ):
-        x, y = middle + place - velocity * moment
+        x, y = middle + place - velocity * event
         simulation.disc(x, y, radius, (velocity[0], velocity[1]), bounce=1.0)
     draught = rng.normal(0, _DRAUGHT_M_S2, (int(setting.duration_s / _HOLD_S) + 2, 2, 2))
 
@@ -63,8 +63,8 @@ def build(setting: Setting) -> Scene | None:
     if (touched is not None) != hit:
         return None
     gaps = np.hypot(*(motion.poses[:, 0, :2] - motion.poses[:, 1, :2]).T) - touch
-    moment = setting.to_frame(touched) if touched is not None else float(setting.times[int(np.argmin(gaps))])
-    if (not hit and gaps.min() < 0.08) or not 0.15 < moment / setting.duration_s < 0.85:
+    event = setting.to_frame(touched) if touched is not None else float(setting.times[int(np.argmin(gaps))])
+    if (not hit and gaps.min() < 0.08) or not 0.15 < event / setting.duration_s < 0.85:
         return None
     other = [name for name in COLOURS if name != plan.colour][rng.integers(len(COLOURS) - 1)]
     pale = (0.95, 0.94, 0.9) if plan.shape == "striped" else None
@@ -80,34 +80,34 @@ def build(setting: Setting) -> Scene | None:
     ]
     one, two = f"{plan.colour} {plan.shape} disc", f"{other} {plan.shape} disc"
     if hit:
-        says = (
+        captions = (
             f"A {one} and a {two} hit each other and bounce apart.",
             f"A {one} collides with a {two}.",
             f"Two discs, {plan.colour} and {other}, crash.",
         )
         otherwise = f"Had the {one} started a disc's width to the side, the two would have passed each other."
     else:
-        says = (
+        captions = (
             f"A {one} and a {two} pass close by each other.",
             f"A {one} just misses a {two}.",
             f"Two discs, {plan.colour} and {other}, nearly touch and go on.",
         )
         otherwise = f"The discs would have collided had the {one} started {offset - touch:.2f} m further in."
     verb = "collide" if hit else "pass"
-    end = min(moment + 0.4, setting.duration_s)
+    end = min(event + 0.4, setting.duration_s)
     return Scene(
         side=False,
         frames=frames,
         actors=[Actor(one, "disc", plan.colour), Actor(two, "disc", other)],
-        captions=says,
+        captions=captions,
         tags=("discs", plan.colour, other, "collision" if hit else "near miss"),
-        moment_s=moment,
+        event_s=event,
         event_end_s=end,
-        omen_s=max(0.0, moment - setting.config.omen_s),
+        precursor_start_s=max(0.0, event - setting.config.precursor_s),
         decoy=not hit,
         segments=[
-            Segment(0.0, moment, "approach", "disc", (f"A {one} and a {two} glide towards each other.",)),
-            Segment(moment, end, verb, "disc", says[1:2]),
+            Segment(0.0, event, "approach", "disc", (f"A {one} and a {two} glide towards each other.",)),
+            Segment(event, end, verb, "disc", captions[1:2]),
             Segment(end, setting.duration_s, "leave", "disc", ("The discs glide apart.",)),
         ],
         counterfactual=otherwise,

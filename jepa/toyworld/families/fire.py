@@ -32,12 +32,12 @@ def tasks(outcome: str) -> dict[str, str]:
 
 
 def build(setting: Setting) -> Scene:
-    """Flames and smoke have a level before, between and after two moments; towards the first, smoke says what comes."""
+    """Flames and smoke have a level before, between and after two times; smoke is the precursor of the first."""
     plan, rng, times = setting.plan, setting.rng, setting.times
     outcome = plan.outcome
-    first, second = setting.moments()
-    moment = second if outcome == "reignites" else first
-    lead = setting.lead(moment)
+    first, second = setting.event_times()
+    event = second if outcome == "reignites" else first
+    lead = setting.lead(event)
     x = VIEW_M / 2 + rng.uniform(-0.5, 0.5)
     half = (
         (rng.uniform(0.24, 0.32), rng.uniform(0.28, 0.36))
@@ -50,7 +50,10 @@ def build(setting: Setting) -> Scene:
     flames = rng.uniform(0.6, 1.2) * outside * (1 - change) + rng.uniform(0.5, 1.2) * inside * change
     outer = rng.uniform(0.3, 1.1) if outside else _THIN
     sign = (
-        setting.omen(moment, lead, outcome == "smoulders") * (not outside) * (1 - change) * (times < second)
+        setting.precursor(event, lead, outcome == "smoulders")
+        * (not outside)
+        * (1 - change)
+        * (times < second)
     )
     smoke = outer + (1 - _THIN) * sign + (rng.uniform(0.3, 1.1) - outer) * change
     wind = rng.uniform(-0.25, 0.25)
@@ -109,7 +112,7 @@ def build(setting: Setting) -> Scene:
             )
         frames.append(parts)
     name = f"{plan.colour} {plan.shape}"
-    says = {
+    captions = {
         "ignites": (
             f"Smoke rises from a {name}, it catches fire and goes out again.",
             f"A {name} starts to burn.",
@@ -127,7 +130,7 @@ def build(setting: Setting) -> Scene:
         ),
         "burns": (f"A {name} burns.", f"Flames rise from a {name} all the time.", "A steady fire."),
     }[outcome]
-    omen, end = max(0.0, moment - lead), min(moment + 0.9, setting.duration_s)
+    precursor, end = max(0.0, event - lead), min(event + 0.9, setting.duration_s)
     pair = {
         "ignites": ("smoke", "ignite"),
         "smoulders": ("smoke", "thin"),
@@ -140,35 +143,39 @@ def build(setting: Setting) -> Scene:
         "reignites": f"The {name} would have gone on smoking had it been put out for good.",
         "smoulders": f"The {name} would have burned had the smoke grown thicker.",
     }
-    starts = {"ignites": [moment], "reignites": [0.0, moment], "burns": [0.0]}.get(outcome, [])
     early = f"A {name} burns." if outside else f"Smoke rises from a {name}."
     segments = [
-        Segment(0.0, moment, before, plan.shape, (early,)),
-        Segment(moment, end, after, plan.shape, says[1:2]),
+        Segment(0.0, event, before, plan.shape, (early,)),
+        Segment(event, end, after, plan.shape, captions[1:2]),
         Segment(end, setting.duration_s, "burn" if outside else "smoke", plan.shape),
     ]
     if outcome == "reignites":
-        out_s = min(first + 0.5, moment)
-        segments[0] = Segment(out_s, moment, "smoke", plan.shape, (f"Smoke rises from a {name}.",))
+        out_s = min(first + 0.5, event)
+        segments[0] = Segment(out_s, event, "smoke", plan.shape, (f"Smoke rises from a {name}.",))
         segments.insert(0, Segment(0.0, out_s, "burn", plan.shape, (early,)))
     if outcome == "ignites":
         end = min(second + 0.5, setting.duration_s)
         segments[1:] = [
-            Segment(moment, end, after, plan.shape, says[1:2]),
+            Segment(event, end, after, plan.shape, captions[1:2]),
             Segment(end, setting.duration_s, "smoke", plan.shape, (f"The fire in a {name} is out.",)),
         ]
+    burning = {
+        "ignites": [(event, end)],
+        "reignites": [(0.0, min(first + 0.5, event)), (event, setting.duration_s)],
+        "burns": [(0.0, setting.duration_s)],
+    }.get(outcome, [])
     return Scene(
         side=True,
         frames=frames,
         actors=[Actor(name, plan.shape, plan.colour)],
-        captions=says,
+        captions=captions,
         tags=("smoke", plan.shape, plan.colour, outcome.replace("_", " ")),
-        moment_s=moment,
+        event_s=event,
         event_end_s=end,
-        omen_s=omen,
+        precursor_start_s=precursor,
         decoy=outcome == "smoulders",
         segments=segments,
-        hazards=[Hazard(start, "fire", 3, "381") for start in starts],
+        hazards=[Hazard(start, stop, "fire", 3, "381") for start, stop in burning],
         counterfactual=otherwise.get(outcome, ""),
     )
 
@@ -179,11 +186,11 @@ def _puffs(
     """Birth time, place, drift and size of every puff; smoke has risen for a lifetime before the first frame."""
     count = int((duration + _LIFE_S) * _PUFFS_PER_S)
     born = np.arange(count) / _PUFFS_PER_S - _LIFE_S
-    spread = rng.uniform(-0.6, 0.6, count) * half
+    offset = rng.uniform(-0.6, 0.6, count) * half
     drift, size = wind + rng.uniform(-0.12, 0.12, count), rng.uniform(0.22, 0.36, count)
     return [
         (float(b), x + float(s), float(d), float(z))
-        for b, s, d, z in zip(born, spread, drift, size, strict=True)
+        for b, s, d, z in zip(born, offset, drift, size, strict=True)
     ]
 
 

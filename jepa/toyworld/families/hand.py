@@ -33,8 +33,8 @@ def build(setting: Setting) -> Scene:
     """Moves the wrist in and out twice along one line; what differs is how far it comes and what it holds when."""
     plan, rng, times = setting.plan, setting.rng, setting.times
     outcome = plan.outcome
-    first, second = setting.moments()
-    moment = second if outcome == "grasps_again" else first
+    first, second = setting.event_times()
+    event = second if outcome == "grasps_again" else first
     lead = max(0.8, setting.lead(first))
     thing = VIEW_M / 2 + rng.uniform(-0.55, 0.55, 2)
     angle = math.pi / 2 + rng.uniform(-0.9, 0.9)
@@ -65,7 +65,7 @@ def build(setting: Setting) -> Scene:
     way = np.clip((times - (second - back_s)) / back_s, 0, 1) * (
         times < second
     )  # the hand opens on its way back, too
-    open_by = np.maximum(setting.omen(first, lead, decoy) * before, way) * ~holds
+    open_by = np.maximum(setting.precursor(first, lead, decoy) * before, way) * ~holds
     at = np.where(holds[:, None], grip, thing)
     sleeve = list(COLOURS.values())[rng.integers(len(COLOURS))]
     frames = []
@@ -80,7 +80,7 @@ def build(setting: Setting) -> Scene:
         under, over = _hand(wrist[k], angle, 0.3 + 0.55 * float(open_by[k]) if not holds[k] else 0.42, sleeve)
         frames.append([*under, *shape, *over])
     name = f"{plan.colour} {plan.shape}"
-    says = {
+    captions = {
         "grasps": (
             f"A hand reaches for a {name}, takes it away and puts it back.",
             f"A {name} is picked up and brought back.",
@@ -114,7 +114,10 @@ def build(setting: Setting) -> Scene:
         "leave": f"The {name} is left where it is.",
         "keep": f"The hand does not let go of the {name}.",
     }
-    omen, ends = max(0.0, first - lead), [min(time + 0.25, setting.duration_s) for time in (first, second)]
+    precursor, ends = (
+        max(0.0, first - lead),
+        [min(time + 0.25, setting.duration_s) for time in (first, second)],
+    )
     otherwise = {
         "grasps": f"The {name} would have stayed had the hand turned away.",
         "grasps_again": f"The {name} would have stayed had the hand turned away the second time.",
@@ -124,14 +127,14 @@ def build(setting: Setting) -> Scene:
         side=False,
         frames=frames,
         actors=[Actor(name, plan.shape, plan.colour), Actor("hand", "hand", "skin")],
-        captions=says,
+        captions=captions,
         tags=("hand", plan.colour, plan.shape, outcome.replace("_", " ")),
-        moment_s=moment,
-        event_end_s=min(moment + 0.25, setting.duration_s),
-        omen_s=max(0.0, moment - (back_s if moment == second else lead)),
+        event_s=event,
+        event_end_s=min(event + 0.25, setting.duration_s),
+        precursor_start_s=max(0.0, event - (back_s if event == second else lead)),
         decoy=decoy,
         segments=[
-            Segment(omen, first, verbs[0], plan.shape, ("A hand moves towards the middle.",)),
+            Segment(precursor, first, verbs[0], plan.shape, ("A hand moves towards the middle.",)),
             Segment(first, ends[0], verbs[1], plan.shape, (says_it[verbs[1]],)),
             Segment(ends[0], second, "return", "hand", ("The hand withdraws and comes back.",)),
             Segment(second, ends[1], verbs[2], plan.shape, (says_it[verbs[2]],)),

@@ -34,18 +34,18 @@ def tasks(outcome: str) -> dict[str, str]:
 
 
 def build(setting: Setting) -> Scene | None:
-    """Sets the speed so that the ball is at the edge at the moment; None if physics says otherwise."""
+    """Sets the speed so that the ball is at the edge at the event; None if the simulation ends otherwise."""
     plan, rng = setting.plan, setting.rng
     outcome = plan.outcome
     leaves = outcome in ("falls_off", "let_down")
-    moment = setting.moment(1.2)
+    event = setting.event_time(1.2)
     radius, toward = rng.uniform(0.2, 0.28), int(rng.choice([-1, 1]))
     top = FLOOR_Y + rng.uniform(1.1, 1.6)
     edge = VIEW_M / 2 + toward * rng.uniform(-0.1, 0.7)
     speed = toward * rng.uniform(0.45, 0.85)
-    lead = setting.lead(moment)
+    lead = setting.lead(event)
     block_at = edge - toward * 0.1
-    start = edge - speed * moment
+    start = edge - speed * event
 
     def simulate(with_block: bool) -> Motion:
         simulation = Simulation(plan.gravity, plan.friction)
@@ -62,7 +62,7 @@ def build(setting: Setting) -> Scene | None:
             ball.angular_velocity = -speed * left / radius
 
         def brake(clock: float) -> None:
-            slow(min(1.0, max(0.0, (moment - clock) / lead)))
+            slow(min(1.0, max(0.0, (event - clock) / lead)))
 
         landed: list[float] = []
 
@@ -85,11 +85,11 @@ def build(setting: Setting) -> Scene | None:
             return None
         touched = [time for pair, time in motion.contacts.items() if pair == (-1, 0)]
         reach = np.argmax(np.abs(motion.poses[:, 0, 0] - block_at) < radius + 0.04)
-        moment = float(setting.times[reach]) if touched else moment
+        event = float(setting.times[reach]) if touched else event
         counterfactual = "The ball would have fallen off the shelf had the block not stopped it."
     elif leaves:
         first = int(np.argmax(motion.poses[:, 0, 0] * toward > edge * toward))
-        moment = float(setting.times[first])
+        event = float(setting.times[first])
         counterfactual = "The ball would have stayed on the shelf had the block come down."
         if outcome == "let_down":
             landed = motion.poses[:, 0, 1] < FLOOR_Y + radius + 0.03
@@ -98,22 +98,22 @@ def build(setting: Setting) -> Scene | None:
             counterfactual = "The ball would have fallen had its cord not held it."
     elif outcome == "stops_short":
         counterfactual = "The ball would have fallen off the shelf had it rolled on at its first speed."
-    shut = np.minimum(setting.omen(moment, lead, outcome != "stopped"), 1.0)
+    shut = np.minimum(setting.precursor(event, lead, outcome != "stopped"), 1.0)
     if outcome == "stopped":
-        shut = np.maximum(shut, ease(setting.times, moment - 0.3, moment - 0.05))
-        shut = np.where(setting.times < moment - 0.05, shut, 1.0)
+        shut = np.maximum(shut, ease(setting.times, event - 0.3, event - 0.05))
+        shut = np.where(setting.times < event - 0.05, shut, 1.0)
     else:
-        shut = np.minimum(shut, _AJAR) * (1 - ease(setting.times, moment - 0.1, moment + 0.6))
-    return _tell(setting, motion, radius, (edge, top, toward), (block_at, shut), moment, lead, counterfactual)
+        shut = np.minimum(shut, _AJAR) * (1 - ease(setting.times, event - 0.1, event + 0.6))
+    return _scene(setting, motion, radius, (edge, top, toward), (block_at, shut), event, lead, counterfactual)
 
 
-def _tell(
+def _scene(
     setting: Setting,
     motion: Motion,
     radius: float,
     place: tuple[float, float, int],
     block: tuple[float, np.ndarray],
-    moment: float,
+    event: float,
     lead: float,
     counterfactual: str,
 ) -> Scene:
@@ -147,7 +147,7 @@ def _tell(
         cord = Part("capsule", x, y, (0.0, 5.0, 0.012), (0.3, 0.3, 0.3), flat=True)
         frames.append([*still, line, gate, cord, shade, ball])
     name = f"{plan.colour} {plan.shape} ball"
-    says = {
+    captions = {
         "falls_off": (
             f"A {name} rolls along a shelf, falls off its edge and bounces on the floor.",
             f"A {name} drops from a shelf.",
@@ -170,8 +170,8 @@ def _tell(
         ),
     }[outcome]
     down_s = math.sqrt(2 * (top - FLOOR_Y) / plan.gravity) * (_SLOWER if outcome == "let_down" else 1.0)
-    end = min(moment + down_s + 0.3, setting.duration_s)
-    first = Segment(0.0, moment, "roll", "ball", (f"A {name} rolls along.",))
+    end = min(event + down_s + 0.3, setting.duration_s)
+    first = Segment(0.0, event, "roll", "ball", (f"A {name} rolls along.",))
     verb, noun = {
         "falls_off": ("fall", "ball"),
         "stopped": ("hit", "block"),
@@ -180,7 +180,7 @@ def _tell(
     }[outcome]
     segments = [
         first,
-        Segment(moment, end, verb, noun, says[2:]),
+        Segment(event, end, verb, noun, captions[2:]),
         Segment(end, setting.duration_s, "rest", "ball"),
     ]
     return Scene(
@@ -191,11 +191,11 @@ def _tell(
             Actor("wooden shelf", "shelf", "brown"),
             Actor("grey block", "block", "grey"),
         ],
-        captions=says,
+        captions=captions,
         tags=("ball", "shelf", plan.colour, outcome.replace("_", " ")),
-        moment_s=moment,
+        event_s=event,
         event_end_s=end,
-        omen_s=max(0.0, moment - lead),
+        precursor_start_s=max(0.0, event - lead),
         decoy=outcome in ("stopped", "stops_short"),
         segments=segments,
         counterfactual=counterfactual,

@@ -40,44 +40,44 @@ def build(setting: Setting) -> Scene:
     """All walk up alike and lift a hand a little; what sets them apart grows with the square of the way."""
     plan, rng, times = setting.plan, setting.rng, setting.times
     outcome = plan.outcome
-    moment = setting.moment(1.4)
-    lead = setting.lead(moment)
+    event = setting.event_time(1.4)
+    lead = setting.lead(event)
     facing = int(rng.choice([-1, 1]))  # of the one who pushes
     pace, middle = rng.uniform(0.5, 0.75), VIEW_M / 2 + rng.uniform(-0.3, 0.3)
-    slows = moment - 0.4
-    go = np.ones(len(times)) if outcome == "pass" else 1 - ease(times, slows, moment + 0.1)
+    slows = event - 0.4
+    go = np.ones(len(times)) if outcome == "pass" else 1 - ease(times, slows, event + 0.1)
     joined = outcome in _JOINED
-    leave = ease(times, moment + 0.8, moment + 1.2) if joined else 0 * times
+    leave = ease(times, event + 0.8, event + 1.2) if joined else 0 * times
     steps = np.concatenate([[0.0], np.cumsum((go + leave)[:-1] * pace / float(setting.rate))])
     moved = steps - float(np.interp(slows, times, steps))
-    way = np.clip((times - (moment - lead)) / lead, 0, 1)
+    way = np.clip((times - (event - lead)) / lead, 0, 1)
     hint = (way**2 * setting.config.clarity * np.clip(1 + 0.25 * rng.standard_normal(), 0.3, 1.7)) * (
-        times < moment
+        times < event
     )
     lift = (
         0.35
         * way
         * np.clip(1 + 0.25 * rng.standard_normal(), 0.3, 1.7)
-        * (1 - ease(times, moment, moment + 0.4))
+        * (1 - ease(times, event, event + 0.4))
     )
-    act = ease(times, moment - 0.1, moment + 0.05) * (1 - ease(times, moment + 0.7, moment + 1.0))
-    turn = 2 * math.pi * (2.6 * (times - moment) * (outcome == "handshake") + rng.uniform())
+    act = ease(times, event - 0.1, event + 0.05) * (1 - ease(times, event + 0.7, event + 1.0))
+    turn = 2 * math.pi * (2.6 * (times - event) * (outcome == "handshake") + rng.uniform())
     shake = 0.3 * np.sin(turn) * act
     pendulum = 0.1, 0.9, plan.gravity, 1.15
-    gone = topple(*pendulum, np.maximum(times - moment - 0.1, 0)) * (times > moment + 0.1)
+    gone = topple(*pendulum, np.maximum(times - event - 0.1, 0)) * (times > event + 0.1)
     if outcome == "lays_down":
-        gone = math.pi / 2 * ease(times, moment + 0.1, moment + 0.1 + _SLOWER * topple_s(*pendulum))
-    staggers = 0.4 * ease(times, moment, moment + 0.5)
+        gone = math.pi / 2 * ease(times, event + 0.1, event + 0.1 + _SLOWER * topple_s(*pendulum))
+    staggers = 0.4 * ease(times, event, event + 0.5)
     other = [name for name in COLOURS if name != plan.colour][rng.integers(len(COLOURS) - 1)]
     phases = rng.uniform(0, 1.15, 2)
     frames = []
     for k, time in enumerate(times):
-        back = joined and time > moment + 0.8
-        turned = joined and time > moment + 1.0
+        back = joined and time > event + 0.8
+        turned = joined and time > event + 1.0
         reach = figure.Reach(float(lift[k]), float(hint[k]), float(act[k]), float(shake[k]))
         poses = []
         for who, side in ((0, facing), (1, -facing)):
-            halt = float(np.interp(moment + 0.5, times, moved))
+            halt = float(np.interp(event + 0.5, times, moved))
             along = 2 * halt - float(moved[k]) if back else float(moved[k])
             pose = figure.walk(
                 middle + side * (along - _HALF_M),
@@ -98,7 +98,7 @@ def build(setting: Setting) -> Scene:
             ]
         )
     one, two = f"figure in {plan.colour}", f"figure in {other}"
-    says = {
+    captions = {
         "handshake": (
             f"A {one} and a {two} meet, shake hands and part.",
             "Two people shake hands.",
@@ -130,7 +130,7 @@ def build(setting: Setting) -> Scene:
             f"The {one} crosses the way of the {two}.",
         ),
     }[outcome]
-    omen, end = max(0.0, moment - lead), min(moment + 0.9, setting.duration_s)
+    precursor, end = max(0.0, event - lead), min(event + 0.9, setting.duration_s)
     verb, noun, rest = {
         "handshake": ("shake", "hand", "part"),
         "push": ("push", "figure", "lie"),
@@ -149,18 +149,18 @@ def build(setting: Setting) -> Scene:
         side=True,
         frames=frames,
         actors=[Actor(one, "figure", plan.colour), Actor(two, "figure", other)],
-        captions=says,
+        captions=captions,
         tags=("two figures", plan.colour, other, outcome),
-        moment_s=moment,
+        event_s=event,
         event_end_s=end,
-        omen_s=omen,
+        precursor_start_s=precursor,
         decoy=outcome in ("pass", "talk"),
         segments=[
-            Segment(0.0, moment, "approach", "figure", ("Two figures walk towards each other.",)),
-            Segment(moment, end, verb, noun, says[1:2]),
+            Segment(0.0, event, "approach", "figure", ("Two figures walk towards each other.",)),
+            Segment(event, end, verb, noun, captions[1:2]),
             Segment(end, setting.duration_s, rest, "figure"),
         ],
-        hazards=[Hazard(moment, "aggression", 3, "HxqYV1")] if outcome == "push" else [],
+        hazards=[Hazard(event, end, "aggression", 3, "HxqYV1")] if outcome == "push" else [],
         counterfactual=otherwise.get(outcome, ""),
     )
 

@@ -1,6 +1,6 @@
 """A coloured shape glides over a table in one of eight directions.
 
-Nothing in a single frame says where the shape goes: its place is uniform in every frame, because the table
+A single frame does not tell where the shape goes: its position is uniform in every frame, because the table
 wraps round, and its turn and looks are drawn apart from its direction.
 """
 
@@ -43,7 +43,7 @@ def build(setting: Setting) -> Scene:
     if words in ("left", "right"):
         words = f"to the {words}"
     name = f"{plan.colour} {plan.shape}"
-    says = (
+    captions = (
         f"A {name} glides {words}.",
         f"A {name} moves {words} over the table.",
         f"Gliding {words}: a {name}.",
@@ -52,12 +52,12 @@ def build(setting: Setting) -> Scene:
         side=False,
         frames=frames,
         actors=[Actor(name, plan.shape, plan.colour)],
-        captions=says,
+        captions=captions,
         tags=("motion", plan.colour, plan.shape, plan.outcome),
-        moment_s=0.0,
+        event_s=0.0,
         event_end_s=0.0,
-        omen_s=0.0,
-        segments=[Segment(0.0, setting.duration_s, "glide", plan.outcome, says[:2])],
+        precursor_start_s=0.0,
+        segments=[Segment(0.0, setting.duration_s, "glide", plan.outcome, captions[:2])],
     )
 
 

@@ -41,8 +41,8 @@ def build(setting: Setting) -> Scene | None:
     if plan.shape == "slabs":
         count += 2
     middle, board_y = VIEW_M / 2 + rng.uniform(-0.4, 0.4), FLOOR_Y + 0.5
-    moment = setting.moment(1.8)
-    lead, side = setting.lead(moment), float(rng.choice([-1, 1]))
+    event = setting.event_time(1.8)
+    lead, side = setting.lead(event), float(rng.choice([-1, 1]))
     names = list(COLOURS)
     base = names.index(plan.colour)
     colours = [
@@ -50,7 +50,7 @@ def build(setting: Setting) -> Scene | None:
     ]
     bottoms = [board_y + _BOARD[1] + (2 * i + 1) * half[1] for i in range(count)]
     if plan.outcome == "built":
-        return _tell(setting, _build_up(setting, middle, bottoms, half), half, colours, moment, lead)
+        return _scene(setting, _build_up(setting, middle, bottoms, half), half, colours, event, lead)
     critical = math.atan(half[0] / (count * half[1]))
     goes = plan.outcome != "sways"
     friction = max(plan.friction, 0.45)  # below it the blocks slide off before they can tip
@@ -61,10 +61,10 @@ def build(setting: Setting) -> Scene | None:
     sway, phase = 0.1 * critical * rng.uniform(0.5, 1.5), rng.uniform(0, 2 * math.pi)
 
     def tilt(clock: float) -> float:
-        rise = float(ease(np.array(clock), moment - lead, moment))
+        rise = float(ease(np.array(clock), event - lead, event))
         if not goes:
-            rise *= 1 - float(ease(np.array(clock), moment, moment + 0.8))
-        rocks = sway * rise * (1 - float(ease(np.array(clock), moment, moment + 0.5)))
+            rise *= 1 - float(ease(np.array(clock), event, event + 0.8))
+        rocks = sway * rise * (1 - float(ease(np.array(clock), event, event + 0.5)))
         return side * (peak * rise + rocks * math.sin(9 * clock + phase))
 
     simulation = Simulation(plan.gravity, friction)
@@ -88,12 +88,12 @@ def build(setting: Setting) -> Scene | None:
         first = int(np.argmax(away | tipped | low))
         if first < setting.num_frames // 8:
             return None
-        moment = float(setting.times[first])
+        event = float(setting.times[first])
         if plan.outcome == "let_down":
             heights = motion.poses[:, 1:, 1].mean(axis=1)
             landed = heights < heights[-1] + 0.04 * (heights[0] - heights[-1])
             motion = let_down(motion, first, int(np.argmax(landed)), _SLOWER)
-    return _tell(setting, motion, half, colours, moment, lead)
+    return _scene(setting, motion, half, colours, event, lead)
 
 
 def _build_up(setting: Setting, middle: float, bottoms: list[float], half: tuple[float, float]) -> Motion:
@@ -119,12 +119,12 @@ def _build_up(setting: Setting, middle: float, bottoms: list[float], half: tuple
     return Motion(poses)
 
 
-def _tell(
+def _scene(
     setting: Setting,
     motion: Motion,
     half: tuple[float, float],
     colours: list[Colour],
-    moment: float,
+    event: float,
     lead: float,
 ) -> Scene:
     plan = setting.plan
@@ -150,7 +150,7 @@ def _tell(
             parts += _hook(poses[-1], half)
         frames.append(parts)
     name = f"tower of {len(colours)} {plan.shape}"
-    says = {
+    captions = {
         "falls": (
             f"A {name} on a tilting board topples over.",
             f"The board tilts and the {name} falls.",
@@ -179,16 +179,16 @@ def _tell(
         "let_down": ("lean", "sink"),
     }
     before, after = verbs[plan.outcome]
-    omen = max(0.0, moment - lead)
-    end = min(moment + 0.9, setting.duration_s)
+    precursor = max(0.0, event - lead)
+    end = min(event + 0.9, setting.duration_s)
     segments = [
-        Segment(omen, moment, before, "tower", says[1:2]),
-        Segment(moment, end, after, "tower", says[:1]),
+        Segment(precursor, event, before, "tower", captions[1:2]),
+        Segment(event, end, after, "tower", captions[:1]),
     ]
     if plan.outcome != "built":
-        segments.insert(0, Segment(0.0, omen, "stand", "tower", (f"A {name} stands on a board.",)))
+        segments.insert(0, Segment(0.0, precursor, "stand", "tower", (f"A {name} stands on a board.",)))
     else:
-        segments = [Segment(0.0, setting.duration_s, before, "tower", says[:1])]
+        segments = [Segment(0.0, setting.duration_s, before, "tower", captions[:1])]
     otherwise = {
         "falls": "The tower would have stood had the board stayed level.",
         "let_down": "The tower would have fallen had its cords not held it.",
@@ -198,11 +198,11 @@ def _tell(
         side=True,
         frames=frames,
         actors=[Actor(name, "tower", plan.colour), Actor("tilting board", "board", "brown")],
-        captions=says,
+        captions=captions,
         tags=("tower", plan.shape, plan.outcome),
-        moment_s=moment,
+        event_s=event,
         event_end_s=end,
-        omen_s=omen,
+        precursor_start_s=precursor,
         decoy=plan.outcome == "sways",
         segments=segments,
         counterfactual=otherwise.get(plan.outcome, ""),

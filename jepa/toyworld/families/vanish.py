@@ -23,9 +23,9 @@ def tasks(outcome: str) -> dict[str, str]:
 
 
 def build(setting: Setting) -> Scene:
-    """Rolls without slip at constant speed; what is hidden at the moment is all that differs."""
+    """Rolls without slip at constant speed; what is hidden at the event is all that differs."""
     plan, rng = setting.plan, setting.rng
-    moment = setting.to_frame(setting.duration_s / 2)
+    event = setting.to_frame(setting.duration_s / 2)
     radius, toward, speed = rng.uniform(0.22, 0.3), int(rng.choice([-1, 1])), rng.uniform(0.75, 1.05)
     middle, half = VIEW_M / 2 + rng.uniform(-0.3, 0.3), radius + rng.uniform(0.1, 0.2)
     tall = 2 * radius + rng.uniform(0.2, 0.5)
@@ -35,8 +35,8 @@ def build(setting: Setting) -> Scene:
     frames = []
     for time in setting.times:
         parts = []
-        if there[int(time >= moment)]:
-            x = middle + toward * speed * float(time - moment)
+        if there[int(time >= event)]:
+            x = middle + toward * speed * float(time - event)
             parts.append(Part("shade", x, FLOOR_Y, (radius, 0.06), (0.08, 0.08, 0.08), alpha=0.45))
             turn = -(x - middle) / radius
             parts.append(
@@ -44,7 +44,7 @@ def build(setting: Setting) -> Scene:
             )
         frames.append([*parts, screen])
     name = f"{plan.colour} {plan.shape} ball"
-    says = {
+    captions = {
         "stays": (
             f"A {name} rolls behind a screen and comes out again.",
             f"A {name} passes behind a screen.",
@@ -67,14 +67,18 @@ def build(setting: Setting) -> Scene:
         side=True,
         frames=frames,
         actors=[Actor(name, "ball", plan.colour), Actor("wooden screen", "screen", "brown")],
-        captions=says,
+        captions=captions,
         tags=("ball", "screen", plan.colour, "possible" if possible else "impossible"),
-        moment_s=moment,
-        event_end_s=min(moment + (half + radius) / speed, setting.duration_s),
-        omen_s=moment,
+        event_s=event,
+        event_end_s=min(event + (half + radius) / speed, setting.duration_s),
+        precursor_start_s=event,
         segments=[
             Segment(
-                0.0, setting.duration_s, "pass" if possible else plan.outcome.rstrip("s"), "ball", says[:1]
+                0.0,
+                setting.duration_s,
+                "pass" if possible else plan.outcome.rstrip("s"),
+                "ball",
+                captions[:1],
             )
         ],
         counterfactual=""

@@ -32,43 +32,43 @@ def tasks(outcome: str) -> dict[str, str]:
 
 
 def build(setting: Setting) -> Scene:
-    """A slip starts a wobble that grows; at the moment the figure goes over as an inverted pendulum, or not."""
+    """A slip starts a wobble that grows; at the event the figure goes over as an inverted pendulum, or not."""
     plan, rng, times = setting.plan, setting.rng, setting.times
     outcome = plan.outcome
     facing = int(rng.choice([-1, 1]))
-    moment = setting.moment(1.2)
-    lead = setting.lead(moment)
-    slip = moment - lead
+    event = setting.event_time(1.2)
+    lead = setting.lead(event)
+    slip = event - lead
     pace = rng.uniform(0.75, 1.05)
     upright, goes = outcome != "gets_up", outcome in ("falls", "lies_down")
-    sign = setting.omen(moment, lead, outcome == "recovers") * upright
+    sign = setting.precursor(event, lead, outcome == "recovers") * upright
     wobble = (
         0.34
         * sign
         * np.sin(2 * math.pi * rng.uniform(1.3, 1.7) * (times - slip))
-        * (1 - ease(times, moment, moment + 0.5))
+        * (1 - ease(times, event, event + 0.5))
     )
     pendulum = 0.15, 0.5, plan.gravity, figure.HIP_M + 0.3
     if outcome == "lies_down":
-        gone = 0.15 + (math.pi / 2 - 0.15) * ease(times, moment, moment + _SLOWER * topple_s(*pendulum))
+        gone = 0.15 + (math.pi / 2 - 0.15) * ease(times, event, event + _SLOWER * topple_s(*pendulum))
     else:
-        gone = topple(*pendulum, np.maximum(times - moment, 0.0))
-    tipping = 0.15 * ease(times, moment - 0.2, moment)
-    angle = np.where(times >= moment, gone, tipping)
+        gone = topple(*pendulum, np.maximum(times - event, 0.0))
+    tipping = 0.15 * ease(times, event - 0.2, event)
+    angle = np.where(times >= event, gone, tipping)
     if outcome == "recovers":
-        angle = tipping * (1 - ease(times, moment, moment + 0.6))
+        angle = tipping * (1 - ease(times, event, event + 0.6))
     if outcome == "gets_up":
-        angle = math.pi / 2 * (1 - ease(times, moment - 0.5, moment + 0.9))
+        angle = math.pi / 2 * (1 - ease(times, event - 0.5, event + 0.9))
     walking = 1 - 0.75 * ease(times, slip, slip + 0.3)
     if goes:
-        walking = walking * (1 - ease(times, moment, moment + 0.25))
+        walking = walking * (1 - ease(times, event, event + 0.25))
     if outcome == "recovers":
-        walking = 1 - (1 - walking) * (1 - ease(times, moment + 0.3, moment + 0.8))
+        walking = 1 - (1 - walking) * (1 - ease(times, event + 0.3, event + 0.8))
     if not upright:
-        walking = ease(times, moment + 0.8, moment + 1.3)
+        walking = ease(times, event + 0.8, event + 1.3)
     steps = np.concatenate([[0.0], np.cumsum(walking[:-1] * pace / float(setting.rate))])
     here = VIEW_M / 2 + rng.uniform(-0.5, 0.5)
-    at = np.interp(min(max(slip if upright else moment, 0.0), setting.duration_s), times, steps)
+    at = np.interp(min(max(slip if upright else event, 0.0), setting.duration_s), times, steps)
     phase, peel_x = rng.uniform(0, 1.15), here + facing * rng.uniform(0.1, 0.3)
     if not upright:
         here += facing * pace * (0.25 * lead + 0.14)  # where a fall would have ended
@@ -83,14 +83,14 @@ def build(setting: Setting) -> Scene:
             float(steps[k]) + phase,
             float(0.15 + 0.85 * walking[k]) if upright else float(walking[k]),
         )
-        flail = 1.9 * float(sign[k]) * (times[k] < moment + 0.3)
+        flail = 1.9 * float(sign[k]) * (times[k] < event + 0.3)
         pose = replace(
             pose, lean=pose.lean - float(wobble[k]), arms=(pose.arms[0] + flail, pose.arms[1] - flail)
         )
         pose = figure.fallen(pose, float(angle[k]))
         frames.append([*_peel(peel_x + facing * float(slid[k])), *figure.draw(pose, shirt, 0)])
     name = f"figure in {plan.colour}"
-    says = {
+    captions = {
         "falls": (
             f"A {name} walks, slips on a banana peel and falls.",
             f"A {name} slips and lands on the back.",
@@ -112,18 +112,18 @@ def build(setting: Setting) -> Scene:
             "Someone who slipped on a peel lies down slowly.",
         ),
     }[outcome]
-    omen, end = max(0.0, slip), min(moment + 0.7, setting.duration_s)
+    precursor, end = max(0.0, slip), min(event + 0.7, setting.duration_s)
     verb = {"falls": "fall", "recovers": "recover", "gets_up": "rise", "lies_down": "sink"}[outcome]
     rest = {"falls": "lie", "recovers": "walk", "gets_up": "walk", "lies_down": "lie"}[outcome]
     segments = [
-        Segment(omen, moment, "slip", "peel", (f"A {name} slips on a peel.",)),
-        Segment(moment, end, verb, "figure", says[1:2]),
+        Segment(precursor, event, "slip", "peel", (f"A {name} slips on a peel.",)),
+        Segment(event, end, verb, "figure", captions[1:2]),
         Segment(end, setting.duration_s, rest, "figure"),
     ]
     if upright:
-        segments.insert(0, Segment(0.0, omen, "walk", "figure", (f"A {name} walks.",)))
+        segments.insert(0, Segment(0.0, precursor, "walk", "figure", (f"A {name} walks.",)))
     else:
-        segments[0] = Segment(0.0, moment, "lie", "figure", (f"A {name} lies on the floor.",))
+        segments[0] = Segment(0.0, event, "lie", "figure", (f"A {name} lies on the floor.",))
     otherwise = {
         "falls": "The figure would have walked on had the peel not been there.",
         "lies_down": "The figure would have fallen had it not let itself down.",
@@ -133,14 +133,14 @@ def build(setting: Setting) -> Scene:
         side=True,
         frames=frames,
         actors=[Actor(name, "figure", plan.colour)],
-        captions=says,
+        captions=captions,
         tags=("figure", "peel", plan.colour, outcome.replace("_", " ")),
-        moment_s=moment,
+        event_s=event,
         event_end_s=end,
-        omen_s=omen,
+        precursor_start_s=precursor,
         decoy=outcome == "recovers",
         segments=segments,
-        hazards=[Hazard(moment, "fall", 2, "I4GWl6")] if outcome == "falls" else [],
+        hazards=[Hazard(event, end, "fall", 2, "I4GWl6")] if outcome == "falls" else [],
         counterfactual=otherwise.get(outcome, ""),
     )
 

@@ -6,9 +6,9 @@ import math
 
 import numpy as np
 
-from jepa.toyworld.chance import chance
 from jepa.toyworld.config import ToyWorldConfig
 from jepa.toyworld.families.motion import SHAPES, tiled
+from jepa.toyworld.random_streams import stream
 from jepa.toyworld.render import VIEW_M, Part
 from jepa.toyworld.scene import GREYS
 
@@ -17,7 +17,7 @@ _POST = (0.33, 0.29, 0.27)
 
 def distractors(config: ToyWorldConfig, key: int, side: bool, times: np.ndarray) -> list[list[Part]]:
     """What moves behind the actors in each frame: shapes gliding on the table, or balloons high up on the wall."""
-    rng = chance(config.seed, key, "distractor")
+    rng = stream(config.seed, key, "distractor")
     wide = VIEW_M * config.width_px / config.height_px
     frames: list[list[Part]] = [[] for _ in times]
     for _ in range(config.distractors):
@@ -39,7 +39,7 @@ def distractors(config: ToyWorldConfig, key: int, side: bool, times: np.ndarray)
 
 def occluders(config: ToyWorldConfig, key: int) -> list[Part]:
     """Posts that stand before everything else, from the top of the picture to its bottom."""
-    rng = chance(config.seed, key, "occluder")
+    rng = stream(config.seed, key, "occluder")
     wide = VIEW_M * config.width_px / config.height_px
     places = [
         (rng.uniform(0.12, 0.88) * wide + (VIEW_M - wide) / 2, rng.uniform(0.08, 0.18))

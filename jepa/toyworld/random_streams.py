@@ -12,7 +12,7 @@ PURPOSES = (
     "backdrop",
     "camera",
     "distractor",
-    "flicker",
+    "temporal_noise",
     "words",
     "balance",
     "split",
@@ -26,7 +26,7 @@ Only append: the place in this list is the stream's number."""
 _KEY = 0x6A65_7061_746F_7977
 
 
-def chance(seed: int, index: int, purpose: str, attempt: int = 0) -> np.random.Generator:
+def stream(seed: int, index: int, purpose: str, attempt: int = 0) -> np.random.Generator:
     """A generator that is a pure function of its arguments (Philox: Salmon et al., "As easy as 1, 2, 3",
     2011).
 
@@ -44,5 +44,5 @@ def balanced(seed: int, group: int, position: int, choices: int) -> int:
 
     Random access: nothing before `position` is drawn. `group` names the sequence.
     """
-    run, place = divmod(position, choices)
-    return int(chance(seed, run, "balance", group).permutation(choices)[place])
+    run, step = divmod(position, choices)
+    return int(stream(seed, run, "balance", group).permutation(choices)[step])

@@ -35,7 +35,7 @@ def extent(part: Part) -> tuple[float, float, float, float]:
     return part.x - a, part.y - b, part.x + a, part.y + b
 
 
-def boxes_of(
+def visible_boxes(
     config: ToyWorldConfig, parts: list[Part], camera: Camera, actors: int
 ) -> list[list[float] | None]:
     """For each actor [left, top, right, bottom in pixels, share seen], or None where nothing of it is seen.
