@@ -1,69 +1,71 @@
-"""One HTML page about one or several runs that needs no network: `jepa report run=RUN` or `run=[A,B]`.
+"""HTML report of one or several training runs, with loss curves and collapse diagnostics: `jepa report run=RUN`.
 
 It reads what the trainer wrote (`config.yaml`, `metrics.jsonl`, `events.jsonl`) and nothing else, so it can be made
-while a run goes on. Every text goes through Jinja's autoescaping, and the page carries a content security policy that
-lets it load nothing and run one script, whose hash it names.
+while a run is still training. `run=[A,B]` draws several runs over each other.
 """
 
 from __future__ import annotations
 
-import base64
-import functools
-import hashlib
 import json
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jinja2
-import markupsafe
-import yaml
-
 from jepa.errors import UserError
 from jepa.files import write_text
-from jepa.pretrain import charts
+from jepa.html import COLOURS, charts, render_page
 
-# Okabe and Ito's colours, told apart by colour-blind readers too.
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f6bd6", "#8a8a00")
 _READINGS = 800  # steps that the page's slider stops at
-_EXPLAINED_FLOOR = (
-    -0.25
-)  # a young predictor is far worse than the mean; that part of the axis would hide the rest
+# Early predictions are far worse than the mean; that part of the axis would hide the rest.
+_EXPLAINED_FLOOR = -0.25
 
-# Group -> column of metrics.jsonl -> title and what to make of it.
+# Names in metrics.jsonl of earlier versions.
+_RENAMED = {
+    "guess_varies": "prediction_varies",
+    "spread": "std",
+    "spread_least": "std_lowest_tenth",
+    "spread_clips": "std_across_clips",
+    "spread_time": "std_across_time",
+}
+
+# Group -> column of metrics.jsonl -> title and how to read it.
 _GROUPS: dict[str, dict[str, tuple[str, str]]] = {
-    "Does it learn?": {
-        "loss": ("Loss", "May rise in a healthy run: targets that say more are harder to guess."),
-        "explained": ("Explained share", "Of the hidden targets' variance; 0 is guessing their mean, 1 is perfect."),
+    "Prediction": {
+        "loss": ("Loss", "May rise in a healthy run: richer targets are harder to predict."),
+        "explained": ("Explained variance", "Of the masked targets; 0 is predicting their mean, 1 is perfect."),
     },
-    "Does it collapse?": {
-        "rank": ("RankMe", "Directions in use by the target encoder's tokens. A fall to a few is collapse."),
-        "target_varies": ("Targets that differ", "Part of the targets that differs between tokens; 0 is collapse."),
-        "guess_varies": ("Guesses that differ", "The same of the guesses; near 0 they are the mean, whatever is seen."),
-        "lidar": ("LiDAR", "Directions that tell hidden tokens apart; compare at equal settings and steps."),
-        "spread": ("Spread per dimension", "Standard deviation over tokens, mean of all dimensions."),
-        "spread_least": ("Spread, weakest tenth", "Standard deviation that a tenth of the dimensions stay below."),
-        "spread_clips": ("Spread across clips", "Of clip means: are videos told apart?"),
-        "spread_time": ("Spread across time", "Within a clip, at one place: is change seen?"),
+    "Representation collapse": {
+        "rank": ("RankMe", "Effective rank of the target encoder's tokens. A fall to a few is collapse."),
+        "target_varies": ("Target variation", "Fraction of the targets that differs between tokens; 0 is collapse."),
+        "prediction_varies": ("Prediction variation", "The same of the predictions; near 0 they are constant."),
+        "lidar": ("LiDAR", "Effective rank of the discriminant directions; compare at equal settings and steps."),
+        "std": ("Standard deviation per dimension", "Over tokens, mean of all dimensions."),
+        "std_lowest_tenth": ("Standard deviation, lowest tenth", "The 10th percentile over dimensions."),
+        "std_across_clips": ("Standard deviation across clips", "Of clip means; 0 means that all videos look alike."),
+        "std_across_time": ("Standard deviation across time", "Within a clip, at one spatial position."),
     },
-    "How does it train?": {
+    "Optimisation": {
         "grad_norm": ("Gradient norm", "Before clipping."),
         "lr": ("Learning rate", ""),
         "weight_decay": ("Weight decay", ""),
-        "ema": ("Target momentum", "Nearer to 1 is slower."),
+        "ema": ("EMA momentum", "Nearer to 1 is a slower target encoder."),
         "clips_per_s": ("Clips per second", ""),
-        "bad_videos": ("Unreadable videos", "Replaced by others, so far."),
+        "bad_videos": ("Unreadable videos", "Reby_group by others, so far."),
     },
 }  # fmt: skip
-_DRAWN_APART = ("spectrum/", "explained/slot", "mask")
+_DRAWN_APART = ("spectrum/", "explained/t", "mask")
 
 
 @dataclass
 class ReportConfig:
-    """What the page shows and where it goes."""
+    """Which runs are shown and where the page is written.
+
+    Example:
+        >>> ReportConfig(run="runs/a").run
+        ['runs/a']
+    """
 
     run: Any = "???"
     """run folder, or several as [A,B]; several are drawn over each other"""
@@ -77,7 +79,7 @@ class ReportConfig:
 
 
 class Run(NamedTuple):
-    """What a run folder says."""
+    """The content of a run folder."""
 
     name: str
     rows: list[dict[str, float | None]]
@@ -129,12 +131,21 @@ def read_run(folder: Path, name: str) -> Run:
     rows = _json_lines(metrics)
     if not rows:
         raise UserError(f"{metrics} has no row yet: the run has not reached its first log step.")
-    for row in rows:
-        for key in [key for key in row if key.startswith("unexplained")]:
-            value = row.pop(key)
-            row[key.removeprefix("un")] = None if value is None else 1 - value
+    import yaml
+
+    rows = [dict(map(_current, row.items())) for row in rows]
     known = yaml.safe_load(settings.read_text("utf-8")) if settings.exists() else {}
     return Run(name, rows, _json_lines(folder / "events.jsonl"), _flat(known))
+
+
+def _current(item: tuple[str, float | None]) -> tuple[str, float | None]:
+    """A column under its present name: explained rather than unexplained variance, and no names of earlier versions."""
+    key, value = item
+    stem, slash, part = key.partition("/")
+    stem, part = _RENAMED.get(stem, stem), part.replace("slot", "t")
+    if stem == "unexplained":
+        stem, value = "explained", None if value is None else 1 - value
+    return f"{stem}{slash}{part}", value
 
 
 def _json_lines(path: Path) -> list[dict[str, Any]]:
@@ -150,7 +161,7 @@ def _json_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def _flat(tree: Any, prefix: str = "") -> dict[str, str]:
-    """Nested settings -> {"train.steps": "2000", "masks.0.kind": "slots", ...}."""
+    """Nested settings -> {"train.steps": "2000", "masks.0.kind": "temporal", ...}."""
     pairs = enumerate(tree) if isinstance(tree, list) else tree.items() if isinstance(tree, dict) else None
     if pairs is None:
         return {prefix: "null" if tree is None else str(tree)}
@@ -163,69 +174,53 @@ def _flat(tree: Any, prefix: str = "") -> dict[str, str]:
 
 
 def render(runs: Sequence[Run]) -> str:
-    """The page."""
-    script = _asset("run_report.js")
-    colours = [_COLOURS[i % len(_COLOURS)] for i in range(len(runs))]
+    """The page about some runs.
+
+    Raises:
+        UserError: Jinja is not installed.
+    """
     groups = _groups(runs)
-    stamp = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return _environment().get_template("run_report.html.j2").render(
+    return render_page(
+        "jepa.pretrain",
+        "run_report",
+        {
+            "short": lambda value: "unknown" if value is None else charts.number(value),
+            "percent": lambda value: "unknown" if value is None else f"{100 * value:.1f} %",
+        },
         runs=runs,
-        colours=colours,
+        colours=[COLOURS[i % len(COLOURS)] for i in range(len(runs))],
         groups=groups,
         spectrum=_spectrum(runs),
-        slots=_slots(runs),
+        time_steps=_time_steps(runs),
         masks=_masks(runs),
         settings=_settings(runs),
-        box=charts,
         data=_readings(runs, groups),
-        script=markupsafe.Markup(script),
-        script_hash=stamp,
-        style=markupsafe.Markup(_asset("run_report.css")),
-    )  # fmt: skip
-
-
-@functools.cache
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("jepa.pretrain", "assets"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
     )
-    environment.filters["short"] = lambda value: "unknown" if value is None else charts.number(value)
-    environment.filters["percent"] = lambda value: "unknown" if value is None else f"{100 * value:.1f} %"
-    return environment
-
-
-@functools.cache
-def _asset(name: str) -> str:
-    return resources.files("jepa.pretrain").joinpath(f"assets/{name}").read_text("utf-8")
 
 
 def _groups(runs: Sequence[Run]) -> list[tuple[str, list[dict[str, Any]]]]:
-    """Charts over the steps, in the order above; columns that nobody foresaw come last under their own names."""
+    """Charts over the steps, in the order above; unknown columns come last under their own names."""
     columns = list(dict.fromkeys(key for run in runs for row in run.rows for key in row if key != "step"))
     plain = [key for key in columns if not key.startswith(_DRAWN_APART)]
-    if "explained/mask1" not in plain:  # the only mask says what the whole says
+    if "explained/mask1" not in plain:  # a single mask repeats the total
         plain = [key for key in plain if key not in ("explained/mask0", "loss_mask0")]
     if not any(row.get("bad_videos") for run in runs for row in run.rows):
         plain = [key for key in plain if key != "bad_videos"]
     x = charts.step_scale(max(run.rows[-1]["step"] or 0 for run in runs))
     known = {key: group for group, members in _GROUPS.items() for key in members}
-    placed: dict[str, list[str]] = {
+    by_group: dict[str, list[str]] = {
         group: [key for key in members if key in plain] for group, members in _GROUPS.items()
     }
-    placed["Also logged"] = []
+    by_group["Also logged"] = []
     for key in plain:
         if key not in known:
             stem = "loss" if key.startswith("loss_") else key.partition("/")[0]
-            placed[known.get(stem, "Also logged")].append(key)
-    return [(group, [_over_steps(key, runs, x) for key in keys]) for group, keys in placed.items() if keys]
+            by_group[known.get(stem, "Also logged")].append(key)
+    return [(group, [_over_steps(key, runs, x) for key in keys]) for group, keys in by_group.items() if keys]
 
 
 def _over_steps(key: str, runs: Sequence[Run], x: charts.Scale) -> dict[str, Any]:
-    stem, _, part = key.partition("/")
+    stem, _, part = key.replace("loss_", "loss/").partition("/")
     words = next((members[stem] for members in _GROUPS.values() if stem in members), None)
     title, note = words or (key, "")
     floor = _EXPLAINED_FLOOR if stem == "explained" else None
@@ -243,23 +238,23 @@ def _spectrum(runs: Sequence[Run]) -> dict[str, Any] | None:
     """The covariance spectra of the last rows, then of the first rows, both axes logarithmic."""
     lines = [
         sorted((float(key.partition("/")[2]), value) for key, value in row.items() if key.startswith("spectrum/"))
-        for place in (-1, 0)
-        for row in (run.rows[place] for run in runs)
+        for index in (-1, 0)
+        for row in (run.rows[index] for run in runs)
     ]  # fmt: skip
     if not any(lines):
         return None
-    # Directions that hold nothing would stretch the axis over all decades of float32.
+    # Directions without variance would stretch the axis over all decades of float32.
     lines = [[(k, value if value and value > 1e-7 else None) for k, value in line] for line in lines]
     x = charts.step_scale(max(k for line in lines for k, _ in line), first=1.0, log=True)
     return charts.chart(lines, x)
 
 
-def _slots(runs: Sequence[Run]) -> dict[str, Any] | None:
-    """Explained share per time slot, over the last quarter of the rows: one batch alone is noisy."""
+def _time_steps(runs: Sequence[Run]) -> dict[str, Any] | None:
+    """Explained variance per time step, over the last quarter of the rows: one batch alone is noisy."""
     lines: list[charts.Line] = []
     for run in runs:
         recent = run.rows[-max(1, len(run.rows) // 4) :]
-        names = sorted({key for row in recent for key in row if key.startswith("explained/slot")})
+        names = sorted({key for row in recent for key in row if key.startswith("explained/t")})
         lines.append([(i, _mean([row.get(name) for row in recent])) for i, name in enumerate(names)])
     if not any(lines):
         return None
@@ -273,7 +268,7 @@ def _mean(values: Sequence[float | None]) -> float | None:
 
 
 def _masks(runs: Sequence[Run]) -> list[dict[str, Any]]:
-    """Per run and mask, the share of each time slot that was seen, guessed and neither, averaged over all rows."""
+    """Per run and mask, the fraction of each time step that is context, target and neither, averaged over all rows."""
     found = []
     for run in runs:
         columns = dict.fromkeys(
@@ -281,16 +276,16 @@ def _masks(runs: Sequence[Run]) -> list[dict[str, Any]]:
         )
         mean = {key: _mean([row.get(key) for row in run.rows]) or 0.0 for key in columns}
         for mask in sorted({key.partition("/")[0] for key in columns}):
-            seen = [mean[key] for key in sorted(columns) if key.startswith(f"{mask}/context_slot")]
-            guessed = [mean[key] for key in sorted(columns) if key.startswith(f"{mask}/target_slot")]
-            bars = [(a, b, max(0.0, 1 - a - b)) for a, b in zip(seen, guessed, strict=True)]
+            context = [mean[key] for key in sorted(columns) if key.startswith(f"{mask}/context_t")]
+            target = [mean[key] for key in sorted(columns) if key.startswith(f"{mask}/target_t")]
+            bars = [(a, b, max(0.0, 1 - a - b)) for a, b in zip(context, target, strict=True)]
             kind = run.settings.get(f"masks.{mask.removeprefix('mask')}.kind", "")
             found.append(
                 {
                     "run": run.name,
                     "mask": f"{mask} {kind}".strip(),
                     "bars": bars,
-                    "shares": [_mean(part) for part in zip(*bars, strict=True)],
+                    "means": [_mean(part) for part in zip(*bars, strict=True)],
                 }
             )
     return found
@@ -304,7 +299,7 @@ def _settings(runs: Sequence[Run]) -> list[tuple[str, list[str], bool]]:
 
 
 def _readings(runs: Sequence[Run], groups: Sequence[tuple[str, list[dict[str, Any]]]]) -> dict[str, Any]:
-    """What the page's script reads: the values of every chart at the steps of every run."""
+    """Input of the page's script: the values of every chart at the steps of every run."""
     keys = [chart["key"] for _, members in groups for chart in members]
     data: list[dict[str, Any]] = []
     for run in runs:

@@ -1,4 +1,3 @@
-"use strict";
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
   const slider = document.getElementById("step"), shown = document.getElementById("shown");
@@ -49,9 +48,5 @@
       slider.focus({ preventScroll: true });
     });
   }
-  document.getElementById("theme").addEventListener("click", () => {
-    const dark = getComputedStyle(document.documentElement).getPropertyValue("--bg").trim() === "#14161a";
-    document.documentElement.dataset.theme = dark ? "light" : "dark";
-  });
   show(stops.length - 1);
 })();

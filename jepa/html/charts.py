@@ -1,4 +1,4 @@
-"""Line charts as plain numbers: scales, ticks and SVG paths. Words and looks are in `assets/run_report.html.j2`."""
+"""Line charts as SVG: scales, ticks and paths as plain numbers; `assets/charts.html.j2` draws the axes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 WIDTH, HEIGHT = 560.0, 196.0
 LEFT, RIGHT, TOP, BOTTOM = 58.0, 10.0, 8.0, 22.0
-_POINTS = 500  # bins of a line; more cannot be told apart on a screen
+_POINTS = 500  # bins of a line; a screen shows no more
 _DECADES_FOR_LOG = 1.5
 
 Line = Sequence[tuple[float, float | None]]
@@ -17,16 +17,27 @@ Line = Sequence[tuple[float, float | None]]
 
 @dataclass
 class Scale:
-    """Values to pixels, linear or logarithmic; values outside are drawn at the edge."""
+    """Maps values to pixels, linearly or logarithmically; values outside are drawn at the edge.
+
+    Example:
+        >>> scale = Scale(low=0, high=10, start=100, end=200)
+        >>> scale(5), scale.ticks()
+        (150.0, [0.0, 5.0, 10.0])
+    """
 
     low: float
+    """value at `start`"""
     high: float
+    """value at `end`"""
     start: float
+    """pixel of the lower end"""
     end: float
+    """pixel of the upper end"""
     log: bool = False
+    """logarithmic"""
 
     def __call__(self, value: float) -> float:
-        """Where a value is drawn, in pixels."""
+        """The pixel at which a value is drawn."""
         low, high, value = (self._bend(v) for v in (self.low, self.high, value))
         part = (value - low) / (high - low) if high > low else 0.5
         return round(self.start + min(1.0, max(0.0, part)) * (self.end - self.start), 1)
@@ -56,7 +67,12 @@ class Scale:
 
 
 def number(value: float) -> str:
-    """A tick or reading in few characters: 0.00012, 1.5, 2000."""
+    """A tick or reading in few characters.
+
+    Example:
+        >>> number(0.00012), number(1.50001), number(2000)
+        ('0.00012', '1.5', '2000')
+    """
     return f"{0.0 if abs(value) < 1e-12 else value:.4g}"
 
 
@@ -88,7 +104,12 @@ def step_scale(last: float, first: float = 0.0, log: bool = False) -> Scale:
 
 
 def path(line: Line, x: Scale, y: Scale) -> str:
-    """An SVG path; a missing value breaks the line, and of many points in a bin the lowest and highest stay."""
+    """An SVG path; a missing value interrupts the line. Of many points in a bin the lowest and highest stay.
+
+    Example:
+        >>> path([(0, 0.0), (1, 1.0), (2, None)], Scale(0, 10, 0, 10), Scale(0, 10, 10, 0))
+        'M0 10L1 9'
+    """
     runs: list[list[tuple[float, float]]] = [[]]
     for at, value in _thin(line):
         if value is None:
@@ -115,12 +136,37 @@ def _thin(line: Line) -> Line:
     return kept
 
 
-def chart(lines: Sequence[Line], x: Scale, floor: float | None = None) -> dict[str, Any]:
-    """What the template draws: a path per line, ticks of both axes, and whether the scale is logarithmic."""
+def chart(lines: Sequence[Line], x: Scale, floor: float | None = None, unit: str = "") -> dict[str, Any]:
+    """What the macro `axes` of `charts.html.j2` and a template draw.
+
+    Args:
+        lines: (x, y) points; None as y is a gap.
+        x: the horizontal scale.
+        floor: values below this are drawn at the lower edge.
+        unit: caption of the horizontal axis.
+
+    Returns:
+        `paths`, one per line; `yticks` and `xticks` as (pixel, text); whether the vertical scale is logarithmic; and
+        the edges of the plot in pixels.
+    """
     y = value_scale(lines, floor)
     return {
         "paths": [path(line, x, y) for line in lines],
         "yticks": [(y(value), number(value)) for value in y.ticks()],
         "xticks": [(x(value), number(value)) for value in x.ticks(5)],
         "log": y.log,
+        "unit": unit,
+        **frame(),
+    }
+
+
+def frame(width: float = WIDTH, height: float = HEIGHT) -> dict[str, float]:
+    """Size of a chart and the edges of its plot, in pixels."""
+    return {
+        "width": width,
+        "height": height,
+        "left": LEFT,
+        "right": width - RIGHT,
+        "top": TOP,
+        "bottom": height - BOTTOM,
     }
