@@ -26,9 +26,10 @@ import torch
 from torch.nn import functional
 
 from jepa.models import AttentiveClassifier
+from jepa.models.weights.timm_images import load_image_backbone
 from jepa.probes.data.labels import class_names, read_samples
 from jepa.probes.features.encode import encode
-from jepa.probes.features.image_model import ImageFrames, load_image_model
+from jepa.probes.features.image_model import ImageFrames
 from jepa.probes.heads.stacked import (
     AttentiveBank,
     LinearBank,
@@ -75,7 +76,7 @@ def made_up(seed: int, samples: int, tokens: int, channels: int) -> Data:
 
 
 def real(root: str, label: str, group: str, sets: int) -> list[Data]:
-    model = ImageFrames("efficientnet_lite0", load_image_model("efficientnet_lite0"), "cpu")
+    model = ImageFrames("efficientnet_lite0", load_image_backbone("efficientnet_lite0"), "cpu")
     samples, (features,), _ = encode(read_samples(root, label, group), [model], None)
     x, names = features.rows()[:, 0].float(), class_names(samples)
     generator = torch.Generator().manual_seed(0)

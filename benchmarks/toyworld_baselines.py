@@ -33,7 +33,7 @@ from sklearn.preprocessing import StandardScaler
 
 import jepa
 from jepa.files import write_json, write_text
-from jepa.probes.features.image_model import LITE0, load_image_model
+from jepa.models.weights.timm_images import LITE0, load_image_backbone
 from jepa.toyworld import ToyWorldConfig, World
 from jepa.toyworld.config import VERSION
 from jepa.toyworld.families import EVENTS
@@ -247,7 +247,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/toyworld_baselines.md"))
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
-    model = load_image_model(LITE0).eval()
+    model = load_image_backbone(LITE0).model
     for kind in options.kinds:
         for nuisance in options.nuisances:
             for family in options.families:

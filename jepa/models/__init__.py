@@ -1,6 +1,8 @@
 """What a network is: encoders, predictors, poolers, and the weights they load."""
 
+from jepa.models.base import Encoder
 from jepa.models.encoder import EncoderConfig, VideoEncoder
+from jepa.models.image_backbone import ImageBackbone
 from jepa.models.long_video import window_features
 from jepa.models.pooler import AttentiveClassifier, AttentivePooler, PoolerConfig
 from jepa.models.predictor import Predictor, PredictorConfig
@@ -14,7 +16,9 @@ from jepa.models.weights.native import save_encoder
 __all__ = [
     "AttentiveClassifier",
     "AttentivePooler",
+    "Encoder",
     "EncoderConfig",
+    "ImageBackbone",
     "PoolerConfig",
     "Predictor",
     "PredictorConfig",

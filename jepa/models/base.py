@@ -21,6 +21,8 @@ Pool = Literal["mean", "grid"]
 class Encoder(nn.Module):
     """Maps videos [B, C, T, H, W] to tokens [B, N, D] on a grid of time steps and spatial positions.
 
+    A subclass is built from its config alone, so that the same architecture can be made again with other weights.
+
     `VideoEncoder` is the one that this library trains, `ImageBackbone` applies a timm image model to every frame.
 
     Attributes:
@@ -33,8 +35,9 @@ class Encoder(nn.Module):
     preprocessing: Preprocessing | None
     metadata: dict[str, Any]
 
-    def __init__(self) -> None:
+    def __init__(self, config: Any) -> None:
         super().__init__()
+        self.config = config
         self.preprocessing = None
         self.metadata = {}
 

@@ -130,9 +130,10 @@ class VideoEncoder(Encoder):
         metadata: where the weights come from, as plain JSON data.
     """
 
+    config: EncoderConfig
+
     def __init__(self, config: EncoderConfig) -> None:
-        super().__init__()
-        self.config: EncoderConfig = config
+        super().__init__(config)
         dim = config.embed_dim
         self.patch_embed = PatchEmbed(config.in_channels, config.tubelet_frames, config.patch_px, dim)
         if config.image_tokenizer:

@@ -81,6 +81,10 @@ def build_teacher(config: PretrainConfig, learner: Learner) -> Teacher | None:
     device, leader = next(learner.parameters()).device, None
     if objective.teacher == "frozen":
         encoder = load_encoder(objective.teacher_from).to(device)
+        if not isinstance(encoder, VideoEncoder):
+            raise UserError(
+                f"objective.teacher_from={objective.teacher_from} is an image model, not a VideoEncoder."
+            )
         check_same_tokens(encoder, learner.encoder, objective.teacher_from)
     else:
         encoder, leader = copy.deepcopy(learner.encoder), learner.encoder

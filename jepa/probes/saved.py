@@ -23,7 +23,7 @@ from jepa.probes.data.labels import Sample, fingerprint
 from jepa.probes.features.encoder_tokens import EncoderTokens
 
 if TYPE_CHECKING:
-    from jepa.models import VideoEncoder
+    from jepa.models import Encoder
 
 SCHEMA = "jepa.probe/1"
 WEIGHTS_FILE, CARD_FILE = "probe.safetensors", "probe.json"
@@ -144,7 +144,7 @@ def read_probe(folder: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str
     return card, weights, sha256_file(path)
 
 
-def check_encoder(card: dict[str, Any], encoder: VideoEncoder) -> None:
+def check_encoder(card: dict[str, Any], encoder: Encoder) -> None:
     """Refuses an encoder that the probe was not trained on.
 
     Raises:
@@ -159,7 +159,7 @@ def check_encoder(card: dict[str, Any], encoder: VideoEncoder) -> None:
         )
 
 
-def load_probe(folder: str | os.PathLike[str], encoder: VideoEncoder | None = None) -> Probe:
+def load_probe(folder: str | os.PathLike[str], encoder: Encoder | None = None) -> Probe:
     """Opens a saved probe.
 
     Args:

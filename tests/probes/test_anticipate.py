@@ -271,7 +271,7 @@ def test_guess_future_asks_for_the_slots_after_the_window() -> None:
     asked: dict[str, Any] = {}
 
     class Spy(torch.nn.Module):
-        config = type("C", (), {"levels": 1})()
+        config = type("C", (), {"target_layers": 1})()
 
         def forward(
             self, tokens: torch.Tensor, context: torch.Tensor, target: torch.Tensor, grid: Any

@@ -14,10 +14,10 @@ from jepa.errors import UserError
 from jepa.models.weights.stored_config import in_first_schema
 
 if TYPE_CHECKING:
-    from jepa.models.encoder import VideoEncoder
+    from jepa.models.base import Encoder
 
 
-def encoder_hash(encoder: VideoEncoder) -> str:
+def encoder_hash(encoder: Encoder) -> str:
     """SHA-256 of an encoder's config, preprocessing and every weight.
 
     The same encoder has the same fingerprint in every version of this library.

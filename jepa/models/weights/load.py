@@ -10,12 +10,15 @@ import os
 from typing import TypeAlias
 
 from jepa.errors import UserError
-from jepa.models.encoder import EncoderConfig, VideoEncoder
+from jepa.models.base import Encoder
+from jepa.models.encoder import EncoderConfig
+from jepa.models.image_backbone import PREFIX
 from jepa.models.pooler import AttentiveClassifier
 from jepa.models.predictor import Predictor, PredictorConfig
 from jepa.models.preprocessing import Preprocessing
 from jepa.models.weights import huggingface_custom, huggingface_read, meta, native
 from jepa.models.weights.sources import is_safetensors, locate, read_pickle
+from jepa.models.weights.timm_images import load_image_backbone
 
 Source: TypeAlias = "str | os.PathLike[str]"
 
@@ -25,7 +28,7 @@ def load_encoder(
     config: EncoderConfig | None = None,
     preprocessing: Preprocessing | None = None,
     key: str | None = None,
-) -> VideoEncoder:
+) -> Encoder:
     """Loads an encoder in evaluation mode, with its preprocessing where the source or its architecture states it.
 
     The model is built without memory and takes over the tensors of the file, which stay on disk until they
@@ -33,7 +36,8 @@ def load_encoder(
 
     Args:
         source: a folder written by `save_encoder`, or the `encoder.safetensors` in it; a Hugging Face folder or the
-            name of one on the hub; a file of Meta's V-JEPA, V-JEPA 2 or 2.1, or its https address.
+            name of one on the hub; a file of Meta's V-JEPA, V-JEPA 2 or 2.1, or its https address; or `timm:NAME`, an
+            image model of timm that is applied to every frame.
         config: the architecture that the source must hold. Only needed where the source does not state it: a Meta
             file of an unpublished size, a bare state dict.
         preprocessing: replaces the preprocessing that the source states.
@@ -57,6 +61,12 @@ def load_encoder(
         >>> encoder.training, encoder.preprocessing.crop_px
         (False, 224)
     """
+    if os.fspath(source).startswith(PREFIX):
+        if config is not None or key is not None:
+            raise UserError(f"{os.fspath(source)} is an image model of timm; leave out config and key.")
+        backbone = load_image_backbone(os.fspath(source))
+        backbone.preprocessing = preprocessing or backbone.preprocessing
+        return backbone
     path = locate(source)
     if key is not None and path.is_dir():
         raise UserError(f"key={key!r} names a part of a Meta file, but {path} is a folder.")

@@ -19,12 +19,12 @@ from jepa.models.weights.fingerprint import encoder_hash, state_hash
 from jepa.probes.features.encode import extractor_key
 
 if TYPE_CHECKING:
-    from jepa.models import Predictor, Preprocessing, TokenGrid, VideoEncoder
+    from jepa.models import Encoder, Predictor, Preprocessing, TokenGrid
 
 GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601 luma
 
 
-def preprocessing_of(encoder: VideoEncoder) -> Preprocessing:
+def preprocessing_of(encoder: Encoder) -> Preprocessing:
     """What the encoder expects of its input.
 
     Raises:
@@ -38,7 +38,7 @@ def preprocessing_of(encoder: VideoEncoder) -> Preprocessing:
     return encoder.preprocessing
 
 
-def untrained_copy(encoder: VideoEncoder, seed: int) -> VideoEncoder:
+def untrained_copy(encoder: Encoder, seed: int) -> Encoder:
     """The same architecture with fresh random weights: what the architecture alone can do.
 
     Args:
@@ -136,7 +136,7 @@ class EncoderTokens:
     def __init__(
         self,
         name: str,
-        encoder: VideoEncoder,
+        encoder: Encoder,
         clips: int = 1,
         max_tokens: int = 256,
         layers: Sequence[int] | None = None,

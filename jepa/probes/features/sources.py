@@ -8,22 +8,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jepa.device import choose_device
+from jepa.models.weights.timm_images import load_image_backbone
 from jepa.probes.config import FeatureSettings, ProbeConfig
 from jepa.probes.data.labels import Sample
 from jepa.probes.evaluation.cross_validate import FeatureSet
 from jepa.probes.features.encode import EncodeReport, Extractor, encode
 from jepa.probes.features.encoder_tokens import EncoderTokens, Motion, OneFrame, untrained_copy
-from jepa.probes.features.image_model import FRAMES, ImageFrames, load_image_model
+from jepa.probes.features.image_model import FRAMES, ImageFrames
 from jepa.probes.features.perturbations import View
 
 if TYPE_CHECKING:
-    from jepa.models import VideoEncoder
+    from jepa.models import Encoder
 
 UNTRAINED = "untrained"
 ENCODER = "encoder"
 
 
-def load_frozen_encoder(folder: str | os.PathLike[str]) -> VideoEncoder:
+def load_frozen_encoder(folder: str | os.PathLike[str]) -> Encoder:
     """Loads an export for inference.
 
     Raises:
@@ -35,7 +36,7 @@ def load_frozen_encoder(folder: str | os.PathLike[str]) -> VideoEncoder:
     return encoder.eval().requires_grad_(False)
 
 
-def encoder_tokens(name: str, encoder: VideoEncoder, settings: FeatureSettings) -> EncoderTokens:
+def encoder_tokens(name: str, encoder: Encoder, settings: FeatureSettings) -> EncoderTokens:
     """An extractor with the config's windows, layers and token limit."""
     return EncoderTokens(
         name,
@@ -47,7 +48,7 @@ def encoder_tokens(name: str, encoder: VideoEncoder, settings: FeatureSettings) 
     )
 
 
-def make_extractors(config: ProbeConfig, encoder: VideoEncoder) -> list[Extractor]:
+def make_extractors(config: ProbeConfig, encoder: Encoder) -> list[Extractor]:
     """The encoder first, then the baselines that the config names."""
     extractors: list[Extractor] = [encoder_tokens(ENCODER, encoder, config.features)]
     if "untrained" in config.baselines:
@@ -58,7 +59,7 @@ def make_extractors(config: ProbeConfig, encoder: VideoEncoder) -> list[Extracto
     if "motion" in config.baselines:
         extractors.append(Motion())
     if config.image_model is not None:
-        model = load_image_model(config.image_model)
+        model = load_image_backbone(config.image_model)
         extractors.append(
             ImageFrames(
                 config.image_model, model, str(choose_device(config.features.device, "features.device"))

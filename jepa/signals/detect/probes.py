@@ -15,7 +15,7 @@ from torch import Tensor
 
 from jepa.device import choose_device
 from jepa.errors import UserError
-from jepa.models import VideoEncoder, load_encoder
+from jepa.models import Encoder, load_encoder
 from jepa.models.weights.load import load_predictor
 from jepa.probes import encoder_hash, load_probe
 from jepa.probes.saved import WEIGHTS_FILE
@@ -48,7 +48,7 @@ class ProbeScorer:
             )
         self._device = choose_device(device)
         self._encoder_folder = Path(encoder) if encoder is not None else _find_encoder(root)
-        loaded: VideoEncoder = load_encoder(self._encoder_folder)
+        loaded: Encoder = load_encoder(self._encoder_folder)
         self._encoder = loaded.eval().requires_grad_(False).to(self._device)
         self.encoder_sha256 = encoder_hash(self._encoder)
         self._loaded: list[Any] = [load_probe(folder, self._encoder) for folder in folders]
