@@ -3,9 +3,10 @@
     python benchmarks/probe_sweep.py HEAD [samples] [tokens] [channels] [steps] [sets]
     python benchmarks/probe_sweep.py HEAD DATA [label column] [group column] [steps] [sets]
 
-HEAD is linear, attentive (light) or published. The first form makes features up (class means in noise, shown by an
-eighth of the tokens); the second takes those of timm's efficientnet_lite0 for a folder of labelled clips, eight frames
-each, projected to 64 channels at random, and divides it by groups. SETS data sets, or divisions, are swept in turn.
+HEAD is linear, attentive (light) or vjepa2_attentive. The first form makes features up (class means in noise, shown
+by an eighth of the tokens); the second takes those of timm's efficientnet_lite0 for a folder of labelled clips, eight
+frames each, projected to 64 channels at random, and divides it by groups. SETS data sets, or divisions, are swept in
+turn.
 
 "One by one" is what the published loop does for each of the twenty settings: a module, an optimizer and backward passes
 in float32 of its own, on the same samples in the same order, and at its end the validation part. Time is that of the
@@ -27,25 +28,27 @@ from torch.nn import functional
 
 from jepa.models import AttentiveClassifier
 from jepa.models.weights.timm_images import load_image_backbone
+from jepa.probes.config import HeadSettings
 from jepa.probes.data.labels import class_names, read_samples
+from jepa.probes.evaluation.calibration import softmax_calibrator
 from jepa.probes.features.encode import encode
 from jepa.probes.features.image_model import ImageFrames
+from jepa.probes.heads.base import FitData, class_targets
 from jepa.probes.heads.stacked import (
-    AttentiveBank,
-    LinearBank,
     Order,
     Setting,
-    bank_logits,
-    cross_entropy,
+    StackedAttentive,
+    StackedHeads,
+    StackedLinear,
     standardise,
-    train_bank,
+    train_stacked,
 )
 from jepa.probes.heads.successive_halving import PUBLISHED_GRID as GRID
-from jepa.probes.heads.successive_halving import Training, fast_dtype, race
-from jepa.probes.heads.vjepa2_attentive import PublishedBank, published_config
+from jepa.probes.heads.successive_halving import StackedTraining, fast_dtype, successive_halving
+from jepa.probes.heads.vjepa2_attentive import StackedClassifiers, classifier_config
 
 BATCH = 64
-Answers = Callable[[np.ndarray], torch.Tensor]
+Logits = Callable[[np.ndarray], torch.Tensor]
 
 
 @dataclass
@@ -90,7 +93,7 @@ def real(root: str, label: str, group: str, sets: int) -> list[Data]:
     return out
 
 
-def one_by_one(kind: str, data: Data, steps: int) -> Answers:
+def one_by_one(kind: str, data: Data, steps: int) -> Logits:
     """The head that validation prefers, as a function from samples to logits."""
     best: tuple[torch.nn.Module, float] | None = None
     for setting in GRID:
@@ -102,26 +105,26 @@ def one_by_one(kind: str, data: Data, steps: int) -> Answers:
         order = Order(data.train, 0, min(BATCH, len(data.train)))
         for step in range(steps):
             chosen = torch.from_numpy(order.batch(step))
-            loss = functional.cross_entropy(_say(head, data.x[chosen]), data.y[chosen])
+            loss = functional.cross_entropy(_logits(head, data.x[chosen]), data.y[chosen])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             schedule.step()
-        good = _goodness(_ask(head, data, data.val)[None], data)[0].item()
-        if best is None or good > best[1]:
-            best = head, good
+        score = _score(_all_logits(head, data, data.val)[None], data)[0].item()
+        if best is None or score > best[1]:
+            best = head, score
     assert best is not None
     chosen_head = best[0]
-    return lambda part: _ask(chosen_head, data, part)
+    return lambda part: _all_logits(chosen_head, data, part)
 
 
 def _alone(kind: str, data: Data) -> torch.nn.Module:
     generator, channels = torch.Generator().manual_seed(0), data.x.shape[-1]
-    if kind == "published":
-        bank = PublishedBank(1, 1, published_config(channels), data.classes)
-        bank.init([generator])
-        return bank.single(0, 0).train()
-    light = (LinearBank if kind == "linear" else AttentiveBank)(1, 1, channels, data.classes)
+    if kind == "vjepa2_attentive":
+        heads = StackedClassifiers(1, 1, classifier_config(channels), data.classes)
+        heads.init([generator])
+        return heads.single(0, 0).train()
+    light = (StackedLinear if kind == "linear" else StackedAttentive)(1, 1, channels, data.classes)
     light.init([generator])
     member = torch.zeros(1, len(data.y), dtype=torch.bool)
     member[:, data.train] = True
@@ -129,40 +132,42 @@ def _alone(kind: str, data: Data) -> torch.nn.Module:
     return light
 
 
-def _say(head: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
+def _logits(head: torch.nn.Module, x: torch.Tensor) -> torch.Tensor:
     return head(x)["label"] if isinstance(head, AttentiveClassifier) else head(x.unsqueeze(0))[0, 0]
 
 
 @torch.inference_mode()
-def _ask(head: torch.nn.Module, data: Data, part: np.ndarray) -> torch.Tensor:
-    return torch.cat([_say(head, x) for x in data.x[part].split(BATCH)])
+def _all_logits(head: torch.nn.Module, data: Data, part: np.ndarray) -> torch.Tensor:
+    return torch.cat([_logits(head, x) for x in data.x[part].split(BATCH)])
 
 
-def _goodness(logits: torch.Tensor, data: Data) -> torch.Tensor:
+def _score(logits: torch.Tensor, data: Data) -> torch.Tensor:
     """Validation accuracy [G] of logits [G, n, C]; among equals the lower loss counts."""
     wanted = data.y[data.val].expand(len(logits), -1)
     loss = functional.cross_entropy(logits.transpose(1, 2), wanted, reduction="none").mean(1)
     return data.accuracy(logits, data.val) - 1e-6 * loss
 
 
-def together(kind: str, data: Data, steps: int) -> Answers:
-    """The same by the library: all at once, and of published heads only the promising ones."""
+def together(kind: str, data: Data, steps: int) -> Logits:
+    """The same by the library: all at once, and of V-JEPA 2 heads only the promising ones."""
 
-    def judge(bank: torch.nn.Module) -> torch.Tensor:
-        return _goodness(bank_logits(bank, data.x[data.val], BATCH)[0], data)
+    fit_data = FitData(data.x, class_targets(data.y, data.classes, softmax_calibrator("temperature")))
 
-    def start(tried: Sequence[Setting]) -> Training:
-        return Training.fresh(data.x, data.y, data.classes, data.train, tried, [0], steps, BATCH)
+    def judge(heads: StackedHeads) -> torch.Tensor:
+        return _score(heads.logits(data.x[data.val], BATCH)[0], data)
 
-    if kind == "published":
-        training, _ = race(start, judge)
-        return lambda part: bank_logits(training.bank, data.x[part], BATCH)[0, 0]
-    bank = (LinearBank if kind == "linear" else AttentiveBank)(1, len(GRID), data.x.shape[-1], data.classes)
-    member = torch.zeros(len(GRID), len(data.y), dtype=torch.bool)
-    member[:, data.train] = True
-    train_bank(bank, data.x, data.y, member, GRID, [0], steps, BATCH, cross_entropy)
-    best = int(judge(bank).argmax())
-    return lambda part: bank_logits(bank, data.x[part], BATCH)[0, best]
+    def start(tried: Sequence[Setting]) -> StackedTraining:
+        budget = HeadSettings(steps=steps, batch_size=BATCH)
+        return StackedTraining.fresh(fit_data, data.train, tried, [0], budget)
+
+    if kind == "vjepa2_attentive":
+        training, _ = successive_halving(start, judge)
+        return lambda part: training.heads.logits(data.x[part], BATCH)[0, 0]
+    family = StackedLinear if kind == "linear" else StackedAttentive
+    heads = family(1, len(GRID), data.x.shape[-1], data.classes)
+    train_stacked(heads, fit_data, [(data.train, setting) for setting in GRID], [0], steps, BATCH)
+    best = int(judge(heads).argmax())
+    return lambda part: heads.logits(data.x[part], BATCH)[0, best]
 
 
 def pooled(data: Data) -> Data:
@@ -191,16 +196,16 @@ def main(kind: str, *given: str) -> None:
           f"{platform.processor() or platform.machine()}, {fast_dtype()}")  # fmt: skip
     seconds, results = [], []
     for data in swept:
-        row, said = [], []
+        row, accuracies = [], []
         for run in (together, one_by_one):
             cpu = time.process_time()
-            answers = run(kind, data, int(steps))
+            logits = run(kind, data, int(steps))
             row.append(time.process_time() - cpu)
-            said.append(float(data.accuracy(answers(data.test), data.test)))
+            accuracies.append(float(data.accuracy(logits(data.test), data.test)))
         seconds.append(row)
-        results.append(said)
+        results.append(accuracies)
         print(f"together {row[0]:.2f} s, one by one {row[1]:.2f} s of CPU, {row[1] / row[0]:.1f}x; "
-              f"results {said[0]:.4f}, {said[1]:.4f}", flush=True)  # fmt: skip
+              f"results {accuracies[0]:.4f}, {accuracies[1]:.4f}", flush=True)  # fmt: skip
     total, difference = np.sum(seconds, 0), -np.diff(results, axis=1)
     print(f"all: {total[1] / total[0]:.1f}x; together minus one by one: mean {difference.mean():+.4f}, "
           f"worst {difference.min():+.4f}, largest {np.abs(difference).max():.4f}")  # fmt: skip

@@ -66,7 +66,7 @@ def probe(task: str, films: str, encoder: str, out: Path) -> dict[str, Any]:
         run(
             ProbeConfig(
                 task, encoder, str(out / task), ProbeData(films), FeatureSettings(str(out / "cache"), max_tokens=64),
-                HeadSettings(kinds), ["one_frame", "untrained"], anticipate=AnticipateSettings(stride_s=0.5),
+                HeadSettings(kinds), ["one_frame", "random_init"], anticipate=AnticipateSettings(stride_s=0.5),
             )
         )  # fmt: skip
     found: dict[str, Any] = json.loads(path.read_text())
@@ -148,7 +148,7 @@ def hazards(told: dict[str, Any]) -> list[str]:
 
 
 def next_action(told: dict[str, Any]) -> list[str]:
-    """Accuracy of the next action, and of what goes on now."""
+    """Accuracy of the next and of the current action."""
     part = told["next_action"]
     rows = [
         [
@@ -159,14 +159,14 @@ def next_action(told: dict[str, Any]) -> list[str]:
         ]
         for r in part["rows"]
     ]
-    now = ", ".join(f"{r['features']} {r['accuracy']:.3f}" for r in told["now"]["rows"])
+    now = ", ".join(f"{r['features']} {r['accuracy']:.3f}" for r in told["current_action"]["rows"])
     return [
         f"## The next action, {part['tau_s']:g} s before it starts",
         "",
         f"{part['questions']} questions, {len(part['classes'])} actions.",
         "",
         *table(["forecast from", "accuracy", "95 %", "top 3"], rows),
-        f"What goes on now, {len(told['now']['classes'])} actions, accuracy: {now}.",
+        f"Current action, {len(told['current_action']['classes'])} actions, accuracy: {now}.",
         "",
     ]
 

@@ -239,9 +239,11 @@ def _probe(config: BenchConfig, data: str, folder: Path) -> dict[str, Any]:
     from jepa.models.registry import create_model
     from jepa.models.weights.load import load_encoder
     from jepa.probes.data.labels import Sample
+    from jepa.probes.evaluation.calibration import softmax_calibrator
     from jepa.probes.features.encode import encode
     from jepa.probes.features.encoder_tokens import EncoderTokens
-    from jepa.probes.heads.stacked import AttentiveBank, Setting, cross_entropy, train_bank
+    from jepa.probes.heads.base import FitData, class_targets
+    from jepa.probes.heads.stacked import Setting, StackedAttentive, train_stacked
 
     encoder = load_encoder(config.encoder) if config.encoder else create_model(config.model)
     extractor = EncoderTokens("encoder", encoder, device=str(choose_device(config.device)))
@@ -267,12 +269,11 @@ def _probe(config: BenchConfig, data: str, folder: Path) -> dict[str, Any]:
         extractor.features(batch)
         speeds["model_clips_per_s"].append(config.batch_size / (time.perf_counter() - begin))
         tokens = features.rows().float().flatten(1, -2)
-        bank = AttentiveBank(1, config.heads, tokens.shape[-1], 2)
-        everybody = torch.ones(config.heads, len(tokens), dtype=torch.bool)
-        settings = [Setting(10**-e, 0.01) for e in np.linspace(2, 4, config.heads)]
+        heads = StackedAttentive(1, config.heads, tokens.shape[-1], 2)
+        targets = class_targets(torch.arange(len(tokens)) % 2, 2, softmax_calibrator("temperature"))
+        jobs = [(np.arange(len(tokens)), Setting(10**-e, 0.01)) for e in np.linspace(2, 4, config.heads)]
         begin = time.perf_counter()
-        targets = torch.arange(len(tokens)) % 2
-        train_bank(bank, tokens, targets, everybody, settings, [0], 100, 32, cross_entropy)
+        train_stacked(heads, FitData(tokens, targets), jobs, [0], steps=100, batch_size=32)
         speeds["heads_per_s"].append(config.heads / (time.perf_counter() - begin))
     table = Table("probe", "median", "+-", title=f"{len(kept)} videos, {config.repeats} repetitions")
     for name, kind in (

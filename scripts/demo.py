@@ -65,7 +65,7 @@ def main() -> None:
         {
             f"direction-{what}": ("probe", "task=classify", f"encoder={OUT / 'encoders' / what}", f"data.root={MOTION}",
                                   f"baselines={baselines}", "features.workers=1", f"out={OUT / 'direction' / what}")
-            for what, baselines in (("latents", "[one_frame,motion,untrained]"), ("pixels", "[]"))
+            for what, baselines in (("latents", "[one_frame,motion,random_init]"), ("pixels", "[]"))
         }
     )  # fmt: skip
     show_table()
@@ -78,7 +78,7 @@ def main() -> None:
     together(
         {
             task: ("probe", f"task={task}", f"encoder={OUT / 'encoders' / 'latents'}", f"data.root={FILMS}",
-                   "baselines=[untrained]", *HEADS, *more, f"out={OUT / 'probes' / task}")
+                   "baselines=[random_init]", *HEADS, *more, f"out={OUT / 'probes' / task}")
             for task, more in (("anticipate", ("anticipate.predictor=false",)), ("describe", ()))
         }
     )  # fmt: skip
@@ -178,7 +178,7 @@ def show_table() -> None:
         "majority": "chance",
         "one frame": "one frame",
         "motion": "motion",
-        "untrained": "encoder, never trained",
+        "random init": "encoder, randomly initialised",
     }
     rows = [(label, best(ours["rows"], key)) for key, label in names.items()]
     rows.append(("encoder, trained on pixels", best(other["rows"], "encoder")))
@@ -190,11 +190,11 @@ def show_table() -> None:
         low, high = row["interval"]
         table.add_row(label, row["head"], f"{row['accuracy']:.3f}", f"{low:.2f} to {high:.2f}")
     console.print(table)
-    against = ours["comparison"]["against"]["untrained"]
+    against = ours["comparison"]["against"]["random init"]
     low, high = against["interval"]
-    verdict = "above" if low > 0 else "below" if high < 0 else "not told apart from"
+    verdict = "above" if low > 0 else "below" if high < 0 else "not significantly different from"
     console.print(
-        f"   Trained on latents is {verdict} the untrained encoder: difference {against['difference']:+.3f}, "
+        f"   Trained on latents is {verdict} random weights: difference {against['difference']:+.3f}, "
         f"95 % interval {low:+.3f} to {high:+.3f}, on {ours['folds'][0]['test']} videos that no training saw."
     )
 
@@ -212,7 +212,7 @@ def show_foresight() -> None:
         table.add_column(heading, justify="left" if heading.startswith("AP") else "right")
     for row in told["hazard"]["rows"]:
         cells = [
-            f"{f['ap']:.2f}" if f["ap"] is not None else "-" for f in row["figures"] if f["horizon_s"] == 3.0
+            f"{f['ap']:.2f}" if f["ap"] is not None else "-" for f in row["metrics"] if f["horizon_s"] == 3.0
         ]
         low, high = row["gain_interval"]
         table.add_row(row["features"], *cells, f"{row['mean']['ap']:.3f}", f"{low:+.4f} to {high:+.4f}")
@@ -220,10 +220,8 @@ def show_foresight() -> None:
     console.print(
         "   The last column is the fall of the Brier score, 95 % interval; above zero is better than the base rate."
     )
-    now = ", ".join(f"{row['features']} {row['accuracy']:.2f}" for row in told["now"]["rows"])
-    console.print(
-        f"   What goes on at a window's end, {len(told['now']['classes'])} actions, accuracy: {now}."
-    )
+    now = ", ".join(f"{row['features']} {row['accuracy']:.2f}" for row in told["current_action"]["rows"])
+    console.print(f"   Current action, {len(told['current_action']['classes'])} classes, accuracy: {now}.")
     tags = ", ".join(f"{row['features']} {row['map']:.2f}" for row in said["rows"])
     found = ", ".join(f"{row['features']} {row['search']['recall_5']:.2f}" for row in said["rows"])
     console.print(f"   Tags, mean AP: {tags}.")

@@ -13,8 +13,11 @@ from jepa.data import ClipConfig, Item, collate
 from jepa.data.transforms import normalise
 from jepa.models import VideoEncoder
 from jepa.probes.config import HeadSettings
-from jepa.probes.evaluation.cross_validate import choose, fit_heads, make_grid
-from jepa.probes.heads.stacked import Setting, bank_logits, pool_stats
+from jepa.probes.data.splits import Fold
+from jepa.probes.evaluation.calibration import softmax_calibrator
+from jepa.probes.evaluation.cross_validate import cross_validate
+from jepa.probes.features.feature_set import FeatureSet
+from jepa.probes.heads.base import class_targets, get_head
 
 
 @dataclass
@@ -56,33 +59,19 @@ def accuracy(
     """Test accuracy with the first `labels` labels; a fifth of them chooses head and settings.
 
     Returns:
-        accuracy (mean over the heads' seeds), spread (deviation over them), n of the test part, head (which).
+        accuracy (mean over the heads' seeds), std (standard deviation over them), n of the test part, head (which).
     """
     settings = HeadSettings()
     known = np.arange(min(labels, task.train))
     val, train = known[: len(known) // 5], known[len(known) // 5 :]
-    test = torch.arange(task.train, len(tokens))
-    best: tuple[float, str, Setting] | None = None
-    for kind in kinds:
-        inputs = _inputs(kind, tokens, time_slots)
-        grid = make_grid(settings)
-        bank = fit_heads(
-            kind, inputs, task.targets, task.classes, settings, seeds[:1], [(train, s) for s in grid], 1
-        )
-        with torch.inference_mode():
-            on_val = bank_logits(bank, inputs)[0]
-        number, right, _ = choose(on_val, task.targets, task.targets, val, 1)
-        if best is None or right > best[0]:
-            best = right, kind, grid[number]
-    assert best is not None
-    _, kind, setting = best
-    inputs = _inputs(kind, tokens, time_slots)
-    final = fit_heads(kind, inputs, task.targets, task.classes, settings, seeds, [(known, setting)], 1)
-    logits = bank_logits(final, inputs[test])[:, 0]
-    each = (logits.argmax(-1) == task.targets[test]).double().mean(1)
-    spread = float(each.std()) if len(seeds) > 1 else 0.0
-    return {"accuracy": float(each.mean()), "spread": spread, "n": len(test), "head": kind}
-
-
-def _inputs(kind: str, tokens: torch.Tensor, time_slots: int) -> torch.Tensor:
-    return pool_stats(tokens, time_slots).half() if kind == "linear" else tokens
+    test = np.arange(task.train, len(tokens))
+    targets = class_targets(task.targets, task.classes, softmax_calibrator("temperature"))
+    features = FeatureSet.of("encoder", tokens, time_slots)
+    groups = [str(i) for i in range(len(tokens))]
+    folds = [Fold("test", train, val, test)]
+    runs = [cross_validate(get_head(k), features, targets, groups, folds, settings, seeds) for k in kinds]
+    best = max(runs, key=lambda run: run.val_score)
+    right = best.prediction[:, test].argmax(-1) == task.targets.numpy()[test]
+    each = right.mean(1)
+    std = float(each.std(ddof=1)) if len(seeds) > 1 else 0.0
+    return {"accuracy": float(each.mean()), "std": std, "n": len(test), "head": best.head}

@@ -1,4 +1,4 @@
-"""What a frozen encoder knows: heads on features that are computed once.
+"""Probes on a frozen encoder: features that are computed once, and heads on them, with baselines beside.
 
 Names are loaded on first use.
 """
@@ -6,34 +6,26 @@ Names are loaded on first use.
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from jepa.probes.config import ProbeConfig
+from typing import Any
 
 _HOME = {
     "ProbeConfig": "jepa.probes.config",
+    "run": "jepa.probes.tasks.base",
+    "fit": "jepa.probes.arrays",
+    "evaluate": "jepa.probes.arrays",
     "Probe": "jepa.probes.saved",
-    "load_probe": "jepa.probes.saved",
+    "Results": "jepa.probes.arrays",
+    "load_probe": "jepa.probes.load",
     "check_encoder": "jepa.probes.saved",
     "encoder_hash": "jepa.models.weights.fingerprint",
     "predict_future": "jepa.probes.features.encoder_tokens",
+    "Head": "jepa.probes.heads.base",
+    "register_head": "jepa.probes.heads.base",
+    "Task": "jepa.probes.tasks.base",
+    "register_task": "jepa.probes.tasks.base",
 }
 
-_TASKS = {
-    "classify": "jepa.probes.tasks.classify",
-    "anticipate": "jepa.probes.tasks.anticipate.task",
-    "describe": "jepa.probes.tasks.describe.task",
-}
-
-__all__ = [*_HOME, "run"]
-
-
-def run(config: ProbeConfig) -> dict[str, Any]:
-    """`jepa probe`: trains and tests a probe for the task that the config names; returns the results."""
-    config.check()
-    task = importlib.import_module(_TASKS[config.task])
-    return task.run(config)
+__all__ = [*_HOME]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,17 +1,16 @@
-"""Everything that decides a probe: data, features, splits, heads and what stands beside them."""
+"""The configuration of a probe: data, features, splits, heads and baselines."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from jepa.errors import UserError
 
-TASKS = ("classify", "anticipate", "describe")
-HEADS = ("linear", "attentive", "ridge", "knn")
-PUBLISHED = "published"
+HEADS = ["linear", "attentive", "ridge", "knn"]
 PROTOCOLS = ("label_efficiency", "early", "robustness")
 CALIBRATIONS = ("temperature", "isotonic")
-BASELINES = ("one_frame", "motion", "untrained")
+BASELINES = ("one_frame", "motion", "random_init")
 
 
 @dataclass
@@ -35,8 +34,10 @@ class ProbeData:
     folds: int | None = None
     """number of folds; 0 leaves one group out at a time; null uses the split column where there is one, else
     5"""
-    val_share: float = 0.2
-    """part of the training groups that chooses hyper-parameters and calibrates"""
+    val_fraction: float = 0.2
+    """fraction of the training groups that chooses hyper-parameters and calibrates"""
+    max_bad_fraction: float = 0.1
+    """the run stops when more than this fraction of the videos cannot be read"""
 
 
 @dataclass
@@ -46,7 +47,7 @@ class FeatureSettings:
     cache: str | None = None
     """folder of cached features; null is OUT/cache, and none at all for jepa embed"""
     clips: int = 1
-    """windows per video, evenly spread; their probabilities are averaged"""
+    """windows per video, evenly spaced; their probabilities are averaged"""
     max_tokens: int = 256
     """tokens kept per window; neighbours in space are averaged until so many are left"""
     layers: list[int] = field(default_factory=list)
@@ -54,14 +55,12 @@ class FeatureSettings:
     empty takes the last, which is all that a saved probe can read, so with others none is saved (not with
     task=anticipate)"""
     augment: int = 0
-    """random versions of every training clip (crop, contrast, brightness) that heads learn from beside the clean one;
-    encoded live in every run and kept in memory only (task=classify)"""
+    """random augmentations of every training clip (crop, contrast, brightness) that heads learn
+    from beside the clean one; encoded live in every run and kept in memory only (task=classify)"""
     batch_size: int = 16
     """windows per forward pass of the encoder"""
     workers: int = 2
     """threads that decode ahead"""
-    bad_limit: float = 0.1
-    """the run stops when more than this share of the videos cannot be read"""
     int8: bool = False
     """store features in int8 instead of float16; half the disk, and the results state the error (not with
     task=anticipate)"""
@@ -90,7 +89,7 @@ class HeadSettings:
     """Which heads, and the grid that the validation part chooses from."""
 
     kinds: list[str] = field(default_factory=lambda: list(HEADS))
-    """heads on every encoder: linear, attentive, ridge, knn; published is the attentive classifier of V-JEPA 2
+    """heads on every encoder: linear, attentive, ridge, knn; vjepa2_attentive is the attentive probe of V-JEPA 2
     with its own grid of twenty settings (task=classify)"""
     lrs: list[float] = field(default_factory=lambda: [2e-2, 4e-3])
     """learning rates tried"""
@@ -106,22 +105,22 @@ class HeadSettings:
 
 @dataclass
 class AnticipateSettings:
-    """What is forecast, from how much past (task=anticipate)."""
+    """What is anticipated, from how much past (task=anticipate)."""
 
     context_s: float | None = None
     """seconds of past that a window shows; null takes the encoder's own frame rate and length"""
     tau_s: float = 1.0
-    """the next action is asked for this long before it starts"""
+    """anticipation time: the next action is predicted this long before it starts"""
     hazards: list[str] = field(default_factory=list)
     """segment labels whose start is a hazard"""
     horizons_s: list[float] = field(default_factory=lambda: [0.5, 1.0, 2.0, 3.0, 5.0])
     """the probability that a hazard starts is given within each of these times"""
     stride_s: float = 1.0
-    """distance between the moments at which hazards are forecast"""
+    """seconds between the times at which hazards are predicted"""
     predictor: bool = True
     """also try the encoder's own predictor, where the export holds one"""
     future_slots: int = 2
-    """time slots after the window that the predictor guesses"""
+    """time slots after the window that the predictor predicts"""
 
 
 @dataclass
@@ -143,7 +142,8 @@ class ProbeConfig:
     task: str = "classify"
     """classify, anticipate or describe"""
     encoder: str = "???"
-    """folder that `jepa export` wrote"""
+    """folder that `jepa export` wrote, or anything else that load_encoder takes: Meta's .pt, a Hugging Face folder,
+    timm:NAME"""
     out: str = "???"
     """folder to write: results.json, the probe, and the cached features unless features.cache says
     otherwise"""
@@ -151,7 +151,7 @@ class ProbeConfig:
     features: FeatureSettings = field(default_factory=FeatureSettings)
     heads: HeadSettings = field(default_factory=HeadSettings)
     baselines: list[str] = field(default_factory=lambda: list(BASELINES))
-    """what stands beside the encoder, apart from chance: one_frame, motion, untrained"""
+    """what stands beside the encoder, apart from chance: one_frame, motion, random_init"""
     image_model: str | None = None
     """a timm image model beside the encoder, averaged over frames; efficientnet_lite0 has weights in a
     package"""
@@ -159,36 +159,26 @@ class ProbeConfig:
     """further tables (task=classify): label_efficiency with 1 to 100 % of the labels, early from the first 10 to
     100 % of a clip, robustness to resolution, frame rate, noise and compression"""
     calibration: str = "temperature"
-    """how a saved class probe is calibrated on its validation part: temperature, or isotonic, which needs hundreds
+    """how class probabilities are calibrated on the validation part: temperature, or isotonic, which needs hundreds
     of samples (task=classify)"""
     conformal: list[float] = field(default_factory=list)
-    """promised rates of sets that hold the truth, or with task=describe promised shares of a video's tags, such as 0.9;
-    reports what came out (not with task=anticipate; needs mapie)"""
+    """nominal coverage of conformal sets, or with task=describe of a video's tags, such as 0.9; the results state the
+    coverage that was measured (not with task=anticipate; needs mapie)"""
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
     """seeds of the heads; each draws its own start and order"""
     split_seed: int = 0
-    """decides which groups fall into which fold, and the untrained encoder's weights"""
+    """decides which groups fall into which fold, and the weights of the randomly initialised encoder"""
     anticipate: AnticipateSettings = field(default_factory=AnticipateSettings)
     describe: DescribeSettings = field(default_factory=DescribeSettings)
 
     def check(self) -> None:
-        """Refuses values that cannot be meant.
+        """Refuses values that cannot be meant; what a task does not use, the task refuses itself.
 
         Raises:
             UserError: names the key, its value and what it may be.
         """
-        for key, values, allowed in (
-            ("task", [self.task], TASKS),
-            ("heads.kinds", self.heads.kinds, (*HEADS, PUBLISHED) if self.task == "classify" else HEADS),
-            ("baselines", self.baselines, BASELINES),
-            ("protocols", self.protocols, PROTOCOLS if self.task == "classify" else ()),
-            ("calibration", [self.calibration], CALIBRATIONS),
-            ("describe.text_encoder", [self.describe.text_encoder], ("auto", "minilm", "trained")),
-        ):
-            for value in values:
-                if value not in allowed:
-                    known = ", ".join(allowed) or "nothing"
-                    raise UserError(f"{key}: {value!r} is unknown to task={self.task}; it takes {known}.")
+        self.refuse_unknown("baselines", self.baselines, BASELINES)
+        self.refuse_unknown("calibration", [self.calibration], CALIBRATIONS)
         for key, entries in (
             ("heads.kinds", self.heads.kinds),
             ("heads.lrs", self.heads.lrs),
@@ -197,20 +187,8 @@ class ProbeConfig:
         ):
             if not entries:
                 raise UserError(f"{key} is empty; give at least one value.")
-        ahead = self.task == "anticipate"
-        for key, ignored in (
-            ("features.int8", ahead and self.features.int8),
-            ("features.clips", ahead and self.features.clips != 1),
-            ("features.layers", ahead and bool(self.features.layers)),
-            ("image_model", ahead and self.image_model is not None),
-            ("calibration", self.task != "classify" and self.calibration != CALIBRATIONS[0]),
-            ("features.augment", self.task != "classify" and self.features.augment != 0),
-            ("conformal", ahead and bool(self.conformal)),
-        ):
-            if ignored:
-                raise UserError(f"{key} has no effect on task={self.task}; leave it out.")
         if any(not 0 < level < 1 for level in self.conformal):
-            raise UserError(f"conformal={self.conformal}: a rate lies between 0 and 1, such as 0.9.")
+            raise UserError(f"conformal={self.conformal}: a coverage is between 0 and 1, such as 0.9.")
         self.features.check()
         for key, number in (
             ("heads.steps", self.heads.steps),
@@ -219,3 +197,24 @@ class ProbeConfig:
         ):
             if number < 1:
                 raise UserError(f"{key}={number} must be at least 1.")
+
+    def refuse_unknown(self, key: str, values: Sequence[str], allowed: Sequence[str]) -> None:
+        """Refuses values that are not among those allowed.
+
+        Raises:
+            UserError: names the first one, and what the key takes.
+        """
+        for value in values:
+            if value not in allowed:
+                known = ", ".join(allowed) or "nothing"
+                raise UserError(f"{key}: {value!r} is unknown to task={self.task}; it takes {known}.")
+
+    def refuse_unused(self, **unused: bool) -> None:
+        """Refuses keys that were changed and have no effect on the task; `a__b` stands for the key a.b.
+
+        Raises:
+            UserError: names the first one.
+        """
+        for name, changed in unused.items():
+            if changed:
+                raise UserError(f"{name.replace('__', '.')} has no effect on task={self.task}; leave it out.")

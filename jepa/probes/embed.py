@@ -1,31 +1,36 @@
-"""`jepa embed`: what an encoder makes of every video of a folder or list, as one file.
+"""Embedding: what an encoder makes of every video of a folder or list, as an array or one file.
 
-Several processes share the work when `torchrun` starts them: each encodes its share into the same cache, and the
-first then writes the file. A probe that is given this cache decodes nothing.
+Several processes divide the work when `torchrun` or `srun` starts them: each encodes its part into the same cache, and
+the first then writes the file. A probe that is given this cache decodes nothing.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import os
+import re
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
-from jepa.device import choose_device
 from jepa.errors import UserError
-from jepa.files import atomic_path, write_json
+from jepa.files import atomic_path, write_json, write_text
 from jepa.probes.config import FeatureSettings
 from jepa.probes.data.labels import Sample
-from jepa.probes.evaluation.cross_validate import FeatureSet
-from jepa.probes.features.encode import encode
-from jepa.probes.features.sources import encoder_tokens, load_frozen_encoder
+from jepa.probes.features.build import encoder_tokens, load_frozen_encoder
+from jepa.probes.features.encode import EncodeReport, encode
+from jepa.probes.features.encoder_tokens import EncoderTokens
+from jepa.probes.features.feature_set import FeatureSet
+
+if TYPE_CHECKING:
+    from jepa.models import Encoder
 
 KINDS = ("mean", "stats", "tokens")
+SCHEMA = "jepa.embeddings/1"
 
 
 @dataclass
@@ -34,20 +39,87 @@ class EmbedData:
 
     root: str = "???"
     """folder of videos, list of them (.csv, .jsonl, ...) or one video"""
+    max_bad_fraction: float = 0.1
+    """the run stops when more than this fraction of the videos cannot be read"""
 
 
 @dataclass
 class EmbedConfig:
-    """Everything that decides a file of embeddings."""
+    """The configuration of a file of embeddings."""
 
     data: EmbedData = field(default_factory=EmbedData)
     encoder: str = "???"
-    """folder that `jepa export` wrote"""
+    """folder that `jepa export` wrote, or anything else that load_encoder takes"""
     out: str = "???"
     """file to write, .npz: features, names, start_s and end_s (NaN for whole videos); OUT.json says what they are"""
     kind: str = "mean"
-    """mean or stats (mean, deviation and mean change over time): one vector per video; tokens: all of them"""
+    """mean or stats (mean, standard deviation and temporal change): one vector per video; tokens: all of them"""
     features: FeatureSettings = field(default_factory=FeatureSettings)
+
+
+def embed(
+    encoder: Encoder | str | os.PathLike[str],
+    videos: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    kind: str = "mean",
+    max_bad_fraction: float = 0.0,
+    **features: Any,
+) -> np.ndarray:
+    """Embeds videos with a frozen encoder.
+
+    Args:
+        encoder: an encoder, or whatever `jepa.load_encoder` takes.
+        videos: a folder, a list file (.csv, .jsonl, ...), one video, or a sequence of video files.
+        kind: mean (average of the tokens), stats (mean, standard deviation and temporal change), or tokens.
+        max_bad_fraction: largest tolerated fraction of unreadable videos; their rows are NaN.
+        features: fields of `FeatureSettings`: clips, max_tokens, layers, batch_size, workers, device, cache, int8.
+
+    Returns:
+        float32 vectors [n, D] (3 D for stats), averaged over a video's clips, in the order of the videos; or tokens
+        [n, clips, N, D].
+
+    Raises:
+        UserError: a setting cannot be used, or too many videos cannot be read.
+
+    Example:
+        >>> import tempfile, pathlib, jepa
+        >>> from jepa.toyworld import ToyWorldConfig, write_world
+        >>> world = tempfile.mkdtemp()
+        >>> _ = write_world(ToyWorldConfig(out=world, videos=2))  # doctest: +ELLIPSIS
+        ...
+        >>> embed(jepa.create_model("vit_nano"), sorted(pathlib.Path(world).rglob("*.mp4"))).shape
+        (2, 192)
+    """
+    settings = _settings(features)
+    _check(kind, settings)
+    samples = (
+        _read(os.fspath(videos))
+        if isinstance(videos, (str, os.PathLike))
+        else [Sample(Path(path), os.fspath(path), "", "") for path in videos]
+    )
+    if not samples:
+        raise UserError("jepa.embed was given no video.")
+    for sample in samples:
+        if not sample.path.is_file():
+            raise UserError(f"{os.fspath(sample.path)!r} does not exist. Correct the path.")
+    model = load_frozen_encoder(encoder) if isinstance(encoder, (str, os.PathLike)) else encoder
+    extractor = encoder_tokens("encoder", model, settings)
+    kept, values, report = _embed(samples, extractor, kind, settings, max_bad_fraction)
+    if not kept:
+        raise UserError(f"No video could be read; the first: {report.bad[0].reason}")
+    row_of = {sample: row for row, sample in enumerate(kept)}
+    out = np.full((len(samples), *values.shape[1:]), np.nan, np.float32)
+    for row, sample in enumerate(samples):
+        if sample in row_of:
+            out[row] = values[row_of[sample]]
+    return out
+
+
+def _settings(features: dict[str, Any]) -> FeatureSettings:
+    known = [entry.name for entry in dataclasses.fields(FeatureSettings)]
+    for name in features:
+        if name not in known:
+            raise UserError(f"jepa.embed has no setting {name!r}; it takes {', '.join(known)}.")
+    return FeatureSettings(**features)
 
 
 def run(config: EmbedConfig) -> dict[str, Any]:
@@ -57,48 +129,37 @@ def run(config: EmbedConfig) -> dict[str, Any]:
         What OUT.json says; an empty dict on all processes but the first.
 
     Raises:
-        UserError: a setting cannot be used, nothing could be read, or several processes have no cache to share.
+        UserError: a setting cannot be used, nothing could be read, or several processes have no cache in common.
     """
-    if config.kind not in KINDS:
-        raise UserError(f"kind={config.kind!r} is unknown; choose from {', '.join(KINDS)}.")
+    settings = config.features
+    _check(config.kind, settings)
     if Path(config.out).suffix != ".npz":
         raise UserError(f"out={config.out!r} must end in .npz, the format that numpy.load reads.")
-    settings = config.features
-    settings.check()
-    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    if world > 1 and settings.cache is None:
-        raise UserError(f"{world} processes share their work through a cache: give features.cache=FOLDER.")
+    rank, size, local_rank = (
+        int(os.environ.get(key, default))
+        for key, default in (("RANK", "0"), ("WORLD_SIZE", "1"), ("LOCAL_RANK", "0"))
+    )
+    if size > 1 and settings.cache is None:
+        raise UserError(f"{size} processes divide their work through a cache: give features.cache=FOLDER.")
     samples = _read(config.data.root)
-    if world > 1 and choose_device(settings.device, "features.device").type == "cuda":
-        # Each process of a machine has a GPU of its own; without this all would take the first.
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
-    extractor = encoder_tokens("encoder", load_frozen_encoder(config.encoder), settings)
-    options = (settings.batch_size, settings.workers, settings.bad_limit)
-    if world > 1:
-        torch.distributed.init_process_group("gloo", timeout=timedelta(days=7))
-        try:
-            encode(samples, [extractor], settings.cache, *options, rank, world, settings.int8)
-            torch.distributed.barrier()
-        finally:
-            torch.distributed.destroy_process_group()
-        if rank:
+    encoder = load_frozen_encoder(config.encoder)
+    extractor = encoder_tokens("encoder", encoder, settings, local_rank if size > 1 else None)
+    limit = config.data.max_bad_fraction
+    if size > 1 and settings.cache is not None:
+        options = settings.batch_size, settings.workers, limit, rank, size, settings.int8
+        encode(samples, [extractor], settings.cache, *options)
+        if not _is_last_step_mine(Path(settings.cache), rank, size):
             return {}
-    kept, (rows,), report = encode(samples, [extractor], settings.cache, *options, int8=settings.int8)
+    kept, values, report = _embed(samples, extractor, config.kind, settings, limit)
     if not kept:
         raise UserError(f"No video of {config.data.root!r} could be read.")
-    data = FeatureSet("encoder", rows, extractor.grid()[0] * max(1, len(settings.layers)))
-    if config.kind == "tokens":
-        values = rows.rows()
-    else:
-        vectors = data.vectors() if config.kind == "stats" else data.means()
-        values = vectors.unflatten(0, (len(kept), data.clips)).mean(1)
     times = {
         key: [np.nan if (t := getattr(s, key)) is None else t for s in kept] for key in ("start_s", "end_s")
     }
     with atomic_path(config.out) as partial, open(partial, "wb") as handle:
-        np.savez(handle, features=values.numpy(), names=np.array([s.name for s in kept]), **times)  # type: ignore[arg-type]
-    card = {
-        "schema": "jepa.embeddings/1",
+        np.savez(handle, features=values, names=np.array([s.name for s in kept]), **times)  # type: ignore[arg-type]
+    metadata = {
+        "schema": SCHEMA,
         "kind": config.kind,
         "shape": list(values.shape),
         "encoder": {"sha256": extractor.sha256, "source": config.encoder},
@@ -108,10 +169,51 @@ def run(config: EmbedConfig) -> dict[str, Any]:
         "excluded": [dataclasses.asdict(bad) for bad in report.bad],
         "int8_error": report.int8_error,
     }
-    write_json(Path(f"{config.out}.json"), card)
+    write_json(Path(f"{config.out}.json"), metadata)
     left_out = f", left out {len(report.bad)} unreadable" if report.bad else ""
     print(f"{config.out}: {config.kind} of {len(kept)} videos, {list(values.shape)}{left_out}")
-    return card
+    return metadata
+
+
+def _check(kind: str, settings: FeatureSettings) -> None:
+    if kind not in KINDS:
+        raise UserError(f"kind={kind!r} is unknown; choose from {', '.join(KINDS)}.")
+    settings.check()
+
+
+def _embed(
+    samples: Sequence[Sample], extractor: EncoderTokens, kind: str, settings: FeatureSettings, limit: float
+) -> tuple[list[Sample], np.ndarray, EncodeReport]:
+    """The readable samples, their embeddings and a report."""
+    kept, (rows,), report = encode(
+        samples, [extractor], settings.cache, settings.batch_size, settings.workers, limit, int8=settings.int8
+    )
+    if not kept:
+        return kept, np.zeros((0, 0), np.float32), report
+    if kind == "tokens":
+        return kept, rows.rows().numpy(), report
+    data = FeatureSet("encoder", rows, extractor.grid()[0] * max(1, len(settings.layers)))
+    vectors = data.pooled() if kind == "stats" else data.pooled_means()
+    return kept, vectors.unflatten(0, (len(kept), data.clips)).mean(1).numpy(), report
+
+
+def _is_last_step_mine(cache: Path, rank: int, size: int) -> bool:
+    """Notes that this process has encoded its part; the first process waits until all others have.
+
+    No process group is formed: what the processes have in common is the cache, and small files in it. One that an
+    earlier run left behind does no harm, because the first process encodes whatever is still missing.
+    """
+    keys = ("TORCHELASTIC_RUN_ID", "TORCHELASTIC_RESTART_COUNT", "MASTER_ADDR", "MASTER_PORT", "SLURM_JOB_ID")
+    launch = re.sub(r"[^A-Za-z0-9-]+", "-", "-".join(os.environ.get(key, "") for key in keys))
+    others = [cache / f".embed-{launch}-{number}.done" for number in range(1, size)]
+    if rank:
+        write_text(others[rank - 1], "")
+        return False
+    while not all(path.is_file() for path in others):
+        time.sleep(0.2)
+    for path in others:
+        path.unlink()
+    return True
 
 
 def _read(root: str) -> list[Sample]:
@@ -122,7 +224,7 @@ def _read(root: str) -> list[Sample]:
     for item in read_items(root):
         if item.span is not None or "://" in item.path:
             raise UserError(
-                f"jepa embed reads videos from files, and {item.path!r} lies in a shard or on a server."
+                f"jepa embed reads videos from files, and {item.path!r} is stored in a shard or on a server."
             )
         path = Path(item.path)
         name = path.relative_to(base).as_posix() if path.is_relative_to(base) else item.path

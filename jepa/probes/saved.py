@@ -1,7 +1,7 @@
-"""Probes on disk: a folder with weights and everything that says what they may be used for.
+"""Saved probes: a folder with a head's weights and the metadata that says what they may be used for.
 
 probe.json             task, classes, window, encoder and data hashes, calibration, results
-probe.safetensors      the head's weights, with a copy of probe.json in its header that rules
+probe.safetensors      the head's weights, with a copy of probe.json in its header, which takes precedence
 """
 
 from __future__ import annotations
@@ -9,24 +9,32 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
+from torch import Tensor
 
 from jepa.errors import UserError
 from jepa.files import atomic_path, sha256_file, write_json
 from jepa.models.weights.fingerprint import encoder_hash
 from jepa.probes.data.labels import Sample, fingerprint
-from jepa.probes.features.encoder_tokens import EncoderTokens
+from jepa.probes.features.cache import Features
+from jepa.probes.features.encoder_tokens import EncoderTokens, coarsen, coarsen_future
+from jepa.probes.features.feature_set import FeatureSet
+from jepa.probes.heads.base import FittedHeads, get_head
 
 if TYPE_CHECKING:
     from jepa.models import Encoder
 
-SCHEMA = "jepa.probe/1"
-WEIGHTS_FILE, CARD_FILE = "probe.safetensors", "probe.json"
+SCHEMA = "jepa.probe/2"
+# Version 1 stated the figure of heads that were fitted on more data than the saved one.
+_READABLE = (SCHEMA, "jepa.probe/1")
+WEIGHTS_FILE, METADATA_FILE = "probe.safetensors", "probe.json"
 
 
 @dataclass(frozen=True)
@@ -40,25 +48,100 @@ class Window:
 
     @property
     def duration_s(self) -> float:
-        """Time that a window covers, in seconds."""
+        """Time that a window covers, in seconds.
+
+        Example:
+            >>> Window(16, 4.0).duration_s
+            4.0
+        """
         return self.num_frames / self.fps
 
 
-class Probe(Protocol):
-    """What every saved probe can do; docs/probes.md describes the fields of a prediction."""
+class Probe(ABC):
+    """A fitted probe: reads encoder tokens, returns calibrated predictions. docs/probes.md describes the fields.
 
-    task: str
-    classes: tuple[str, ...]
-    window: Window
-    metadata: dict[str, Any]
-    weights_sha256: str
-    needs_future: bool
+    Args:
+        metadata: what it was trained on, plain JSON values.
+        weights: tensors of its heads.
+        weights_sha256: hash of the weights file; empty for a probe that was never saved.
+    """
 
-    def predict(self, tokens: torch.Tensor, future: torch.Tensor | None = None) -> Any:
-        """Scores of a batch of windows from their encoder tokens [B, N, D]."""
+    task: ClassVar[str]
+    needs_future: bool = False
+
+    def __init__(
+        self, metadata: dict[str, Any], weights: dict[str, Tensor], weights_sha256: str = ""
+    ) -> None:
+        self.metadata, self.weights, self.weights_sha256 = metadata, weights, weights_sha256
+        self.classes: tuple[str, ...] = tuple(metadata["classes"])
+
+    @property
+    def window(self) -> Window:
+        """The window of frames whose tokens it reads.
+
+        Raises:
+            UserError: the probe was fitted on arrays, and knows of no frames.
+        """
+        if self.metadata.get("window") is None:
+            raise UserError(
+                "This probe was fitted on arrays, so it does not know which frames its features come from. Train one "
+                "with `jepa probe` to read videos."
+            )
+        return Window(**self.metadata["window"])
+
+    @abstractmethod
+    def predict(self, tokens: Tensor, future: Tensor | None = None) -> Any:
+        """Predictions for a batch of windows from their encoder tokens [B, N, D]."""
+
+    def save(self, folder: str | os.PathLike[str]) -> Path:
+        """Writes the probe for `jepa.load_probe`; the folder is made if needed."""
+        path = save_probe(folder, self.metadata, self.weights)
+        self.weights_sha256 = sha256_file(path / WEIGHTS_FILE)
+        return path
+
+    def head(self, kind: str, prefix: str = "") -> FittedHeads:
+        """One of its heads, rebuilt from the weights whose names begin with a prefix."""
+        own = {name[len(prefix) :]: value for name, value in self.weights.items() if name.startswith(prefix)}
+        return get_head(kind).from_state(own)
+
+    def read(self, kind: str, tokens: Tensor, future: Tensor | None = None) -> Tensor:
+        """Brings encoder tokens into the form that a saved head was trained on.
+
+        Args:
+            kind: name of the head's family.
+            tokens: encoder output [B, N, D], or arrays of the shape that the probe was fitted on.
+            future: the predictor's tokens [B, slots * h * w, D], which follow the window's.
+
+        Raises:
+            UserError: the number of tokens is not that of the head's window.
+        """
+        from jepa.models import TokenGrid
+
+        facts, form = self.metadata, get_head(kind).reads
+        if facts.get("array_shape") is not None:
+            if list(tokens.shape[1:]) != list(facts["array_shape"]):
+                raise UserError(
+                    f"The probe was fitted on arrays of shape {facts['array_shape']} per sample, and was given "
+                    f"{list(tokens.shape[1:])}."
+                )
+            return FeatureSet.of("input", tokens, facts["time_slots"]).read(form)
+        grid = TokenGrid(*facts["grid"])
+        if tokens.ndim != 3 or tokens.shape[1] != grid.size:
+            raise UserError(
+                f"The probe reads windows of {grid.size} tokens (grid {tuple(grid)}), and was given "
+                f"{list(tokens.shape)}. Encode {self.window.num_frames} frames at {self.window.fps} fps with "
+                "encoder.preprocess."
+            )
+        coarse, slots = coarsen(tokens.float().cpu(), grid, facts["max_tokens"]), grid.t
+        if future is not None:
+            more = facts["future_slots"]
+            expected = coarsen_future(future.float().cpu(), grid, more, facts["max_tokens"])
+            coarse, slots = torch.cat([coarse, expected], dim=1), slots + more
+        # Features were stored in half precision; the same rounding here keeps live and cached scores equal.
+        return FeatureSet("input", Features.of(coarse.half().numpy()[:, None]), slots).read(form)
 
 
-def data_card(name: str, samples: list[Sample]) -> dict[str, Any]:
+def data_metadata(name: str, samples: Sequence[Sample]) -> dict[str, Any]:
     """What a set of samples is: counts, a hash of the videos' content and one of the labels."""
     content = sorted({fingerprint(path) for path in {sample.path for sample in samples}})
     labels = [[s.name, s.label, s.group, s.split, s.start_s, s.end_s] for s in samples]
@@ -72,8 +155,8 @@ def data_card(name: str, samples: list[Sample]) -> dict[str, Any]:
     }
 
 
-def window_card(extractor: EncoderTokens) -> dict[str, Any]:
-    """What a head reads, for `save_probe`: the window, its grid of tokens and how many of them are kept."""
+def window_metadata(extractor: EncoderTokens) -> dict[str, Any]:
+    """What a head reads: the window, its grid of tokens and how many of them are kept."""
     return {
         "window": {"num_frames": extractor.window.num_frames, "fps": extractor.fps},
         "grid": list(extractor.window_grid()),
@@ -81,15 +164,10 @@ def window_card(extractor: EncoderTokens) -> dict[str, Any]:
     }
 
 
-def calibration_card(samples: list[Sample]) -> dict[str, Any]:
-    """What a head was calibrated on and when, for `save_probe`."""
-    held_out = data_card("val", samples)
-    return {
-        "videos": held_out["videos"],
-        "groups": held_out["groups"],
-        "set_sha256": held_out["sha256"],
-        "fitted": today(),
-    }
+def calibration_metadata(samples: Sequence[Sample]) -> dict[str, Any]:
+    """What a head was calibrated on, and when."""
+    val = data_metadata("val", samples)
+    return {"videos": val["videos"], "groups": val["groups"], "set_sha256": val["sha256"], "fitted": today()}
 
 
 def today() -> str:
@@ -97,29 +175,27 @@ def today() -> str:
     return datetime.now(timezone.utc).date().isoformat()
 
 
-def save_probe(
-    folder: str | os.PathLike[str], card: dict[str, Any], weights: dict[str, torch.Tensor]
-) -> Path:
+def save_probe(folder: str | os.PathLike[str], metadata: dict[str, Any], weights: dict[str, Tensor]) -> Path:
     """Writes a probe that `load_probe` opens.
 
     Args:
         folder: made if needed, replaced file by file.
-        card: plain JSON values; must hold task, classes, window, grid, encoder, data and calibration.
-        weights: tensors of the head.
+        metadata: plain JSON values; must hold task, classes, encoder, data and calibration.
+        weights: tensors of the heads.
     """
     from safetensors.torch import save_file
 
     folder = Path(folder)
-    document = {"schema": SCHEMA, "created": today(), **card}
+    document = {"schema": SCHEMA, "created": today(), **metadata}
     header = {"format": "pt", "jepa": json.dumps(document, allow_nan=False)}
     with atomic_path(folder / WEIGHTS_FILE) as partial:
         save_file({name: value.contiguous() for name, value in weights.items()}, partial, metadata=header)
-    write_json(folder / CARD_FILE, document)
+    write_json(folder / METADATA_FILE, document)
     return folder
 
 
-def read_probe(folder: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, torch.Tensor], str]:
-    """The card, the weights and the hash of the weights file of a saved probe.
+def read_probe(folder: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tensor], str]:
+    """The metadata, the weights and the hash of the weights file of a saved probe.
 
     Raises:
         UserError: the folder holds no probe, or a damaged one.
@@ -138,52 +214,34 @@ def read_probe(folder: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str
             weights = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a dict
     except SafetensorError as error:
         raise UserError(f"{str(path)!r} is damaged ({error}). Run `jepa probe` again.") from error
-    card = json.loads(header.get("jepa", "{}"))
-    if card.get("schema") != SCHEMA:
-        raise UserError(f"{str(path)!r} states schema {card.get('schema')!r}; this version reads {SCHEMA!r}.")
-    return card, weights, sha256_file(path)
+    metadata = json.loads(header.get("jepa", "{}"))
+    if metadata.get("schema") not in _READABLE:
+        raise UserError(
+            f"{str(path)!r} states schema {metadata.get('schema')!r}; this version reads {', '.join(_READABLE)}. Train "
+            "the probe again with `jepa probe`."
+        )
+    if metadata["schema"] != SCHEMA and "results" in metadata:
+        old = metadata["results"]
+        metadata["results"] = {"metric": old.get("metric"), "test": None, "cross_validation": old}
+    return metadata, weights, sha256_file(path)
 
 
-def check_encoder(card: dict[str, Any], encoder: Encoder) -> None:
+def check_encoder(metadata: dict[str, Any], encoder: Encoder) -> None:
     """Refuses an encoder that the probe was not trained on.
 
     Raises:
-        UserError: the hashes differ.
+        UserError: the hashes differ, or the probe was fitted on arrays.
     """
-    found, wanted = encoder_hash(encoder), card["encoder"]["sha256"]
+    trained_on = metadata.get("encoder")
+    if trained_on is None:
+        raise UserError(
+            "This probe was fitted on arrays, and does not say which encoder made them, so it cannot be checked "
+            "against one. Load it without an encoder, or train one with `jepa probe`."
+        )
+    found, wanted = encoder_hash(encoder), trained_on["sha256"]
     if found != wanted:
         raise UserError(
-            f"This probe was trained on the encoder {card['encoder'].get('name')!r} with hash {wanted[:12]}, "
+            f"This probe was trained on the encoder {trained_on.get('name')!r} with hash {wanted[:12]}, "
             f"and was given one with hash {found[:12]}. Its scores would mean nothing. Use the export it was "
             "trained on, or train the probe again with `jepa probe`."
         )
-
-
-def load_probe(folder: str | os.PathLike[str], encoder: Encoder | None = None) -> Probe:
-    """Opens a saved probe.
-
-    Args:
-        folder: what `jepa probe` wrote, OUT/probe.
-        encoder: the encoder whose tokens it will read; checked against the one it was trained on.
-
-    Raises:
-        UserError: no probe there, a damaged one, or another encoder.
-    """
-    card, weights, sha256 = read_probe(folder)
-    if encoder is not None:
-        check_encoder(card, encoder)
-    if card["task"] == "classify":
-        from jepa.probes.tasks.classify import ClassifyProbe
-
-        return ClassifyProbe(card, weights, sha256)
-    if card["task"] == "anticipate":
-        from jepa.probes.tasks.anticipate.probe import AnticipateProbe
-
-        return AnticipateProbe(card, weights, sha256)
-    if card["task"] == "describe":
-        from jepa.probes.tasks.describe.probe import DescribeProbe
-
-        return DescribeProbe(card, weights, sha256)
-    raise UserError(
-        f"{os.fspath(folder)!r} is a probe for the task {card['task']!r}, which this version does not know."
-    )

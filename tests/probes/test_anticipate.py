@@ -180,18 +180,18 @@ def done(
     return out, run(config(flashes, export_with_predictor, out))
 
 
-def test_foresight_beats_base_rate_and_what_goes_on_now(done: tuple[Path, dict[str, Any]]) -> None:
+def test_anticipation_beats_base_rate_and_current_action(done: tuple[Path, dict[str, Any]]) -> None:
     _, results = done
     rows = {r["features"]: r for r in results["hazard"]["rows"]}
     assert list(rows) == [
-        "base rate", "action now (truth)", "motion", "last frame", "untrained",
-        "action now (probe)", "encoder", "encoder + predictor",
+        "base rate", "current-action oracle", "current-action probe", "motion", "last frame", "random init",
+        "encoder", "encoder + predictor",
     ]  # fmt: skip
     assert rows["base rate"]["mean"]["auc"] == pytest.approx(0.5)
     assert rows["base rate"]["gain"] == 0
     # The omen stands in the picture a second ahead; the list's current action is "drift" with and without it.
     assert rows["encoder"]["mean"]["ap"] > rows["base rate"]["mean"]["ap"] + 0.2
-    assert rows["encoder"]["mean"]["ap"] > rows["action now (truth)"]["mean"]["ap"]
+    assert rows["encoder"]["mean"]["ap"] > rows["current-action oracle"]["mean"]["ap"]
     following = {r["features"]: r["accuracy"] for r in results["next_action"]["rows"]}
     assert following["encoder"] > following["majority"] + 0.2
 
@@ -201,9 +201,9 @@ def test_the_tables_can_be_worked_out_from_the_forecasts_on_disk(done: tuple[Pat
     kept = np.load(out / "forecasts.npz")
     rows = results["hazard"]["rows"]
     assert kept["names"].tolist() == [f"{row['features']}, {row['head']}" for row in rows]
-    assert len(kept["video"]) == len(kept["end_s"]) == results["hazard"]["questions"]
+    assert len(kept["video"]) == len(kept["end_s"]) == results["hazard"]["windows"]
     late = kept["p6"]
-    assert late.shape == (2, results["hazard"]["questions"], 1, 3) and np.isfinite(late).all()
+    assert late.shape == (2, results["hazard"]["windows"], 1, 3) and np.isfinite(late).all()
     base = kept["p0"][0]
     happened = kept["event"][:, :, None] <= np.arange(3)
     known = (np.arange(3) < kept["observed"][:, None, None]) | (np.arange(3) >= kept["event"][:, :, None])
@@ -218,7 +218,7 @@ def test_videos_are_never_divided_between_parts(done: tuple[Path, dict[str, Any]
     assert done[1]["anchor"] == "segment start"
 
 
-def test_saved_forecaster_never_falls_with_the_horizon_and_needs_its_future(
+def test_a_saved_anticipation_probe_never_falls_with_the_horizon_and_needs_its_future(
     done: tuple[Path, dict[str, Any]], flashes: Path, export_with_predictor: Path
 ) -> None:
     encoder, predictor = load_encoder(export_with_predictor), load_predictor(export_with_predictor)
@@ -235,25 +235,27 @@ def test_saved_forecaster_never_falls_with_the_horizon_and_needs_its_future(
         tokens = encoder(batch)
         future = predict_future(predictor, tokens, encoder.grid_of(batch), max(probe.future_slots, 1))
     if probe.needs_future:
-        with pytest.raises(UserError, match="predictor's guess"):
+        with pytest.raises(UserError, match="predictor's tokens"):
             probe.predict(tokens)
     out = probe.predict(tokens, future if probe.needs_future else None)
     assert out.hazard.shape == (4, 1, 3) and (out.hazard.diff(dim=-1) >= 0).all()
     torch.testing.assert_close(out.next_action.sum(-1), torch.ones(4))
 
 
-def test_the_observer_tells_what_goes_on_and_says_what_it_learnt_from(
+def test_the_current_action_probe_knows_the_present_and_says_what_it_was_trained_on(
     done: tuple[Path, dict[str, Any]], flashes: Path, export_with_predictor: Path
 ) -> None:
     out, results = done
-    assert next(row["features"] for row in results["now"]["rows"]) == "majority"
+    assert next(row["features"] for row in results["current_action"]["rows"]) == "majority"
     encoder = load_encoder(export_with_predictor)
-    now, forecaster = load_probe(out / "now", encoder), load_probe(out / "probe", encoder)
+    now, forecaster = load_probe(out / "current_action", encoder), load_probe(out / "probe", encoder)
     assert now.task == "classify" and now.classes == ("drift", "flash", "wait")
     for card in (now.metadata, forecaster.metadata):
         assert card["data"]["videos"] == 18
-        # Three folds by video: the saved heads learn from what is left of all 18 after the validation part.
-        assert card["trained_on"]["videos"] + card["calibration"]["videos"] == 18
+        # Three folds by video: the saved heads are those of the first, which tests a third of the videos.
+        assert (
+            card["trained_on"]["videos"] + card["calibration"]["videos"] + card["tested_on"]["videos"] == 18
+        )
         assert 0 < card["calibration"]["videos"] < card["trained_on"]["videos"]
     right, asked = 0, 0
     for i in range(18):
@@ -267,7 +269,7 @@ def test_the_observer_tells_what_goes_on_and_says_what_it_learnt_from(
     assert right / asked > 0.7
 
 
-def test_guess_future_asks_for_the_slots_after_the_window() -> None:
+def test_predict_future_asks_for_the_slots_after_the_window() -> None:
     asked: dict[str, Any] = {}
 
     class Spy(torch.nn.Module):

@@ -124,7 +124,7 @@ def test_too_few_samples_or_groups_for_sets_are_refused() -> None:
     p, targets, _ = groups_of(np.random.default_rng(0), 1, 12)
     with pytest.raises(UserError, match="one group"):
         conformal_report(p, targets, ["a"] * 12, [0.9])
-    with pytest.raises(UserError, match=r"rate of 0\.99"):
+    with pytest.raises(UserError, match=r"coverage of 0\.99"):
         conformal_report(p, targets, [str(i % 4) for i in range(12)], [0.99])
 
 

@@ -15,6 +15,7 @@ from jepa.errors import UserError
 from jepa.models import load_encoder
 from jepa.probes import ProbeConfig, load_probe, run
 from jepa.probes.config import FeatureSettings, HeadSettings, ProbeData
+from jepa.probes.tasks.base import get_task
 
 from .conftest import tiny_encoder
 
@@ -44,7 +45,7 @@ def row(results: dict[str, Any], features: str, head: str) -> dict[str, Any]:
 def test_table_has_every_baseline_and_motion_solves_a_motion_task(done: tuple[Path, dict[str, Any]]) -> None:
     _, results = done
     assert {r["features"] for r in results["rows"]} == {
-        "majority", "one frame", "motion", "untrained", "encoder",
+        "majority", "one frame", "motion", "random init", "encoder",
     }  # fmt: skip
     assert {r["head"] for r in results["rows"] if r["features"] == "encoder"} == {
         "linear", "attentive", "ridge", "knn",
@@ -222,7 +223,8 @@ def test_isotonic_probe_conformal_sets_and_int8_features(squares: Path, export: 
     probe = load_probe(tmp_path / "probe", encoder)
     card = probe.metadata["calibration"]
     assert card["method"] == "isotonic"
-    assert 0 < card["videos"] < probe.metadata["trained_on"]["videos"] == 36 - card["videos"]
+    tested = probe.metadata["tested_on"]["videos"]
+    assert 0 < card["videos"] < probe.metadata["trained_on"]["videos"] == 36 - card["videos"] - tested
     assert card["set_sha256"] != probe.metadata["trained_on"]["sha256"]
     p = probe.predict(encoder(torch.rand(2, 3, 8, 32, 32))).probability
     torch.testing.assert_close(p.sum(-1), torch.ones(2))
@@ -251,4 +253,4 @@ def test_heads_on_other_layers_are_tested_but_not_saved(
 def test_settings_of_one_task_are_refused_by_the_others(change: dict[str, Any], says: str) -> None:
     settings = ProbeConfig(task="anticipate", encoder="e", out="o", **change)
     with pytest.raises(UserError, match=says):
-        settings.check()
+        get_task("anticipate")(settings).check()

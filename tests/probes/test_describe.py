@@ -17,7 +17,8 @@ from jepa.probes import ProbeConfig, load_probe, run
 from jepa.probes.config import DescribeSettings, FeatureSettings, HeadSettings, ProbeData
 from jepa.probes.data.captions import Words, read_words, split_into_shots
 from jepa.probes.data.labels import read_samples
-from jepa.probes.tasks.describe.text import Learned, contrast, retrieval_figures
+from jepa.probes.tasks.describe.targets import contrastive_loss, retrieval_metrics
+from jepa.probes.tasks.describe.text import Learned
 
 WORDS = {
     "left": "A square glides to the left.",
@@ -32,22 +33,22 @@ def test_contrast_is_cross_entropy_and_equal_texts_are_all_right() -> None:
     texts = functional.normalize(torch.randn(1, 4, 6, generator=generator), dim=-1)
     scores = functional.normalize(video[0, 0], dim=-1) @ texts[0].T / 0.07
     wanted = functional.cross_entropy(scores, torch.arange(4), reduction="none")
-    torch.testing.assert_close(contrast(video, texts)[0, 0], wanted)
+    torch.testing.assert_close(contrastive_loss(video, texts)[0, 0], wanted)
     texts[0, 1] = texts[0, 0]
     p = (functional.normalize(video[0, 0], dim=-1) @ texts[0].T / 0.07).softmax(-1)
-    torch.testing.assert_close(contrast(video, texts)[0, 0, 0], -torch.log(p[0, 0] + p[0, 1]))
+    torch.testing.assert_close(contrastive_loss(video, texts)[0, 0, 0], -torch.log(p[0, 0] + p[0, 1]))
 
 
-def test_retrieval_figures_by_hand() -> None:
+def test_retrieval_metrics_by_hand() -> None:
     similar = np.array([[0.9, 0.5, 0.1], [0.2, 0.9, 0.8]])
     relevant = np.array([[True, False, True], [False, False, True]])
-    figures = retrieval_figures(similar, relevant)
+    figures = retrieval_metrics(similar, relevant)
     assert figures["recall_1"] == 0.5 and figures["recall_5"] == 1.0
     assert figures["mrr"] == pytest.approx((1 + 1 / 2) / 2) and figures["median_rank"] == 1.5
     assert figures["map"] == pytest.approx(((1 + 2 / 3) / 2 + 1 / 2) / 2)
 
 
-def test_learned_text_puts_shared_words_together_and_refuses_strangers() -> None:
+def test_learned_text_puts_shared_words_together_and_refuses_unknown_words() -> None:
     text = Learned.fit([*WORDS.values(), "A ball falls.", "A tower falls down."] * 2)
     a, b, c = text.encode(["a square moves right", "square moves", "a tower falls"])
     torch.testing.assert_close(a.norm(), torch.tensor(1.0))
@@ -92,11 +93,11 @@ def done(
     return out, run(config(described, export, out))
 
 
-def test_tags_and_search_beside_chance_and_untrained(done: tuple[Path, dict[str, Any]]) -> None:
+def test_tags_and_search_beside_chance_and_random_weights(done: tuple[Path, dict[str, Any]]) -> None:
     _, results = done
     assert results["tags"] == ["left", "motion", "rest", "right", "still"]  # "rare" cannot be learned
     rows = {r["features"]: r for r in results["rows"]}
-    assert set(rows) == {"chance", "one frame", "motion", "untrained", "encoder"}
+    assert set(rows) == {"chance", "one frame", "motion", "random init", "encoder"}
     assert rows["chance"]["map"] == pytest.approx(np.mean([1 / 3, 2 / 3, 1 / 3, 1 / 3, 1 / 3]), abs=0.1)
     assert rows["chance"]["auc"] == pytest.approx(0.5)
     assert rows["motion"]["map"] > rows["chance"]["map"] + 0.2
@@ -111,7 +112,7 @@ def test_sets_of_tags_are_reported_with_what_they_held(done: tuple[Path, dict[st
     assert 0.6 < entry["recall"] <= 1 and 1 < entry["mean_size"] <= 5
 
 
-def test_saved_describer_answers_in_one_space(done: tuple[Path, dict[str, Any]], export: Path) -> None:
+def test_saved_tagging_probe_answers_in_one_space(done: tuple[Path, dict[str, Any]], export: Path) -> None:
     probe: Any = load_probe(done[0] / "probe", load_encoder(export))
     assert probe.captions == tuple(sorted(WORDS.values()))
     out = probe.predict(torch.randn(2, 64, 24, generator=torch.Generator().manual_seed(0)))

@@ -81,17 +81,17 @@ def test_each_process_of_a_machine_takes_a_gpu_of_its_own(
     class Taken(Exception):
         pass
 
-    def take(number: int) -> None:
-        raise Taken(number)
+    def take(*arguments: object, **options: object) -> None:
+        raise Taken(arguments[5])
 
     for key, value in (("RANK", "11"), ("LOCAL_RANK", "3"), ("WORLD_SIZE", "16")):
         monkeypatch.setenv(key, value)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 8)
-    monkeypatch.setattr(torch.cuda, "set_device", take)
+    monkeypatch.setattr("jepa.probes.features.build.EncoderTokens", take)
     settings = config(squares, export, tmp_path / "e.npz")
     settings.features.cache = str(tmp_path / "cache")
-    with pytest.raises(Taken, match="3"):
+    with pytest.raises(Taken, match="cuda:3"):
         run(settings)
 
 

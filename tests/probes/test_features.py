@@ -12,16 +12,14 @@ import torch
 import jepa.data
 from jepa.errors import UserError
 from jepa.models import TokenGrid
+from jepa.models.weights.fingerprint import encoder_hash
 from jepa.probes.data.labels import Sample, read_samples
+from jepa.probes.features.baselines import Motion, OneFrame, random_init_copy
 from jepa.probes.features.cache import Store, from_int8, to_int8
 from jepa.probes.features.encode import encode
 from jepa.probes.features.encoder_tokens import (
     EncoderTokens,
-    Motion,
-    OneFrame,
     coarsen,
-    encoder_hash,
-    untrained_copy,
 )
 
 from .conftest import tiny_encoder
@@ -146,12 +144,12 @@ def test_unreadable_video_is_counted_and_left_out(squares: Path, tmp_path: Path)
     assert [bad.name for bad in report.bad] == ["clips/02.mp4"]
     assert len(samples) == len(features) == 35 and "clips/02.mp4" not in [s.name for s in samples]
     with pytest.raises(UserError, match=r"1 of 36 videos.*clips/02\.mp4"):
-        encode(read_samples(data), [OneFrame()], tmp_path / "d", bad_limit=0.01)
+        encode(read_samples(data), [OneFrame()], tmp_path / "d", max_bad_fraction=0.01)
 
 
 def test_several_processes_share_the_work(squares: Path, tmp_path: Path, opened: list[str]) -> None:
     for rank in range(2):
-        encode(few(squares, 6), [OneFrame()], tmp_path, rank=rank, world=2)
+        encode(few(squares, 6), [OneFrame()], tmp_path, rank=rank, size=2)
     assert len(opened) == 6
     _, (features,), report = encode(few(squares, 6), [OneFrame()], tmp_path)
     assert report.decoded == 0 and len(features) == 6
@@ -181,14 +179,14 @@ def test_hash_covers_weights_config_and_preprocessing() -> None:
     assert encoder_hash(faster) != base
 
 
-def test_untrained_copy_differs_repeats_and_leaves_global_randomness_alone() -> None:
+def test_random_init_copy_differs_repeats_and_leaves_global_randomness_alone() -> None:
     encoder = tiny_encoder()
     torch.manual_seed(11)
     wanted = torch.rand(3)
     torch.manual_seed(11)
-    fresh = untrained_copy(encoder, 5)
+    fresh = random_init_copy(encoder, 5)
     assert torch.equal(torch.rand(3), wanted)
-    assert encoder_hash(fresh) == encoder_hash(untrained_copy(encoder, 5)) != encoder_hash(encoder)
+    assert encoder_hash(fresh) == encoder_hash(random_init_copy(encoder, 5)) != encoder_hash(encoder)
     assert all(torch.isfinite(p).all() for p in fresh.parameters())
 
 

@@ -11,8 +11,9 @@ from torch import nn
 from jepa.models import ImageBackbone, Preprocessing
 from jepa.models.image_backbone import ImageBackboneConfig
 from jepa.probes.data.labels import read_samples
+from jepa.probes.features.baselines import random_init_copy
 from jepa.probes.features.encode import encode
-from jepa.probes.features.encoder_tokens import EncoderTokens, untrained_copy
+from jepa.probes.features.encoder_tokens import EncoderTokens
 from jepa.probes.features.image_model import ImageFrames
 
 
@@ -52,11 +53,15 @@ def test_an_image_backbone_is_an_encoder_for_probes(
     assert features.shape == (3, 1, 32, 3)
 
 
-def test_the_untrained_copy_of_an_image_backbone_is_another_one() -> None:
+def test_the_random_init_copy_of_an_image_backbone_is_another_one() -> None:
     timm = pytest.importorskip("timm")
     model = timm.create_model("test_resnet", num_classes=0)
     backbone = ImageBackbone(ImageBackboneConfig("test_resnet", model.num_features), model).eval()
     backbone.preprocessing = Preprocessing(8, 2.0, 64, 64)
-    one, other, image = untrained_copy(backbone, 5), untrained_copy(backbone, 5), torch.randn(1, 3, 64, 64)
+    one, other, image = (
+        random_init_copy(backbone, 5),
+        random_init_copy(backbone, 5),
+        torch.randn(1, 3, 64, 64),
+    )
     assert torch.equal(one(image), other(image))
     assert not torch.equal(one(image), backbone(image))

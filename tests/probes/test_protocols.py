@@ -15,8 +15,9 @@ from jepa.models import load_encoder
 from jepa.probes import ProbeConfig, load_probe, run
 from jepa.probes.config import FeatureSettings, HeadSettings, ProbeData
 from jepa.probes.evaluation.protocols import thin
-from jepa.probes.features.encoder_tokens import EncoderTokens, OneFrame
-from jepa.probes.features.perturbations import View, coarser, compressed, noisy
+from jepa.probes.features.baselines import OneFrame
+from jepa.probes.features.encoder_tokens import EncoderTokens
+from jepa.probes.features.perturbations import Perturbed, compressed, downscaled, noisy
 
 from .conftest import tiny_encoder
 
@@ -63,7 +64,7 @@ def test_motion_is_not_seen_at_once_and_a_held_frame_rate_hides_it(done: tuple[P
     (held,) = (
         e["points"]
         for e in protocols["robustness"]
-        if (e["features"], e["degradation"]) == ("motion", "frame rate")
+        if (e["features"], e["perturbation"]) == ("motion", "frame rate")
     )
     assert held[2]["at"] == 2.0 and held[2]["accuracy"] < held[0]["accuracy"] - 0.3
     labels = next(e for e in protocols["label_efficiency"] if e["features"] == "motion")["points"]
@@ -74,7 +75,7 @@ def test_motion_is_not_seen_at_once_and_a_held_frame_rate_hides_it(done: tuple[P
     )
 
 
-def test_a_video_that_only_a_view_cannot_read_is_named(
+def test_a_video_that_only_a_perturbation_cannot_read_is_named(
     squares: Path, export: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = ProbeConfig(
@@ -85,13 +86,13 @@ def test_a_video_that_only_a_view_cannot_read_is_named(
         baselines=[],
         protocols=["early"],
     )
-    whole = View.times
+    whole = Perturbed.times
 
-    def broken(view: View, start_s: float, end_s: float) -> np.ndarray:
-        monkeypatch.setattr(View, "times", whole)  # the first video only
+    def broken(self: Perturbed, start_s: float, end_s: float) -> np.ndarray:
+        monkeypatch.setattr(Perturbed, "times", whole)  # the first video only
         raise VideoError("00.mp4", "decode", "cut short")
 
-    monkeypatch.setattr(View, "times", broken)
+    monkeypatch.setattr(Perturbed, "times", broken)
     with pytest.raises(UserError, match=r"could be read for the main table.*cannot decode: cut short"):
         run(config)
 
@@ -102,15 +103,15 @@ def test_a_saved_published_head_reads_live_tokens(squares: Path, export: Path, t
         out=str(tmp_path),
         data=ProbeData(root=str(squares), group_column="scene", folds=2),
         features=FeatureSettings(cache=str(export / "cache")),
-        heads=HeadSettings(kinds=["published"], steps=4, batch_size=8),
+        heads=HeadSettings(kinds=["vjepa2_attentive"], steps=4, batch_size=8),
         baselines=[],
         seeds=[0],
     )
     row = run(config)["rows"][-1]
-    assert row["head"] == "published" and {tuple(c) for c in row["chosen"]} == {("lr", "weight_decay")}
+    assert row["head"] == "vjepa2_attentive" and {tuple(c) for c in row["chosen"]} == {("lr", "weight_decay")}
     encoder = load_encoder(export)
     probe = load_probe(tmp_path / "probe", encoder)
-    assert probe.metadata["head"] == "published"
+    assert probe.metadata["head"] == "vjepa2_attentive"
     p = probe.predict(encoder(torch.rand(2, 3, 8, 32, 32))).probability
     torch.testing.assert_close(p.sum(-1), torch.ones(2))
 
@@ -118,7 +119,7 @@ def test_a_saved_published_head_reads_live_tokens(squares: Path, export: Path, t
 def test_protocols_of_another_task_are_refused() -> None:
     config = ProbeConfig(task="describe", encoder="e", out="o", protocols=["early"])
     with pytest.raises(UserError, match="protocols: 'early' is unknown to task=describe"):
-        config.check()
+        run(config)
 
 
 def test_fewer_labels_are_contained_in_more_and_hold_every_class() -> None:
@@ -134,16 +135,16 @@ def test_fewer_labels_are_contained_in_more_and_hold_every_class() -> None:
     assert not np.array_equal(thin(part, targets, 0.5, 0), thin(part, targets, 0.5, 1))
 
 
-def test_early_view_reads_no_frame_after_its_share() -> None:
+def test_early_clips_reads_no_frame_after_its_share() -> None:
     base = EncoderTokens("e", tiny_encoder())
     for share in (0.1, 0.5):
-        assert View(base, "early", share).times(2.0, 12.0).max() <= 2.0 + 10 * share
-    assert View(base, "early", 0.1).key != View(base, "early", 0.5).key != base.key
+        assert Perturbed(base, "early", share).times(2.0, 12.0).max() <= 2.0 + 10 * share
+    assert Perturbed(base, "early", 0.1).key != Perturbed(base, "early", 0.5).key != base.key
 
 
-def test_frame_rate_view_holds_frames() -> None:
+def test_a_lower_frame_rate_holds_frames() -> None:
     base = EncoderTokens("e", tiny_encoder())
-    times = View(base, "frame rate", 2.0).times(1.0, 3.0)
+    times = Perturbed(base, "frame rate", 2.0).times(1.0, 3.0)
     assert len(np.unique(times)) == 2 and set(np.unique(times)) <= {1.0, 1.5, 2.0, 2.5}
     assert (times <= base.times(1.0, 3.0) + 1e-9).all()
 
@@ -151,18 +152,18 @@ def test_frame_rate_view_holds_frames() -> None:
 def test_degradations_on_known_frames() -> None:
     frames = torch.zeros(2, 3, 64, 96, dtype=torch.uint8)
     frames[..., ::2] = 200  # stripes of one pixel
-    assert coarser(frames, 16).float().std() < 5 < frames.float().std()
-    assert torch.equal(coarser(frames, 64), frames)
+    assert downscaled(frames, 16).float().std() < 5 < frames.float().std()
+    assert torch.equal(downscaled(frames, 64), frames)
     grey = torch.full((4, 3, 64, 64), 128, dtype=torch.uint8)
     assert noisy(grey, 15.0).float().std().item() == pytest.approx(15, rel=0.02)
     assert torch.equal(noisy(grey, 15.0), noisy(grey, 15.0))
-    assert View(OneFrame(), "noise", 15.0).prepare(grey[:1]).std() > 0
+    assert Perturbed(OneFrame(), "noise", 15.0).prepare(grey[:1]).std() > 0
 
 
 def test_compression_is_a_codec_that_predicts_frames_from_frames() -> None:
     generator = torch.Generator().manual_seed(0)
     texture = torch.randint(0, 255, (1, 3, 50, 90), dtype=torch.uint8, generator=generator)
-    texture = coarser(texture, 25)
+    texture = downscaled(texture, 25)
     clip = torch.cat([texture.roll(3 * t, -1) for t in range(6)])[
         ..., :47, :75
     ]  # odd sides, a panning camera

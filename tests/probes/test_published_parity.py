@@ -1,4 +1,4 @@
-"""A bank of heads beside the published attentive classifier, on random weights in the published file layout.
+"""Stacked heads beside the published attentive classifier, on random weights in the published file layout.
 
 JEPA_VJEPA2_REPO=...   a copy of facebookresearch/vjepa2
 """
@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from jepa.models import load_classifiers
-from jepa.probes.heads.vjepa2_attentive import PublishedBank
+from jepa.probes.heads.vjepa2_attentive import StackedClassifiers
 
 pytestmark = pytest.mark.parity
 
@@ -56,11 +56,11 @@ def test_heads_of_a_published_sweep_give_the_same_scores_at_once(
         {"classifiers": states, "opt": [], "scaler": None, "epoch": 20, "batch_size": 4, "world_size": 1},
         path,
     )
-    bank = PublishedBank.of(load_classifiers(path))
+    stacked = StackedClassifiers.of(load_classifiers(path))
     tokens = torch.randn(5, 33, 128, generator=torch.Generator().manual_seed(9)) * 2
-    scores = bank(tokens[None])[0]
+    scores = stacked(tokens[None])[0]
     for ours, one in zip(scores, theirs, strict=True):
         wanted = one(tokens)
         difference = float((ours - wanted).abs().max() / wanted.abs().max())
-        print(f"published bank, depth {depth}: {difference:.1e}")
+        print(f"published stacked, depth {depth}: {difference:.1e}")
         assert difference <= 1e-5

@@ -15,7 +15,7 @@ import torch
 from jepa.probes.data.labels import Sample
 from jepa.probes.evaluation.metrics import classification_report
 from jepa.probes.evaluation.report import write_report
-from jepa.probes.tasks.classify import _most_wrong
+from jepa.probes.tasks.classify import most_wrong
 
 EVIL = "<script>alert(1)</script>&\"'"
 
@@ -25,14 +25,23 @@ def results() -> dict[str, Any]:
     probability = np.array([[0.9, 0.1], [0.2, 0.8], [0.7, 0.3], [0.4, 0.6]])
     figures = classification_report(probability, np.array([0, 1, 1, 0]), ["a", "a", "b", EVIL])
     rows = [
-        {"features": name, "head": head, "interval": [0.3, 0.7], "spread_seeds": 0.01, "ece": 0.1, **figures}
+        {"features": name, "head": head, "interval": [0.3, 0.7], "std_seeds": 0.01, "ece": 0.1, **figures}
         for name, head in (("majority", "-"), (EVIL, "ridge"), ("encoder", "linear"))
     ]
     points = [{"at": at, "accuracy": at, "interval": [at - 0.1, at]} for at in (0.5, 1.0)]
-    lines = [{"features": name, "head": "x", "unit": "share", "points": points} for name in (EVIL, "encoder")]
-    wrong = {"name": EVIL, "start_s": None, "group": EVIL, "label": EVIL, "said": "left", "probability": 0.9}
+    lines = [
+        {"features": name, "head": "x", "unit": "fraction", "points": points} for name in (EVIL, "encoder")
+    ]
+    wrong = {
+        "name": EVIL,
+        "start_s": None,
+        "group": EVIL,
+        "label": EVIL,
+        "predicted": "left",
+        "probability": 0.9,
+    }
     return {
-        "schema": "jepa.probe.results/1",
+        "schema": "jepa.probe.results/2",
         "created": "2026-01-01",
         "classes": [EVIL, "left"],
         "data": {"name": EVIL, "groups": 3, "sha256": "0" * 64, "labels_sha256": "1" * 64},
@@ -43,7 +52,7 @@ def results() -> dict[str, Any]:
             "head": "linear",
             "against": {EVIL: {"difference": -0.1, "interval": [-0.2, -0.05], "head": "ridge", "accuracy": 0.5}},
         },
-        "protocols": {"early": lines, "robustness": [{**line, "degradation": EVIL} for line in lines]},
+        "protocols": {"early": lines, "robustness": [{**line, "perturbation": EVIL} for line in lines]},
         "wrong": [{**wrong, "label_probability": 0.1}],
         "abstention": [{"level": 0.9, "coverage": 0.88, "mean_size": 1.5, "answered": 0.0, "accuracy_answered": None}],
         "excluded": [{"name": EVIL, "stage": "open", "reason": EVIL}],
@@ -70,6 +79,6 @@ def test_page_shows_a_frame_of_a_wrong_clip(results: dict[str, Any], squares: Pa
 def test_most_wrong_clips_come_first_and_right_ones_never() -> None:
     samples = [Sample(Path("x"), f"{i}.mp4", "l", "g") for i in range(4)]
     p = torch.tensor([[0.6, 0.4], [0.9, 0.1], [0.3, 0.7], [0.2, 0.8]]).numpy()
-    wrong = _most_wrong(p, np.array([1, 1, 1, 0]), samples, ["a", "b"])
+    wrong = most_wrong(p, np.array([1, 1, 1, 0]), samples, ["a", "b"])
     assert [w["name"] for w in wrong] == ["1.mp4", "3.mp4", "0.mp4"]
-    assert wrong[0]["label"] == "b" and wrong[0]["said"] == "a"
+    assert wrong[0]["label"] == "b" and wrong[0]["predicted"] == "a"

@@ -11,7 +11,7 @@ import torch
 from jepa.errors import UserError
 from jepa.models import EncoderConfig, Preprocessing, VideoEncoder, save_encoder
 from jepa.probes import encoder_hash
-from jepa.probes.heads.stacked import LinearBank
+from jepa.probes.heads.stacked import StackedLinear
 from jepa.probes.saved import save_probe
 from jepa.signals.detect.probes import ProbeScorer
 
@@ -45,9 +45,9 @@ def folder(tmp_path: Path) -> Path:
         "trained_on": {"name": "train", "videos": 70},
         "calibration": {"method": "temperature", "temperature": 2.0, "videos": 10, "set_sha256": "a" * 64},
     }
-    save_probe(tmp_path / "probes/now/probe", card, dict(LinearBank(1, 1, 72, 2).state_dict()))
+    save_probe(tmp_path / "probes/now/probe", card, dict(StackedLinear(1, 1, 72, 2).state_dict()))
     old = {key: value for key, value in card.items() if key != "trained_on"}
-    save_probe(tmp_path / "old/probe", old, dict(LinearBank(1, 1, 72, 2).state_dict()))
+    save_probe(tmp_path / "old/probe", old, dict(StackedLinear(1, 1, 72, 2).state_dict()))
     return tmp_path
 
 

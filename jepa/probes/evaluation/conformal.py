@@ -1,15 +1,14 @@
-"""Answers that are held back: conformal prediction sets, by MAPIE, calibrated on other groups.
+"""Conformal prediction: sets with a nominal coverage, and abstention, by MAPIE, calibrated on other groups.
 
-A set is made large enough to hold the truth at a promised rate (split conformal prediction; Sadinle et al., 2019, the
-score of MAPIE's "lac"). That is conformal risk control for the loss "the truth is not in the set" (Angelopoulos et
-al., 2022). A head abstains where its set holds no single class.
+A set is made large enough to hold the true class at a nominal coverage (split conformal prediction; Sadinle et al.,
+2019, the score of MAPIE's "lac"). That is conformal risk control for the loss "the true class is not in the set"
+(Angelopoulos et al., 2022). A head abstains where its set holds no single class.
 
-The promise is made for samples that are exchangeable. Clips of one source are not exchangeable with those of another,
-so the sets of a group are calibrated on other groups only, and the coverage that came out is reported beside the one
-that was promised.
+The guarantee is for samples that are exchangeable. Clips of one source are not exchangeable with those of another, so
+the sets of a group are calibrated on other groups only, and the measured coverage is reported beside the nominal one.
 
-A video has several tags, so there the loss is the share of its tags that its set lacks, and MAPIE's conformal risk
-control finds the one threshold for which the expected loss stays below what was asked (same paper, section 4).
+A video has several tags, so there the loss is the fraction of its tags that its set lacks, and MAPIE's conformal risk
+control finds the one threshold for which the expected loss stays below the nominal one (same paper, section 4).
 """
 
 from __future__ import annotations
@@ -36,24 +35,24 @@ def conformal_report(
     """How sets at each level would have fared, with whole groups held out in turn.
 
     Args:
-        probability: forecasts of tested samples [n, C], rows sum to 1; the heads saw none of them.
+        probability: predictions for tested samples [n, C], rows sum to 1; the heads saw none of them.
         targets: class numbers [n].
         groups: group of each sample.
-        levels: promised shares of sets that hold the truth, in (0, 1).
+        levels: nominal coverages, in (0, 1).
 
     Returns:
         For each level: coverage, the lowest coverage of a group with ten samples or more (None without one), the
-        mean size of a set, the share of samples with a single class, and the accuracy there (None without one).
+        mean size of a set, the fraction of samples with a single class, and the accuracy there (None without one).
 
     Raises:
         UserError: MAPIE is not installed, there is a single group, or too few samples for a level.
     """
     check_conformal(groups, levels)
-    held = np.zeros((len(levels), *probability.shape), bool)
+    in_set = np.zeros((len(levels), *probability.shape), bool)
     for rest, part in _other_groups(groups):
-        held[:, part] = _sets(probability[rest], targets[rest], probability[part], levels)
+        in_set[:, part] = _sets(probability[rest], targets[rest], probability[part], levels)
     out = []
-    for level, sets in zip(levels, held, strict=True):
+    for level, sets in zip(levels, in_set, strict=True):
         inside, size = sets[np.arange(len(targets)), targets], sets.sum(1)
         single = size == 1
         out.append(
@@ -72,17 +71,17 @@ def conformal_report(
 def tag_report(
     probability: np.ndarray, tags: np.ndarray, groups: Sequence[str], levels: Sequence[float]
 ) -> list[dict[str, Any]]:
-    """How sets of tags that promise to hold a share of a video's tags would have fared, groups held out in turn.
+    """How sets of tags at each nominal recall would have fared, with whole groups held out in turn.
 
     Args:
-        probability: forecasts of tested videos [n, T], each tag by itself; the heads saw none of them.
+        probability: predictions for tested videos [n, T], each tag by itself; the heads saw none of them.
         tags: whether a video has a tag [n, T], bool. A video without any has none to miss and is left out.
         groups: group of each video.
-        levels: promised expected shares of a video's tags in its set, in (0, 1).
+        levels: nominal fractions of a video's tags in its set, in (0, 1).
 
     Returns:
-        For each level: recall (mean share of a video's tags that its set held), the lowest mean recall of a group
-        with ten videos or more (None without one), the mean number of tags in a set and on a video, the share of
+        For each level: recall (mean fraction of a video's tags that its set holds), the lowest mean recall of a group
+        with ten videos or more (None without one), the mean number of tags in a set and on a video, the fraction of
         named tags that were right (None if none was named), and the number of videos.
 
     Raises:
@@ -94,15 +93,15 @@ def tag_report(
     probability, tags = probability[some], tags[some]
     names = [groups[i] for i in np.flatnonzero(some).tolist()]
     check_conformal(names, levels)
-    held = np.zeros((len(levels), *tags.shape), bool)
+    in_set = np.zeros((len(levels), *tags.shape), bool)
     for rest, part in _other_groups(names):
         control = MultiLabelClassificationController(
             lambda p: p, "recall", "crc", target_level=list(levels), predict_params=THRESHOLDS
         )
         control.calibrate(probability[rest], tags[rest].astype(int))
-        held[:, part] = np.moveaxis(control.predict(probability[part]), 2, 0)
+        in_set[:, part] = np.moveaxis(control.predict(probability[part]), 2, 0)
     out = []
-    for level, sets in zip(levels, held, strict=True):
+    for level, sets in zip(levels, in_set, strict=True):
         recall = (sets & tags).sum(1) / tags.sum(1)
         out.append(
             {
@@ -119,7 +118,7 @@ def tag_report(
 
 
 def _other_groups(groups: Sequence[str]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Pairs of (samples that calibrate, samples that are asked about), without a group in common."""
+    """Pairs of (samples that calibrate, samples that are tested), without a group in common."""
     from sklearn.model_selection import GroupKFold
 
     yield from GroupKFold(min(PARTS, len(set(groups)))).split(groups, groups=groups)
@@ -137,7 +136,7 @@ def check_conformal(groups: Sequence[str], levels: Sequence[float]) -> None:
 
     Args:
         groups: group of each tested sample.
-        levels: promised shares, in (0, 1).
+        levels: nominal coverages, in (0, 1).
 
     Raises:
         UserError: MAPIE is not installed, there is a single group, or too few samples for a level.
@@ -152,21 +151,21 @@ def check_conformal(groups: Sequence[str], levels: Sequence[float]) -> None:
     known = len(groups) * (1 - 1 / min(PARTS, len(counts)))
     if known * (1 - max(levels)) < 2:
         raise UserError(
-            f"A set that holds the truth at a rate of {max(levels)} needs {math.ceil(2 / (1 - max(levels)))} "
+            f"A set with a nominal coverage of {max(levels)} needs {math.ceil(2 / (1 - max(levels)))} "
             f"samples to calibrate it, and there are about {known:.0f}. Lower the largest of conformal, or test "
             "on more samples."
         )
 
 
-def _sets(known: np.ndarray, targets: np.ndarray, asked: np.ndarray, levels: Sequence[float]) -> np.ndarray:
-    """Which classes are in the sets of `asked` [L, m, C], calibrated on `known` [n, C]."""
+def _sets(known: np.ndarray, targets: np.ndarray, query: np.ndarray, levels: Sequence[float]) -> np.ndarray:
+    """Which classes are in the sets of `query` [L, m, C], calibrated on `known` [n, C]."""
     from mapie.classification import SplitConformalClassifier
     from sklearn.base import BaseEstimator, ClassifierMixin
 
-    class Told(ClassifierMixin, BaseEstimator):
-        """An estimator whose inputs are the forecasts themselves."""
+    class Prefitted(ClassifierMixin, BaseEstimator):
+        """An estimator whose inputs are the predictions themselves."""
 
-        def fit(self, x: np.ndarray, y: None = None) -> Told:
+        def fit(self, x: np.ndarray, y: None = None) -> Prefitted:
             self.classes_ = np.arange(x.shape[1])
             return self
 
@@ -177,11 +176,11 @@ def _sets(known: np.ndarray, targets: np.ndarray, asked: np.ndarray, levels: Seq
             return x.argmax(1)
 
     conformal = SplitConformalClassifier(
-        Told().fit(known), confidence_level=list(levels), prefit=True, conformity_score="lac"
+        Prefitted().fit(known), confidence_level=list(levels), prefit=True, conformity_score="lac"
     )
     with warnings.catch_warnings():
         # A class that the calibration part lacks: the score does not look at classes one by one.
         warnings.filterwarnings("ignore", message="WARNING: your conformalization dataset has less labels")
         conformal.conformalize(known, targets)
-        _, sets = conformal.predict_set(asked)
+        _, sets = conformal.predict_set(query)
     return np.moveaxis(sets, 2, 0)

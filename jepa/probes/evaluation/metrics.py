@@ -1,5 +1,6 @@
-"""Figures of merit. What scikit-learn has is taken from there; here are the group bootstrap and the
-bookkeeping.
+"""Metrics: classification report, group bootstrap intervals, expected calibration error (ECE), Brier score.
+
+What scikit-learn has is taken from there.
 
 Intervals resample whole groups, because samples of one group are not independent.
 """
@@ -17,7 +18,7 @@ from jepa.rng import generator
 def classification_report(
     probability: np.ndarray, targets: np.ndarray, groups: Sequence[str]
 ) -> dict[str, Any]:
-    """The figures of one head on tested samples.
+    """The metrics of one head on tested samples.
 
     Args:
         probability: [n, C], rows sum to 1.
@@ -27,23 +28,23 @@ def classification_report(
     Returns:
         accuracy, class_mean (mean recall over the classes present), top3, macro_f1, log_loss, brier, macro_auc,
         macro_map (the last two None where a class is absent or covers everything), the confusion matrix [true,
-        predicted], reliability (equal-mass bins of the guess's confidence), and per_group accuracy.
+        predicted], reliability (equal-mass bins of the prediction's confidence), and per_group accuracy.
     """
     from sklearn.metrics import average_precision_score, confusion_matrix, f1_score, log_loss, roc_auc_score
 
     count = probability.shape[1]
-    guess = probability.argmax(1)
-    confusion = confusion_matrix(targets, guess, labels=range(count))
+    predicted = probability.argmax(1)
+    confusion = confusion_matrix(targets, predicted, labels=range(count))
     present = confusion.sum(1) > 0
     top = np.argsort(-probability, axis=1)[:, :3]
     # Sums in single precision are off by more than scikit-learn puts up with.
     probability = probability / probability.sum(1, keepdims=True)
     report: dict[str, Any] = {
-        "accuracy": float((guess == targets).mean()),
+        "accuracy": float((predicted == targets).mean()),
         "class_mean": float((np.diag(confusion)[present] / confusion.sum(1)[present]).mean()),
         "top3": float((top == targets[:, None]).any(1).mean()),
         "macro_f1": float(
-            f1_score(targets, guess, labels=np.flatnonzero(present), average="macro", zero_division=0)
+            f1_score(targets, predicted, labels=np.flatnonzero(present), average="macro", zero_division=0)
         ),
         "log_loss": float(log_loss(targets, probability, labels=range(count))),
         "brier": brier_classes(probability, targets),
@@ -55,9 +56,9 @@ def classification_report(
     if present.all():
         report["macro_auc"] = float(roc_auc_score(onehot, probability, average="macro"))
         report["macro_map"] = float(average_precision_score(onehot, probability, average="macro"))
-    report["reliability"] = equal_mass_bins(probability.max(1), guess == targets, 10)
+    report["reliability"] = equal_mass_bins(probability.max(1), predicted == targets, 10)
     names = np.asarray(groups)
-    report["per_group"] = {str(g): float((guess == targets)[names == g].mean()) for g in np.unique(names)}
+    report["per_group"] = {str(g): float((predicted == targets)[names == g].mean()) for g in np.unique(names)}
     return report
 
 
@@ -67,17 +68,17 @@ def group_bootstrap(
     """Percentile interval of a mean when whole groups are drawn with replacement (Efron, 1979; cluster form).
 
     Args:
-        values: one value per sample [n], for example 1 where a guess was right.
+        values: one value per sample [n], for example 1 where a prediction was right.
         groups: group of each sample.
         draws: resamples.
         seed: of the draws.
-        level: share of resamples inside.
+        level: fraction of resamples inside.
 
     Returns:
         Lower and upper end.
     """
-    _, place = np.unique(np.asarray(groups), return_inverse=True)
-    sums, counts = np.bincount(place, values), np.bincount(place)
+    _, group_of = np.unique(np.asarray(groups), return_inverse=True)
+    sums, counts = np.bincount(group_of, values), np.bincount(group_of)
     rng = generator([seed, 0xB007])
     drawn = rng.integers(0, len(sums), (draws, len(sums)))
     means = sums[drawn].sum(1) / counts[drawn].sum(1)
@@ -106,7 +107,7 @@ def equal_mass_bins(probability: np.ndarray, happened: np.ndarray, bins: int) ->
         bins: at most this many.
 
     Returns:
-        For each bin, from low to high: n, confidence (mean forecast), right (share that happened).
+        For each bin, from low to high: n, confidence (mean forecast), right (fraction that happened).
     """
     order = np.argsort(probability, kind="stable")
     return [
@@ -125,6 +126,11 @@ def brier_classes(probability: np.ndarray, targets: np.ndarray) -> float:
     return float(np.square(probability - np.eye(probability.shape[1])[targets]).sum(1).mean())
 
 
-def mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and sample standard deviation; the deviation of a single value is 0."""
+def mean_and_std(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and sample standard deviation (0 for a single value).
+
+    Example:
+        >>> mean_and_std([1.0, 3.0])
+        (2.0, 1.4142135623730951)
+    """
     return float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0

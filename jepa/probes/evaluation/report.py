@@ -19,7 +19,7 @@ from jepa.errors import VideoError
 from jepa.files import write_text
 from jepa.probes.data.labels import Sample
 from jepa.probes.evaluation.results import verdict
-from jepa.probes.features.sources import ENCODER
+from jepa.probes.features.build import ENCODER
 
 # Okabe and Ito's colours, told apart by colour-blind readers too.
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f6bd6", "#8a8a00")
@@ -162,16 +162,16 @@ def _line(
 
 
 def _charts(protocols: dict[str, Any], colours: dict[str, str]) -> list[dict[str, Any]]:
-    """One chart per protocol, and per degradation; points stand at equal distances."""
+    """One chart per protocol, and per perturbation; points stand at equal distances."""
     sets: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for name, entries in protocols.items():
         for entry in entries:
-            sets.setdefault((_TITLES[name], entry.get("degradation", "")), []).append(entry)
+            sets.setdefault((_TITLES[name], entry.get("perturbation", "")), []).append(entry)
     charts = []
     for (title, kind), entries in sets.items():
         marks = [point["at"] for point in entries[0]["points"]]
         places = [(i + 0.5) / len(marks) for i in range(len(marks))]
-        if entries[0]["unit"].startswith("share"):
+        if entries[0]["unit"].startswith("fraction"):
             words = [f"{100 * mark:g} %" for mark in marks]
         else:
             words = ["as it is" if mark is None else f"{mark:g}" for mark in marks]
@@ -187,7 +187,7 @@ def _reliability(bins: Sequence[dict[str, float]]) -> dict[str, Any]:
     """Confidence against how often it was right; a perfect forecast lies on the diagonal."""
     dots = [{"x": _x(b["confidence"]), "y": _y(b["right"]), "n": b["n"], **b} for b in bins]
     ticks = [(share, f"{share:.2g}") for share in (0, 0.25, 0.5, 0.75, 1)]
-    frame = _frame("Calibration", "confidence of the guess", ticks, [])
+    frame = _frame("Calibration", "confidence of the prediction", ticks, [])
     return {**frame, "dots": dots, "diagonal": (_x(0), _y(0), _x(1), _y(1))}
 
 

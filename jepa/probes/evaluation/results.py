@@ -1,5 +1,4 @@
-"""From what heads said to the figures of a report: rows with intervals, comparisons sample by sample, a
-table."""
+"""Results of a classification: metrics with bootstrap intervals, paired comparisons, and the table to print."""
 
 from __future__ import annotations
 
@@ -8,98 +7,87 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
-from jepa.probes.data.splits import Fold, tested_samples
 from jepa.probes.evaluation.cross_validate import HeadRun
 from jepa.probes.evaluation.metrics import (
     calibration_error,
     classification_report,
     group_bootstrap,
-    mean_and_spread,
+    mean_and_std,
 )
+from jepa.probes.evaluation.problem import Problem
+from jepa.probes.features.build import ENCODER
 from jepa.probes.features.encode import EncodeReport
-from jepa.probes.features.sources import ENCODER
 
 
-def majority(targets: Tensor, classes: int, folds: Sequence[Fold]) -> HeadRun:
-    """Class shares of the training and validation part as the forecast for every test sample."""
-    probability = np.full((1, len(targets), classes), np.nan)
-    right = []
-    for fold in folds:
-        known = targets[np.concatenate([fold.train, fold.val])].numpy()
-        probability[0, fold.test] = np.bincount(known, minlength=classes) / len(known)
-        right.append(float((targets[fold.val].numpy() == probability[0, fold.test[0]].argmax()).mean()))
-    return HeadRun("majority", "-", probability, float(np.mean(right)), [], 0.0)
+def _correct(run: HeadRun, problem: Problem) -> np.ndarray:
+    """Fraction of the seeds that are right, per tested sample."""
+    truth = problem.targets.values.numpy()[problem.tested]
+    return (run.prediction[:, problem.tested].argmax(-1) == truth).mean(0)
 
 
-def _correct(run: HeadRun, targets: Tensor, folds: Sequence[Fold]) -> np.ndarray:
-    """Share of the seeds that are right, per tested sample."""
-    tested = tested_samples(folds)
-    return (run.probability[:, tested].argmax(-1) == targets.numpy()[tested]).mean(0)
-
-
-def result_row(run: HeadRun, targets: Tensor, groups: Sequence[str], folds: Sequence[Fold]) -> dict[str, Any]:
-    """The figures of one head: its mean over seeds, three kinds of spread, and what scikit-learn says."""
-    tested = tested_samples(folds)
-    truth, names = targets.numpy()[tested], [groups[i] for i in tested]
-    right = run.probability.argmax(-1) == targets.numpy()  # [S, n]
-    mean, over_seeds = mean_and_spread(right[:, tested].mean(1).tolist())
-    by_fold = [float(right[:, fold.test].mean()) for fold in folds]
-    averaged = run.probability[:, tested].mean(0)
-    confidence, hit = averaged.max(1), averaged.argmax(1) == truth
+def result_row(run: HeadRun, problem: Problem) -> dict[str, Any]:
+    """The metrics of one head: mean over seeds, standard deviations over seeds and folds, interval over groups."""
+    tested, truth = problem.tested, problem.targets.values.numpy()
+    names = [problem.groups[i] for i in tested]
+    right = run.prediction.argmax(-1) == truth  # [S, n]
+    mean, over_seeds = mean_and_std(right[:, tested].mean(1).tolist())
+    by_fold = [float(right[:, fold.test].mean()) for fold in problem.folds]
+    averaged = run.prediction[:, tested].mean(0)
+    confidence, hit = averaged.max(1), averaged.argmax(1) == truth[tested]
+    report = classification_report(averaged, truth[tested], names)
     return {
         "features": run.features,
         "head": run.head,
         "accuracy": mean,
-        "spread_seeds": over_seeds,
-        "spread_folds": mean_and_spread(by_fold)[1],
+        "std_seeds": over_seeds,
+        "std_folds": mean_and_std(by_fold)[1],
         "interval": list(group_bootstrap(right[:, tested].mean(0), names)),
         "by_fold": by_fold,
-        "val_accuracy": run.val_accuracy,
+        "val_accuracy": run.val_score,
         "ece": calibration_error(confidence, hit),
-        **{k: v for k, v in classification_report(averaged, truth, names).items() if k != "accuracy"},
+        **{k: v for k, v in report.items() if k != "accuracy"},
         "chosen": run.chosen,
         "seconds": run.seconds,
     }
 
 
-def compare(
-    runs: Sequence[HeadRun],
-    rows: Sequence[dict[str, Any]],
-    targets: Tensor,
-    groups: Sequence[str],
-    folds: Sequence[Fold],
-) -> dict[str, Any]:
-    """The encoder's head that validation prefers, against the preferred head of everything else, sample by
-    sample."""
-    names = [groups[i] for i in tested_samples(folds)]
-
-    def preferred(features: str) -> int:
-        return max(
-            (i for i, r in enumerate(rows) if r["features"] == features),
-            key=lambda i: rows[i]["val_accuracy"],
-        )
-
-    best = preferred(ENCODER)
-    own = _correct(runs[best], targets, folds)
+def compare(problem: Problem, features: str = ENCODER) -> dict[str, Any]:
+    """The features' head that validation prefers against the preferred head of everything else, sample by sample."""
+    names = [problem.groups[i] for i in problem.tested]
+    best = problem.best(features)
+    own = _correct(best, problem)
     against = {}
-    for name in dict.fromkeys(row["features"] for row in rows if row["features"] != ENCODER):
-        other = preferred(name)
-        difference = own - _correct(runs[other], targets, folds)
+    for name in dict.fromkeys(run.features for run in problem.runs if run.features != features):
+        other = problem.best(name)
+        difference = own - _correct(other, problem)
         against[name] = {
-            "head": rows[other]["head"],
-            "accuracy": rows[other]["accuracy"],
+            "head": other.head,
+            "accuracy": mean_and_std(_correct(other, problem).tolist())[0],
             "difference": float(difference.mean()),
             "interval": list(group_bootstrap(difference, names)),
         }
-    return {"head": rows[best]["head"], "accuracy": rows[best]["accuracy"], "against": against}
+    return {"head": best.head, "accuracy": float(own.mean()), "against": against}
+
+
+def own_metrics(run: HeadRun, problem: Problem) -> dict[str, Any]:
+    """Test accuracy of the weights that a probe saves: one head of the first fold, on that fold's test part."""
+    assert run.own_prediction is not None
+    fold = problem.folds[0]
+    right = run.own_prediction.argmax(-1) == problem.targets.values.numpy()[fold.test]
+    names = [problem.groups[i] for i in fold.test]
+    return {"test": float(right.mean()), "interval": list(group_bootstrap(right.astype(float), names))}
 
 
 def verdict(interval: Sequence[float]) -> str:
-    """What the interval of a difference says of the first: above, below, or "not told apart from"."""
+    """The sign of a difference that its interval allows.
+
+    Example:
+        >>> verdict([-0.01, 0.04])
+        'not significantly different from'
+    """
     low, high = interval
-    return "above" if low > 0 else "below" if high < 0 else "not told apart from"
+    return "above" if low > 0 else "below" if high < 0 else "not significantly different from"
 
 
 def table_console() -> Any:
@@ -143,8 +131,8 @@ def print_results(console: Any, results: dict[str, Any], report: EncodeReport) -
             row["head"],
             f"{row['accuracy']:.3f}",
             f"{low:.2f}-{high:.2f}",
-            f"{row['spread_seeds']:.3f}",
-            f"{row['spread_folds']:.3f}" if len(folds) > 1 else "-",
+            f"{row['std_seeds']:.3f}",
+            f"{row['std_folds']:.3f}" if len(folds) > 1 else "-",
             f"{row['class_mean']:.3f}",
             f"{row['ece']:.3f}",
             style="bold" if row["features"] == ENCODER and row["head"] == chosen else None,

@@ -1,4 +1,4 @@
-"""Rows of features on disk, or in memory: shards with a checksum per row, in float16 or int8.
+"""Feature cache: shards of rows on disk or in memory, with a checksum per row, in float16 or int8.
 
     <cache>/<extractor key>/shard-<hash>.npy     rows [R, clips, ...]
     <cache>/<extractor key>/shard-<hash>.json    the row keys, a checksum of each row, and what int8 cost
@@ -58,6 +58,16 @@ class Features:
     row_of: np.ndarray
     """row in that shard of each sample"""
 
+    @classmethod
+    def of(cls, rows: np.ndarray) -> Features:
+        """Rows [n, clips, ...] that are in memory already.
+
+        Example:
+            >>> Features.of(np.zeros((3, 1, 4), np.float32)).shape
+            (3, 1, 4)
+        """
+        return cls([rows], np.zeros(len(rows), int), np.arange(len(rows)))
+
     def __len__(self) -> int:
         return len(self.shard_of)
 
@@ -68,9 +78,10 @@ class Features:
         return (len(self), *shape[:-1], shape[-1] - 2 * (self.shards[0].dtype == np.int8))
 
     def rows(self, indices: Sequence[int] | np.ndarray | None = None) -> torch.Tensor:
-        """Rows [n, clips, ...] in float16, in the order of `indices`."""
+        """Rows [n, clips, ...], float16 from a cache or int8, in the order of `indices`."""
         chosen = np.arange(len(self)) if indices is None else np.asarray(indices)
-        out = np.empty((len(chosen), *self.shape[1:]), np.float16)
+        dtype = np.float16 if self.shards[0].dtype == np.int8 else self.shards[0].dtype
+        out = np.empty((len(chosen), *self.shape[1:]), dtype)
         for shard in np.unique(self.shard_of[chosen]):
             here = self.shard_of[chosen] == shard
             rows = self.shards[shard][self.row_of[chosen[here]]]
@@ -92,7 +103,7 @@ class Store:
     """Shards of one extractor.
 
     Args:
-        folder: where they lie; None keeps rows in memory.
+        folder: their folder; None keeps rows in memory.
         int8: write new rows in int8 instead of float16.
     """
 
@@ -153,5 +164,5 @@ class Store:
 
     def features(self, keys: Sequence[str]) -> Features:
         """The rows of some keys, in their order."""
-        places = np.array([self.where[key] for key in keys]).reshape(-1, 2)
-        return Features(self.arrays, places[:, 0], places[:, 1])
+        found = np.array([self.where[key] for key in keys]).reshape(-1, 2)
+        return Features(self.arrays, found[:, 0], found[:, 1])

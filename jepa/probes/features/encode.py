@@ -1,4 +1,4 @@
-"""Features of a data set: encoded once, kept on disk, read back at memory speed.
+"""Feature extraction: a data set is encoded once, kept on disk, and read back at memory speed.
 
 A frozen encoder gives the same tokens in every epoch, yet the published evaluation runs it again in each
 (reference: facebookresearch/vjepa2, evals/video_classification_frozen). Here every video is decoded once for
@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -26,6 +27,8 @@ import torch
 from jepa.errors import UserError, VideoError
 from jepa.probes.data.labels import Sample, fingerprint
 from jepa.probes.features.cache import Features, Store
+
+_log = logging.getLogger(__name__)
 
 Decoded = list[tuple[int, str, list[torch.Tensor]]]  # extractor number, row key, prepared clips
 
@@ -73,9 +76,9 @@ class EncodeReport:
     """with int8, the largest error of a shard: root mean square, relative to that of its values"""
 
 
-def extractor_key(**facts: Any) -> str:
+def extractor_key(**options: Any) -> str:
     """Hash of named JSON values, for `Extractor.key`."""
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
+    return hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def row_key(sample: Sample, content: str) -> str:
@@ -89,9 +92,9 @@ def encode(
     cache: str | os.PathLike[str] | None,
     batch_size: int = 16,
     workers: int = 2,
-    bad_limit: float = 0.1,
+    max_bad_fraction: float = 0.1,
     rank: int = 0,
-    world: int = 1,
+    size: int = 1,
     int8: bool = False,
 ) -> tuple[list[Sample], list[Features], EncodeReport]:
     """Gives every extractor's features of all readable samples, decoding only what the cache lacks.
@@ -102,10 +105,9 @@ def encode(
         cache: folder of shards, created if absent; None keeps the features in memory only.
         batch_size: clips per forward pass.
         workers: threads that decode ahead.
-        bad_limit: largest tolerated share of unreadable samples.
-        rank: this process's number when several encode one data set; it encodes every `world`-th
-            video.
-        world: number of such processes. With `world > 1` only the readable samples cached so far are
+        max_bad_fraction: largest tolerated fraction of unreadable samples.
+        rank: this process's number when several encode one data set; it encodes every `size`-th video.
+        size: number of such processes. With `size > 1` only the readable samples cached so far are
             returned.
         int8: store in int8; the report states what that cost.
 
@@ -113,7 +115,7 @@ def encode(
         The samples that could be read, the features of each extractor for them, and a report.
 
     Raises:
-        UserError: more than `bad_limit` of the samples could not be read.
+        UserError: more than `max_bad_fraction` of the samples could not be read.
     """
     content = {path: fingerprint(path) for path in dict.fromkeys(sample.path for sample in samples)}
     keys = [row_key(sample, content[sample.path]) for sample in samples]
@@ -125,8 +127,8 @@ def encode(
     report = EncodeReport(damaged=sum(store.damaged for store in stores))
     needed = [i for i, key in enumerate(keys) if any(key not in store.where for store in stores)]
     report.cached = len(samples) - len(needed)
-    # Shared out by position in the whole list, so that processes agree without talking to each other.
-    mine = set(list(content)[rank::world])
+    # Divided by position in the whole list, so that processes agree without talking to each other.
+    mine = set(list(content)[rank::size])
     pending = _by_video(samples, keys, [i for i in needed if samples[i].path in mine])
     try:
         with _progress(sum(len(group) for group in pending)) as advance:
@@ -139,8 +141,8 @@ def encode(
                     for number, key, clips in outcome:
                         queues[number].add(key, clips)
                 advance(len(group))
-                if len(report.bad) > bad_limit * len(samples):
-                    raise UserError(_too_many_bad(report.bad, len(samples), bad_limit))
+                if len(report.bad) > max_bad_fraction * len(samples):
+                    raise UserError(_too_many_bad(report.bad, len(samples), max_bad_fraction))
             for queue in queues:
                 queue.flush()
     finally:
@@ -157,7 +159,7 @@ def _too_many_bad(bad: Sequence[BadVideo], total: int, limit: float) -> str:
     first = bad[0]
     return (
         f"{len(bad)} of {total} videos could not be read, more than the limit of {limit:.0%}. The first is "
-        f"{first.name!r}: cannot {first.stage}: {first.reason}. Check the files, or raise bad_limit if so "
+        f"{first.name!r}: cannot {first.stage}: {first.reason}. Check the files, or raise max_bad_fraction if so "
         "many are expected."
     )
 
@@ -189,6 +191,13 @@ def _decode_ahead(
             return _decode(samples, keys, group, extractors, stores)
         except VideoError as error:
             return error
+        except UserError:
+            raise  # a mistake in the request, not in the video
+        except Exception as error:  # noqa: BLE001 - a broken file may provoke anything
+            # Whatever a broken file provokes in a library, the other videos must still be encoded.
+            path = samples[group[0]].path
+            _log.warning("%s: %s while it was prepared", path, type(error).__name__, exc_info=True)
+            return VideoError(path, "convert", f"{type(error).__name__}: {error}")
 
     with ThreadPoolExecutor(max(1, workers)) as pool:
         waiting: list[tuple[list[int], Future[Decoded | VideoError]]] = []
@@ -223,11 +232,11 @@ def _decode(
                 for number, extractor in enumerate(extractors)
                 if keys[i] not in stores[number].where
             ]
-            moments = np.unique(np.concatenate([times.ravel() for _, times in wanted]))
-            frames = reader.frames_at(moments.tolist()).data
+            frame_times = np.unique(np.concatenate([times.ravel() for _, times in wanted]))
+            frames = reader.frames_at(frame_times.tolist()).data
             for number, times in wanted:
-                places = np.searchsorted(moments, times)
-                clips = [extractors[number].prepare(frames[torch.from_numpy(place)]) for place in places]
+                rows_of = np.searchsorted(frame_times, times)
+                clips = [extractors[number].prepare(frames[torch.from_numpy(row)]) for row in rows_of]
                 rows.append((number, keys[i], clips))
     return rows
 

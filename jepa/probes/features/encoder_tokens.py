@@ -1,8 +1,4 @@
-"""What a probe reads from a clip: encoder tokens, and the plain baselines that stand beside them.
-
-The two pixel baselines are those of the data's own notes: a 32x32 grey middle frame, and 4x4 block means of
-the differences between 16 frames. A probe on an encoder says nothing before it beats both.
-"""
+"""Encoder tokens: what a frozen video encoder, and its predictor, make of a clip."""
 
 from __future__ import annotations
 
@@ -11,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
+from torch.nn import functional
 
 from jepa.data.sampling import centre_place, clip_times
 from jepa.errors import UserError
@@ -20,8 +16,6 @@ from jepa.probes.features.encode import extractor_key
 
 if TYPE_CHECKING:
     from jepa.models import Encoder, Predictor, Preprocessing, TokenGrid
-
-GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601 luma
 
 
 def preprocessing_of(encoder: Encoder) -> Preprocessing:
@@ -32,27 +26,10 @@ def preprocessing_of(encoder: Encoder) -> Preprocessing:
     """
     if encoder.preprocessing is None:
         raise UserError(
-            "This encoder carries no preprocessing facts, so its features cannot be made the same way twice. "
+            "This encoder carries no preprocessing, so its features cannot be made the same way twice. "
             "Load it with jepa.load_encoder(DIR), or set encoder.preprocessing."
         )
     return encoder.preprocessing
-
-
-def untrained_copy(encoder: Encoder, seed: int) -> Encoder:
-    """The same architecture with fresh random weights: what the architecture alone can do.
-
-    Args:
-        encoder: the trained encoder; its configuration and preprocessing are taken over.
-        seed: decides the weights.
-    """
-    # Built without storage and filled from a generator of its own, the copy leaves torch's random state
-    # alone.
-    with torch.device("meta"):
-        fresh = type(encoder)(encoder.config)
-    fresh.to_empty(device="cpu")
-    fresh.init_weights(torch.Generator().manual_seed(seed))
-    fresh.preprocessing = encoder.preprocessing
-    return fresh.eval().requires_grad_(False)
 
 
 def coarse_grid(grid: TokenGrid, max_tokens: int) -> tuple[int, int, int]:
@@ -87,30 +64,29 @@ def coarsen(tokens: torch.Tensor, grid: TokenGrid, max_tokens: int) -> torch.Ten
     if target == tuple(grid):
         return tokens
     volume = tokens.unflatten(1, tuple(grid)).movedim(-1, 1)
-    return F.adaptive_avg_pool3d(volume, target).flatten(2).transpose(1, 2)
+    return functional.adaptive_avg_pool3d(volume, target).flatten(2).transpose(1, 2)
 
 
-def coarsen_future(guesses: torch.Tensor, grid: TokenGrid, slots: int, max_tokens: int) -> torch.Tensor:
-    """Averages guesses [B, slots * h * w, D] in space as `coarsen` does the tokens of a window with this
-    grid."""
+def coarsen_future(predicted: torch.Tensor, grid: TokenGrid, slots: int, max_tokens: int) -> torch.Tensor:
+    """Averages predicted tokens [B, slots * h * w, D] in space, as `coarsen` does the tokens of the window."""
     _, height, width = coarse_grid(grid, max_tokens)
-    return coarsen(guesses, grid._replace(t=slots), slots * height * width)
+    return coarsen(predicted, grid._replace(t=slots), slots * height * width)
 
 
 def predict_future(predictor: Predictor, tokens: torch.Tensor, grid: TokenGrid, slots: int) -> torch.Tensor:
-    """What the encoder's own predictor expects in the time slots after a window.
+    """Future tokens: what the encoder's own predictor expects in the time slots after a window.
 
-    As in the published anticipation probe, positions simply go on past the window's end; a predictor that was
+    As in the published anticipation probe, positions simply continue past the window's end; a predictor that was
     trained within the window only must extrapolate.
 
     Args:
         predictor: trained with the encoder.
         tokens: all tokens of the window [B, N, D].
         grid: their grid.
-        slots: time slots to guess.
+        slots: time slots to predict.
 
     Returns:
-        Guesses [B, slots * h * w, D].
+        Predicted tokens [B, slots * h * w, D].
 
     Raises:
         UserError: the predictor reads several encoder layers, which a plain encoder pass does not give.
@@ -129,8 +105,19 @@ def predict_future(predictor: Predictor, tokens: torch.Tensor, grid: TokenGrid, 
 class EncoderTokens:
     """Tokens of a frozen video encoder, coarsened to at most `max_tokens` per clip.
 
-    With a predictor, its guesses for `slots` time slots after the clip follow on the token axis, equally
-    coarse.
+    With a predictor, its tokens for `slots` time slots after the clip follow on the token axis, equally coarse.
+
+    Args:
+        name: for tables.
+        encoder: frozen; moved to `device`.
+        clips: windows per part of a video, evenly spaced.
+        max_tokens: tokens kept per window (and layer).
+        layers: depths whose tokens are used together: 0 is the patch embedding, k the output of block k, negatives
+            count from the end. None takes the last, after the final norm.
+        device: where the encoder runs.
+        fps: frame rate of the windows; None takes the encoder's own.
+        predictor: the encoder's predictor.
+        slots: time slots that it predicts.
     """
 
     def __init__(
@@ -154,7 +141,7 @@ class EncoderTokens:
         self.predictor = None if predictor is None else predictor.eval().to(device)
         self.slots = slots if predictor is not None else 0
         self.sha256 = encoder_hash(encoder)
-        facts: dict[str, Any] = {
+        options: dict[str, Any] = {
             "clips": clips,
             "max_tokens": max_tokens,
             # Named by depth: features cached when numbers counted blocks from 0 must not be taken for these.
@@ -163,14 +150,14 @@ class EncoderTokens:
             "form": 1,
         }
         if predictor is not None:
-            facts |= {"predictor": state_hash(predictor), "slots": slots}
-        self.key = extractor_key(encoder=self.sha256, **facts)
+            options |= {"predictor": state_hash(predictor), "slots": slots}
+        self.key = extractor_key(encoder=self.sha256, **options)
 
     def times(self, start_s: float, end_s: float) -> np.ndarray:
-        """Windows at the encoder's own frame rate, spread over the part."""
-        places = [centre_place(clip, self.clips) for clip in range(self.clips)]
+        """Windows at the encoder's own frame rate, evenly spaced over the part."""
+        positions = [centre_place(clip, self.clips) for clip in range(self.clips)]
         return np.array(
-            [clip_times(start_s, end_s, self.window.num_frames, self.fps, place) for place in places]
+            [clip_times(start_s, end_s, self.window.num_frames, self.fps, at) for at in positions]
         )
 
     def prepare(self, frames: torch.Tensor) -> torch.Tensor:
@@ -199,53 +186,7 @@ class EncoderTokens:
             seen = coarsen(tokens, grid, self.max_tokens)
             if self.predictor is None:
                 return seen
-            guessed = predict_future(self.predictor, tokens, grid, self.slots)
-            return torch.cat([seen, coarsen_future(guessed, grid, self.slots, self.max_tokens)], dim=1)
-        levels = self.encoder.features(video, layers=self.layers)
-        return torch.cat([coarsen(level, grid, self.max_tokens) for level in levels], dim=1)
-
-
-class OneFrame:
-    """The middle frame, or the last one, as 32x32 grey values."""
-
-    def __init__(self, last: bool = False) -> None:
-        self.name, self.last = ("last frame" if last else "one frame"), last
-        self.key = extractor_key(baseline=self.name, size=32, form=1)
-
-    def times(self, start_s: float, end_s: float) -> np.ndarray:
-        """The middle of the part, or its end."""
-        return np.array([[max(start_s, end_s - 2e-3) if self.last else (start_s + end_s) / 2]])
-
-    def prepare(self, frames: torch.Tensor) -> torch.Tensor:
-        """Grey frames [T, 32, 32] in 0..1."""
-        return _grey(frames, 32)
-
-    def features(self, batch: torch.Tensor) -> torch.Tensor:
-        """Pixels [B, 1024]."""
-        return batch.flatten(1)
-
-
-class Motion:
-    """Means over 4x4 blocks of the absolute differences between 16 frames spread over the part."""
-
-    name = "motion"
-
-    def __init__(self) -> None:
-        self.key = extractor_key(baseline="motion", frames=16, size=32, block=4, form=1)
-
-    def times(self, start_s: float, end_s: float) -> np.ndarray:
-        """Sixteen moments, from the first to the last."""
-        return np.linspace(start_s, max(start_s, end_s - 2e-3), 16)[None]
-
-    def prepare(self, frames: torch.Tensor) -> torch.Tensor:
-        """Grey frames [T, 32, 32] in 0..1."""
-        return _grey(frames, 32)
-
-    def features(self, batch: torch.Tensor) -> torch.Tensor:
-        """Block means [B, 15 * 8 * 8]."""
-        return F.avg_pool2d(batch.diff(dim=1).abs(), 4).flatten(1)
-
-
-def _grey(frames: torch.Tensor, size: int) -> torch.Tensor:
-    grey = (frames.float() * torch.tensor(GREY).view(1, 3, 1, 1)).sum(1, keepdim=True) / 255
-    return F.interpolate(grey, size=(size, size), mode="area").squeeze(1)
+            expected = predict_future(self.predictor, tokens, grid, self.slots)
+            return torch.cat([seen, coarsen_future(expected, grid, self.slots, self.max_tokens)], dim=1)
+        by_layer = self.encoder.features(video, layers=self.layers)
+        return torch.cat([coarsen(tokens, grid, self.max_tokens) for tokens in by_layer], dim=1)

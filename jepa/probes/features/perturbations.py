@@ -1,7 +1,7 @@
-"""The same clips, harder to see: less of them, fewer pixels, fewer frames, noise, compression.
+"""Perturbations and augmentations of clips: truncation, resolution, frame rate, noise, compression, random crops.
 
-A view stands between the reader and an extractor: it changes which moments are read or what the frames show, and the
-extractor sees the rest as always. One decode serves all views, and each has cached rows of its own.
+`Perturbed` stands between the reader and an extractor: it changes which frame times are read or what the frames show,
+and the extractor works as always. One decode serves all perturbations, and each has cached rows of its own.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from jepa.errors import UserError
 from jepa.probes.features.encode import Extractor, extractor_key
 from jepa.rng import generator
 
-EARLY = tuple(share / 10 for share in range(1, 10))
-"""shares of a clip, from its start, that are seen"""
+EARLY = tuple(tenths / 10 for tenths in range(1, 10))
+"""fractions of a clip, from its start, that are observed"""
 
 
-class View:
-    """An extractor that sees a changed clip.
+class Perturbed:
+    """An extractor that is given a changed clip.
 
     Args:
         base: what turns frames into features.
-        kind: "early", "augmented" or one of `DEGRADATIONS`.
-        level: how much; see the kind.
+        kind: "early", "augmented" or one of `PERTURBATIONS`.
+        level: strength; see the kind.
     """
 
     def __init__(self, base: Extractor, kind: str, level: float) -> None:
@@ -47,16 +47,16 @@ class View:
         return times
 
     def prepare(self, frames: torch.Tensor) -> torch.Tensor:
-        """The extractor's input from frames uint8 [T, C, H, W] after the degradation."""
-        degrade = _PIXELS.get(self.kind)
-        return self.base.prepare(degrade(frames, self.level) if degrade else frames)
+        """The extractor's input from frames uint8 [T, C, H, W] after the perturbation."""
+        change = _PIXELS.get(self.kind)
+        return self.base.prepare(change(frames, self.level) if change else frames)
 
     def features(self, batch: torch.Tensor) -> torch.Tensor:
         """The extractor's features of a batch."""
         return self.base.features(batch)
 
 
-def coarser(frames: torch.Tensor, short_side: float) -> torch.Tensor:
+def downscaled(frames: torch.Tensor, short_side: float) -> torch.Tensor:
     """Frames whose shorter side was reduced to `short_side` pixels and enlarged again; smaller ones stay."""
     height, width = frames.shape[-2:]
     factor = short_side / min(height, width)
@@ -68,18 +68,18 @@ def coarser(frames: torch.Tensor, short_side: float) -> torch.Tensor:
     return grown.round().clamp(0, 255).byte()
 
 
-def noisy(frames: torch.Tensor, deviation: float) -> torch.Tensor:
-    """Frames with Gaussian noise of a deviation in grey values; a function of what they show."""
-    rng = generator([zlib.crc32(frames.numpy().tobytes()), round(1000 * deviation)])
+def noisy(frames: torch.Tensor, std: float) -> torch.Tensor:
+    """Frames with Gaussian noise of a standard deviation in grey values; a function of what they show."""
+    rng = generator([zlib.crc32(frames.numpy().tobytes()), round(1000 * std)])
     noise = rng.standard_normal(frames.shape, dtype=np.float32)
-    return (frames + torch.from_numpy(noise) * deviation).round().clamp(0, 255).byte()
+    return (frames + torch.from_numpy(noise) * std).round().clamp(0, 255).byte()
 
 
 def compressed(frames: torch.Tensor, factor: float) -> torch.Tensor:
     """Frames after x264 at a constant rate factor from 0 (no loss) to 51, encoded together as a video of their own.
 
-    So later frames are predicted from earlier ones and smear as in a real stream; but they lie as far apart as the
-    extractor reads them, which is harder on the codec than every frame of the file would be.
+    So later frames are predicted from earlier ones and smear as in a real stream; but they are as far apart in time as
+    the extractor reads them, which is harder on the codec than every frame of the file would be.
 
     Raises:
         UserError: PyAV was built without libx264.
@@ -109,29 +109,29 @@ def compressed(frames: torch.Tensor, factor: float) -> torch.Tensor:
     return torch.from_numpy(np.stack(shown)).permute(0, 3, 1, 2)[..., :height, :width]
 
 
-def varied(frames: torch.Tensor, number: float) -> torch.Tensor:
+def augmented_frames(frames: torch.Tensor, number: float) -> torch.Tensor:
     """A random crop of 70 to 100 % of both sides with another contrast and brightness, the same for all frames.
 
     A function of the number and of what the frames show. Nothing is mirrored: classes may be named for a direction.
     """
     rng = generator([zlib.crc32(frames.numpy().tobytes()), int(number)])
-    share, down, right, contrast, light = rng.random(5)
-    height, width = (max(1, round(side * (0.7 + 0.3 * share))) for side in frames.shape[-2:])
+    size, down, right, contrast, light = rng.random(5)
+    height, width = (max(1, round(side * (0.7 + 0.3 * size))) for side in frames.shape[-2:])
     top, left = int(down * (frames.shape[-2] - height + 1)), int(right * (frames.shape[-1] - width + 1))
-    seen = frames[..., top : top + height, left : left + width].float()
-    changed = (seen - 128) * (0.7 + 0.6 * contrast) + 128 + 50 * (light - 0.5)
+    cropped = frames[..., top : top + height, left : left + width].float()
+    changed = (cropped - 128) * (0.7 + 0.6 * contrast) + 128 + 50 * (light - 0.5)
     return changed.round().clamp(0, 255).byte()
 
 
 _PIXELS: dict[str, Callable[[torch.Tensor, float], torch.Tensor]] = {
-    "resolution": coarser,
+    "resolution": downscaled,
     "noise": noisy,
     "compression": compressed,
-    "augmented": varied,
+    "augmented": augmented_frames,
 }
-DEGRADATIONS: dict[str, dict[str, Any]] = {
+PERTURBATIONS: dict[str, dict[str, Any]] = {
     "resolution": {"levels": (64.0, 32.0), "unit": "pixels of the shorter side"},
     "frame rate": {"levels": (4.0, 2.0), "unit": "frames per second, each held"},
-    "noise": {"levels": (15.0, 40.0), "unit": "grey values (deviation)"},
+    "noise": {"levels": (15.0, 40.0), "unit": "grey values (standard deviation)"},
     "compression": {"levels": (35.0, 45.0), "unit": "x264 constant rate factor"},
 }

@@ -1,77 +1,127 @@
-"""Heads on frozen features, many of them trained at once.
+"""Stacked heads: linear and attentive probes trained many at once by one AdamW.
 
 A sweep over learning rate, weight decay, fold and seed is one module here: its parameters carry two leading
 axes, and one matrix product serves all heads. Published sweeps run a Python loop over twenty heads with an
 optimizer each.
 
 Axes: S seeds (each with its own order of the samples), G heads per seed (settings x folds), B samples of a
-step, N tokens, D channels, Q queries, C classes, F = length of a pooled vector.
+step, N tokens, D channels, Q queries, C outputs, F = length of a pooled vector.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from jepa.errors import UserError
+from jepa.probes.config import HeadSettings
+from jepa.probes.heads.base import FitData, Head, Job, register_head
 from jepa.rng import generator
 
 
-def pool_mean(tokens: Tensor) -> Tensor:
-    """Mean over tokens: [B, N, D] -> [B, D]."""
-    return tokens.float().mean(dim=1)
+@dataclass(frozen=True)
+class Setting:
+    """Hyper-parameters of a head that gradient steps fit."""
+
+    lr: float
+    """peak learning rate, with a cosine to zero"""
+    weight_decay: float
+    """decoupled weight decay (AdamW)"""
 
 
-def pool_stats(tokens: Tensor, time_slots: int) -> Tensor:
-    """Mean, spread and change: [B, N, D] -> [B, 3 D].
-
-    The mean over tokens, their standard deviation, and the mean absolute change of a place between two time
-    slots. The last part lets a linear head see motion that a mean hides.
-
-    Args:
-        tokens: in the order (levels,) time, height, width.
-        time_slots: slots of the grid, t; with several levels, t times their number.
-    """
-    values = tokens.float()
-    slots = values.unflatten(1, (time_slots, -1))
-    change = slots.diff(dim=1).abs().mean(dim=(1, 2)) if time_slots > 1 else torch.zeros_like(values[:, 0])
-    return torch.cat([values.mean(1), values.std(1, correction=0), change], dim=-1)
-
-
-class LinearBank(nn.Module):
-    """S x G linear heads on vectors, each with the standardisation of its own training part."""
+class StackedHeads(nn.Module):
+    """S x G heads in one module: every parameter has the leading axes [S, G], every buffer [G]."""
 
     shift: Tensor
+    """mean of a head's training windows [G, D]"""
     scale: Tensor
+    """one over their standard deviation [G, D]"""
 
-    def __init__(self, seeds: int, heads: int, channels: int, classes: int) -> None:
+    def init(self, generators: list[torch.Generator]) -> None:
+        """Sets the initial weights, one generator per seed."""
+        raise NotImplementedError
+
+    def set_bias(self, bias: Tensor) -> None:
+        """Sets the output bias [C] of all heads, before the first step."""
+        raise NotImplementedError
+
+    @torch.inference_mode()
+    def logits(self, inputs: Tensor, batch_size: int = 256) -> Tensor:
+        """Logits [S, G, m, C] of inputs [m, ...], on the CPU, in batches on the module's device."""
+        weight = next(self.parameters())
+        parts = [
+            self(part.to(weight.device).unsqueeze(0).expand(weight.shape[0], *part.shape)).cpu()
+            for part in inputs.split(batch_size)
+        ]
+        return torch.cat(parts, dim=2)
+
+    def take(self, heads: Sequence[int], seeds: Sequence[int] | None = None) -> StackedHeads:
+        """Some of the heads as a module of their own."""
+        chosen = list(range(len(next(self.parameters())))) if seeds is None else list(seeds)
+        rows = list(heads)
+        parameters = {name for name, _ in self.named_parameters()}
+        return self.rebuilt(
+            {
+                name: (
+                    value[chosen][:, rows] if name in parameters else self.take_buffer(name, value, rows)
+                ).clone()
+                for name, value in self.state_dict().items()
+            }
+        )
+
+    def take_buffer(self, name: str, value: Tensor, rows: list[int]) -> Tensor:
+        """A buffer of some of the heads."""
+        return value[rows]
+
+    def rebuilt(self, state: dict[str, Tensor]) -> StackedHeads:
+        """A module of the same kind with the shape and the weights of a state."""
+        raise NotImplementedError
+
+    def state(self) -> dict[str, Tensor]:
+        """Parameters and buffers on the CPU."""
+        return {name: value.cpu() for name, value in self.state_dict().items()}
+
+
+class StackedLinear(StackedHeads):
+    """S x G linear heads on vectors, each with the standardisation of its own training part."""
+
+    def __init__(self, seeds: int, heads: int, channels: int, outputs: int) -> None:
         super().__init__()
-        self.weight = nn.Parameter(torch.zeros(seeds, heads, channels, classes))
-        self.bias = nn.Parameter(torch.zeros(seeds, heads, classes))
+        self.weight = nn.Parameter(torch.zeros(seeds, heads, channels, outputs))
+        self.bias = nn.Parameter(torch.zeros(seeds, heads, outputs))
         self.register_buffer("shift", torch.zeros(heads, channels))
         self.register_buffer("scale", torch.ones(heads, channels))
+
+    def rebuilt(self, state: dict[str, Tensor]) -> StackedHeads:
+        """Linear heads with the weights of a state."""
+        made = type(self)(*state["weight"].shape)
+        made.load_state_dict(state)
+        return made.eval().requires_grad_(False)
 
     def init(self, generators: list[torch.Generator]) -> None:
         """Small random weights, the same for all heads of a seed."""
         for weight, source in zip(self.weight.data, generators, strict=True):
             weight.copy_(torch.randn(weight.shape[1:], generator=source).expand_as(weight) * 0.01)
 
+    def set_bias(self, bias: Tensor) -> None:
+        """Sets the bias of all heads."""
+        self.bias.data.copy_(bias)
+
     def forward(self, vectors: Tensor) -> Tensor:
         """Maps [S, B, F] to logits [S, G, B, C]."""
         weight = self.weight * self.scale.unsqueeze(-1)
         bias = self.bias - torch.einsum("gf,sgfc->sgc", self.shift, weight)
-        heads, classes = weight.shape[1], weight.shape[-1]
+        heads, outputs = weight.shape[1], weight.shape[-1]
         flat = weight.permute(0, 2, 1, 3).flatten(2)
-        logits = torch.bmm(vectors.float(), flat).unflatten(-1, (heads, classes))
+        logits = torch.bmm(vectors.float(), flat).unflatten(-1, (heads, outputs))
         return logits.transpose(1, 2) + bias.unsqueeze(2)
 
 
-class AttentiveBank(nn.Module):
+class StackedAttentive(StackedHeads):
     """S x G light attentive heads: Q learned queries read the tokens, a linear layer the rest.
 
     The key projection is folded into the query and the value projection into the output layer, which leaves
@@ -79,21 +129,29 @@ class AttentiveBank(nn.Module):
     published head has three more self-attention layers and an MLP).
     """
 
-    shift: Tensor
-    scale: Tensor
-
-    def __init__(self, seeds: int, heads: int, channels: int, classes: int, queries: int = 4) -> None:
+    def __init__(self, seeds: int, heads: int, channels: int, outputs: int, queries: int = 4) -> None:
         super().__init__()
         self.query = nn.Parameter(torch.zeros(seeds, heads, queries, channels))
-        self.output = LinearBank(seeds, heads, queries * channels, classes)
+        self.output = StackedLinear(seeds, heads, queries * channels, outputs)
         self.register_buffer("shift", torch.zeros(heads, channels))
         self.register_buffer("scale", torch.ones(heads, channels))
 
+    def rebuilt(self, state: dict[str, Tensor]) -> StackedHeads:
+        """Attentive heads with the weights of a state."""
+        seeds, heads, queries, channels = state["query"].shape
+        made = type(self)(seeds, heads, channels, state["output.bias"].shape[-1], queries)
+        made.load_state_dict(state)
+        return made.eval().requires_grad_(False)
+
     def init(self, generators: list[torch.Generator]) -> None:
-        """Random queries that differ enough to part ways."""
+        """Random queries that differ enough to specialise."""
         for query, source in zip(self.query.data, generators, strict=True):
             query.copy_(torch.randn(query.shape[1:], generator=source).expand_as(query))
         self.output.init(generators)
+
+    def set_bias(self, bias: Tensor) -> None:
+        """Sets the bias of all output layers."""
+        self.output.set_bias(bias)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Maps [S, B, N, D] to logits [S, G, B, C]."""
@@ -112,119 +170,64 @@ class AttentiveBank(nn.Module):
         return logits + bias.unsqueeze(2)
 
 
-Bank = LinearBank | AttentiveBank
-
-
-@dataclass(frozen=True)
-class Setting:
-    """Hyper-parameters of one head."""
-
-    lr: float
-    """peak learning rate, with a cosine to zero"""
-    weight_decay: float
-    """decoupled weight decay (AdamW)"""
-
-
-def standardise(bank: Bank, inputs: Tensor, member: Tensor) -> None:
-    """Sets each head's shift and scale to the mean and deviation of its own training samples.
+def standardise(heads: StackedHeads, inputs: Tensor, member: Tensor) -> None:
+    """Sets each head's shift and scale to the mean and standard deviation of its own training windows.
 
     Args:
-        bank: heads to set.
+        heads: a module with buffers `shift` and `scale`.
         inputs: vectors [n, F] or tokens [n, N, D].
-        member: [G, n] bool, which samples train which head.
+        member: [G, n] bool, which windows train which head.
     """
     with torch.no_grad():
         # Folds repeat over settings: equal rows are computed once.
-        unique, place = torch.unique(member, dim=0, return_inverse=True)
+        unique, row_of = torch.unique(member, dim=0, return_inverse=True)
         shifts, scales = [], []
         for row in unique:
             values = inputs[row].float().flatten(0, -2)
             shifts.append(values.mean(0))
             scales.append(1 / values.std(0, correction=0).clamp_min(1e-3))
-        bank.shift.copy_(torch.stack(shifts)[place])
-        bank.scale.copy_(torch.stack(scales)[place])
+        heads.shift.copy_(torch.stack(shifts)[row_of])
+        heads.scale.copy_(torch.stack(scales)[row_of])
 
 
-def train_bank(
-    bank: Bank,
-    inputs: Tensor,
-    targets: Tensor,
-    member: Tensor,
-    settings: list[Setting],
-    seeds: list[int],
-    steps: int,
-    batch_size: int,
-    loss: Callable[[Tensor, Tensor], Tensor],
-    start_bias: Tensor | None = None,
+def train_stacked(
+    heads: StackedHeads, data: FitData, jobs: Sequence[Job], seeds: Sequence[int], steps: int, batch_size: int
 ) -> None:
-    """Trains all heads of a bank together with AdamW.
+    """Trains stacked heads together with AdamW; each takes the steps that it would take alone.
 
-    Each seed draws its own start and its own order of samples; head g sees only samples with `member[g]`.
+    Each seed draws its own initial weights and its own order of windows; head g sees only the samples of job g.
 
     Args:
-        bank: a bank of `len(seeds)` x `len(settings)` heads; trained in place.
-        inputs: [n, ...] vectors or tokens, as stored (float16 is fine).
-        targets: [n, ...], handed to `loss`.
-        member: [G, n] bool.
-        settings: one per head g.
+        heads: `len(seeds)` x `len(jobs)` heads; trained in place.
+        data: inputs (float16 is fine) and targets.
+        jobs: indices of the training samples and a `Setting`, per head.
         seeds: one per seed axis entry.
         steps: optimizer steps.
-        batch_size: samples per step and seed.
-        loss: (logits [S, G, B, C], targets [S, B, ...]) -> loss per sample [S, G, B].
-        start_bias: [C], the output's bias before the first step; rare events start at their base rate.
+        batch_size: windows per step and seed.
+
+    Raises:
+        UserError: there is nothing to train on.
     """
-    bank.init([torch.Generator().manual_seed(seed) for seed in seeds])
-    standardise(bank, inputs, member)
-    if start_bias is not None:
-        (bank if isinstance(bank, LinearBank) else bank.output).bias.data.copy_(start_bias)
+    member = torch.zeros(len(jobs), len(data.inputs), dtype=torch.bool)
+    for row, (samples, _) in zip(member, jobs, strict=True):
+        row[torch.from_numpy(data.windows(samples))] = True
+    heads.init([torch.Generator().manual_seed(seed) for seed in seeds])
+    standardise(heads, data.inputs, member)
+    if data.targets.initial_bias is not None:
+        heads.set_bias(data.targets.initial_bias(data.window_targets[member.any(0)]).flatten())
     used = np.flatnonzero(member.any(0).numpy())
     if not len(used):
         raise UserError("No sample is left to train on.")
     batch_size = min(batch_size, len(used))
-    optimizer = _BankAdamW(bank, settings)
+    optimizer = _StackedAdamW(heads, [setting for _, setting in jobs])
     orders = [Order(used, seed, batch_size) for seed in seeds]
     for step in range(steps):
         chosen = torch.from_numpy(np.stack([order.batch(step) for order in orders]))
         weight = member[:, chosen].transpose(0, 1).float()  # [S, G, B]
-        each = loss(bank(inputs[chosen]), targets[chosen])
+        each = data.targets.loss(heads(data.inputs[chosen]), data.window_targets[chosen])
         # Sum over heads: a head's gradient does not depend on the others.
         ((each * weight).sum(-1) / weight.sum(-1).clamp_min(1)).sum().backward()
         optimizer.step(0.5 * (1 + np.cos(np.pi * step / steps)))
-
-
-def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """Loss per sample [S, G, B] of logits [S, G, B, C] against class numbers [S, B]."""
-    seeds, heads, batch, classes = logits.shape
-    wanted = targets.unsqueeze(1).expand(seeds, heads, batch)
-    return functional.cross_entropy(logits.reshape(-1, classes), wanted.reshape(-1), reduction="none").view(
-        seeds, heads, batch
-    )
-
-
-@torch.inference_mode()
-def bank_logits(bank: nn.Module, inputs: Tensor, batch_size: int = 256) -> Tensor:
-    """Logits [S, G, n, C] of all samples on the CPU, in batches on the bank's device."""
-    weight = next(bank.parameters())
-    parts = [
-        bank(part.to(weight.device).unsqueeze(0).expand(weight.shape[0], *part.shape)).cpu()
-        for part in inputs.split(batch_size)
-    ]
-    return torch.cat(parts, dim=2)
-
-
-def take_head(bank: Bank, seed: int, head: int) -> Bank:
-    """A bank that holds one head of another."""
-    if isinstance(bank, LinearBank):
-        single: Bank = LinearBank(1, 1, *bank.weight.shape[2:])
-    else:
-        queries, channels = bank.query.shape[2:]
-        single = AttentiveBank(1, 1, channels, bank.output.bias.shape[-1], queries)
-    state = {}
-    for name, value in bank.state_dict().items():
-        shared = name.endswith(("shift", "scale"))
-        state[name] = (value[head : head + 1] if shared else value[seed : seed + 1, head : head + 1]).clone()
-    single.load_state_dict(state)
-    return single
 
 
 class Order:
@@ -237,19 +240,19 @@ class Order:
     def batch(self, step: int) -> np.ndarray:
         """Sorted indices of one step."""
         per_epoch = len(self.used) // self.batch_size
-        epoch, place = divmod(step, per_epoch)
-        if place == 0 or not len(self.order):
+        epoch, position = divmod(step, per_epoch)
+        if position == 0 or not len(self.order):
             self.order = generator([self.seed, epoch]).permutation(self.used)
-        return np.sort(self.order[place * self.batch_size : (place + 1) * self.batch_size])
+        return np.sort(self.order[position * self.batch_size : (position + 1) * self.batch_size])
 
 
-class _BankAdamW:
+class _StackedAdamW:
     """AdamW (Loshchilov and Hutter, 2019) whose learning rate and weight decay differ from head to head."""
 
     def __init__(
-        self, bank: nn.Module, settings: list[Setting], betas: tuple[float, float] = (0.9, 0.999)
+        self, heads: nn.Module, settings: list[Setting], betas: tuple[float, float] = (0.9, 0.999)
     ) -> None:
-        self.parameters = list(bank.parameters())
+        self.parameters = list(heads.parameters())
         self.lr = torch.tensor([setting.lr for setting in settings])
         self.decay = torch.tensor([setting.weight_decay for setting in settings])
         self.betas, self.count = betas, 0
@@ -271,3 +274,59 @@ class _BankAdamW:
             update = (first / correct1).div_((second / correct2).sqrt_().add_(1e-8))
             parameter.mul_(1 - lr * self.decay.view(shape)).sub_(update.mul_(lr))
             parameter.grad = None
+
+
+class _Trained(Head):
+    """Heads that gradient steps fit; the grid is learning rates by weight decays."""
+
+    def grid(self, settings: HeadSettings) -> list[Setting]:
+        """All pairs of learning rate and weight decay."""
+        return [Setting(lr, decay) for lr in settings.lrs for decay in settings.weight_decays]
+
+    def fit(
+        self, data: FitData, jobs: Sequence[Job], settings: HeadSettings, seeds: Sequence[int]
+    ) -> StackedHeads:
+        """Trains one head per job and seed, all at once."""
+        heads = self.build(len(seeds), len(jobs), data.inputs.shape[-1], data.targets.outputs, settings)
+        train_stacked(heads, data, jobs, seeds, settings.steps, settings.batch_size)
+        return heads
+
+    def build(
+        self, seeds: int, heads: int, channels: int, outputs: int, settings: HeadSettings
+    ) -> StackedHeads:
+        """Stacked heads before training."""
+        raise NotImplementedError
+
+
+@register_head
+class LinearHead(_Trained):
+    """One linear layer on a pooled vector; softmax regression where targets are classes."""
+
+    name, reads = "linear", "vectors"
+
+    def build(
+        self, seeds: int, heads: int, channels: int, outputs: int, settings: HeadSettings
+    ) -> StackedHeads:
+        """Stacked linear layers."""
+        return StackedLinear(seeds, heads, channels, outputs)
+
+    def from_state(self, state: dict[str, Tensor]) -> StackedHeads:
+        """Linear heads with saved weights."""
+        return StackedLinear(1, 1, 1, 1).rebuilt(state)
+
+
+@register_head
+class AttentiveHead(_Trained):
+    """A few learned queries that attend to all tokens, and a linear layer."""
+
+    name, reads = "attentive", "tokens"
+
+    def build(
+        self, seeds: int, heads: int, channels: int, outputs: int, settings: HeadSettings
+    ) -> StackedHeads:
+        """Stacked attentive heads."""
+        return StackedAttentive(seeds, heads, channels, outputs, settings.queries)
+
+    def from_state(self, state: dict[str, Tensor]) -> StackedHeads:
+        """Attentive heads with saved weights."""
+        return StackedAttentive(1, 1, 1, 1).rebuilt(state)

@@ -1,14 +1,14 @@
-"""The published attentive classifier as a bank of many heads: three self-attention blocks, then one query.
+"""The attentive probe of V-JEPA 2, stacked: three self-attention blocks, then one query.
 
-`jepa.models.AttentiveClassifier` is one such head and loads published weights; here G of them for each of S seeds are
+`jepa.models.AttentiveClassifier` is one such head and loads published weights. Here G of them for each of S seeds are
 one module, give the same scores, and train together. Facts of the architecture: facebookresearch/vjepa2,
 src/models/attentive_pooler.py.
 
-What makes the bank cheaper than its heads one by one:
+What makes the stack cheaper than its heads one by one:
 - the first norm and the first projection read the same cached tokens for all heads, so they are one product, and no
   gradient goes back to the tokens;
 - every norm's scale and offset are folded into the weights that follow, so that norms touch tokens once;
-- the last layer's key and value projections are folded into the query and into what was read, as in `AttentiveBank`;
+- the last layer's key and value projections are folded into the query and into what was read, as in `StackedAttentive`;
 - with `torch.bfloat16`, products run in bfloat16 with weights, norms and residuals in float32. On a CPU with AMX
   that is what counts.
 
@@ -27,11 +27,12 @@ from torch.nn import functional
 from jepa.errors import UserError
 from jepa.models import AttentiveClassifier, PoolerConfig
 from jepa.models.layers import INIT_STD, init_block_weights
+from jepa.probes.heads.stacked import StackedHeads
 
 ATTENTION_HEADS = 16  # of every published probe, whatever its encoder has
 
 
-def published_config(channels: int, depth: int = 4) -> PoolerConfig:
+def classifier_config(channels: int, depth: int = 4) -> PoolerConfig:
     """The published shape for tokens of `channels`; narrow ones that 16 heads do not divide get fewer heads."""
     return PoolerConfig(
         embed_dim=channels,
@@ -41,7 +42,7 @@ def published_config(channels: int, depth: int = 4) -> PoolerConfig:
     )
 
 
-class PublishedBank(nn.Module):
+class StackedClassifiers(StackedHeads):
     """S x G attentive classifiers of one shape.
 
     Parameters carry the classifier's own names (with / for .) and two leading axes.
@@ -70,7 +71,7 @@ class PublishedBank(nn.Module):
         super().__init__()
         if config.num_queries != 1:
             raise UserError(
-                f"A bank of classifiers has one query per head, and this pooler has {config.num_queries}."
+                f"Stacked classifiers have one query per head, and this pooler has {config.num_queries}."
             )
         self.config, self.classes, self.compute = config, classes, compute
         for name, value in self._one("meta").state_dict().items():
@@ -78,32 +79,53 @@ class PublishedBank(nn.Module):
         self.register_buffer("num_heads", torch.tensor(config.num_heads))
 
     @classmethod
-    def of(cls, classifiers: Sequence[AttentiveClassifier]) -> PublishedBank:
-        """A bank of given classifiers, for example those of `jepa.models.load_classifiers`.
+    def of(cls, classifiers: Sequence[AttentiveClassifier]) -> StackedClassifiers:
+        """A stack of given classifiers, for example those of `jepa.models.load_classifiers`.
 
         Raises:
             UserError: they differ in shape, or one has several outputs.
         """
         first = classifiers[0]
         if any(one.pooler.config != first.pooler.config or len(one.heads) != 1 for one in classifiers):
-            raise UserError("Classifiers of one bank must have the same shape and a single output each.")
+            raise UserError("Classifiers of one stack must have the same shape and a single output each.")
         classes = len(next(first.heads.parameters()))
-        bank = cls(1, len(classifiers), first.pooler.config, classes)
+        stacked = cls(1, len(classifiers), first.pooler.config, classes)
         states = [list(one.state_dict().values()) for one in classifiers]
-        for parameter, *values in zip(bank.parameters(), *states, strict=True):
+        for parameter, *values in zip(stacked.parameters(), *states, strict=True):
             parameter.data[0] = torch.stack(values)
-        return bank
+        return stacked
 
     @classmethod
-    def from_state(cls, state: dict[str, Tensor]) -> PublishedBank:
-        """A bank with the shape and the weights of a state dict."""
+    def from_state(cls, state: dict[str, Tensor]) -> StackedClassifiers:
+        """A stack with the shape and the weights of a state dict."""
         seeds, heads, _, _, channels = state[_key("pooler.query_tokens")].shape
         depth = 1 + sum(name.endswith("/attn/qkv/weight") for name in state)
         mlp_dim = state[_key("pooler.cross_attention_block.mlp.fc1.bias")].shape[-1]
         config = PoolerConfig(channels, 1, depth, int(state["num_heads"]), mlp_dim)
-        bank = cls(seeds, heads, config, state[_key("heads.label.bias")].shape[-1])
-        bank.load_state_dict(state)
-        return bank
+        stacked = cls(seeds, heads, config, state[_key("heads.label.bias")].shape[-1])
+        stacked.load_state_dict(state)
+        return stacked
+
+    @classmethod
+    def joined(cls, parts: Sequence[StackedClassifiers]) -> StackedClassifiers:
+        """The heads of several stacks of one shape, in one stack."""
+        state = dict(parts[0].state_dict())
+        for name, _ in parts[0].named_parameters():
+            state[name] = torch.cat([part.state_dict()[name] for part in parts], dim=1)
+        return cls.from_state(state).to(next(parts[0].parameters()).device)
+
+    def rebuilt(self, state: dict[str, Tensor]) -> StackedHeads:
+        """Classifiers with the weights of a state, on its device and in float32."""
+        device = next(iter(state.values())).device
+        return self.from_state(state).to(device).eval().requires_grad_(False)
+
+    def logits(self, inputs: Tensor, batch_size: int = 64) -> Tensor:
+        """Logits [S, G, m, C] of tokens [m, N, D]; small batches, because every head keeps a stream of its own."""
+        return super().logits(inputs, batch_size)
+
+    def take_buffer(self, name: str, value: Tensor, rows: list[int]) -> Tensor:
+        """The number of attention heads, the same for all."""
+        return value
 
     def init(self, generators: list[torch.Generator]) -> None:
         """Starts the heads as the published ones do; all heads of a seed alike."""
@@ -114,13 +136,13 @@ class PublishedBank(nn.Module):
             for parameter, value in zip(self.parameters(), one.state_dict().values(), strict=True):
                 parameter.data[seed] = value
 
-    def keep(self, rows: Tensor) -> PublishedBank:
-        """A bank of some of the heads.
+    def keep(self, rows: Tensor) -> StackedClassifiers:
+        """A stack of some of the heads, other ones for each seed.
 
         Args:
             rows: head numbers [S, K] of each seed.
         """
-        kept = PublishedBank(rows.shape[0], rows.shape[1], self.config, self.classes, self.compute)
+        kept = StackedClassifiers(rows.shape[0], rows.shape[1], self.config, self.classes, self.compute)
         seeds = torch.arange(len(rows)).unsqueeze(1)
         for parameter, value in zip(kept.parameters(), self.parameters(), strict=True):
             parameter.data = value.data[seeds, rows]
@@ -158,16 +180,16 @@ class PublishedBank(nn.Module):
         """The query's cross-attention: tokens [S, G, B, N, D] to vectors [S, G, B, D]."""
         cross, split = "pooler.cross_attention_block", (self.config.num_heads, -1)
         query = self._get("pooler.query_tokens")[:, :, 0]  # [S, G, 1, D]
-        asked = _linear(
+        scaled = _linear(
             query, self._get(f"{cross}.xattn.q.weight"), self._get(f"{cross}.xattn.q.bias"), torch.float32
         )
         weight, bias = self._folded(f"{cross}.xattn.kv", f"{cross}.norm1")
         key, value = weight.chunk(2, dim=2)
-        asked = asked.squeeze(2).unflatten(-1, split) * (tokens.shape[-1] // self.config.num_heads) ** -0.5
-        asked = torch.einsum("sgad,sgadc->sgac", asked.to(self.compute), key.unflatten(2, split))
+        scaled = scaled.squeeze(2).unflatten(-1, split) * (tokens.shape[-1] // self.config.num_heads) ** -0.5
+        scaled = torch.einsum("sgad,sgadc->sgac", scaled.to(self.compute), key.unflatten(2, split))
         normed = self._norm(tokens)
         # What a bias adds to every key alike does not change the softmax.
-        weights = torch.matmul(normed, asked.mT.unsqueeze(2)).softmax(dim=3)  # [S, G, B, N, A]
+        weights = torch.matmul(normed, scaled.mT.unsqueeze(2)).softmax(dim=3)  # [S, G, B, N, A]
         read = torch.matmul(weights.mT, normed)  # [S, G, B, A, D]
         mixed = torch.einsum("sgbac,sgadc->sgbad", read, value.unflatten(2, split)).flatten(-2)
         return query + mixed + bias.chunk(2, dim=-1)[1].unsqueeze(2)

@@ -1,17 +1,17 @@
-"""When does it start? Discrete-time hazards over a few horizons.
+"""Discrete-time survival analysis: the hazard that an event starts, over a few horizons.
 
 The time after a window is cut into K bins at the horizons. A head gives one logit per category and bin; its
 sigmoid is the probability that the hazard starts in that bin, given that it has not started before. The
 probability that it starts within a horizon is one minus the product of the survivals up to there (Tutz and
-Schmid, Modeling Discrete Time-to-Event Data, 2016): it cannot fall with the horizon, whatever the head says.
+Schmid, Modeling Discrete Time-to-Event Data, 2016): it cannot fall with the horizon, whatever the logits are.
 
-Axes: n moments, H categories, K bins; S seeds and G heads as in `heads`.
+Axes: n windows, H categories, K bins; S seeds and G heads as in `heads`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from jepa.probes.evaluation.calibration import fit_platt
-from jepa.probes.evaluation.metrics import brier, calibration_error
+from jepa.probes.heads.base import Targets
 
 _CALIBRATION_PARTS = 5
 
@@ -35,7 +35,7 @@ def at_risk(event: Tensor, observed: Tensor, bins: int) -> Tensor:
 
     Args:
         event: [n, H] bin of the next onset, K for none.
-        observed: [n] bins that lie before the end of the record.
+        observed: [n] bins before the end of the record.
         bins: K.
     """
     number = torch.arange(bins)
@@ -72,12 +72,12 @@ def hazard_targets(event: Tensor, observed: Tensor, bins: int) -> Tensor:
 def base_logits(
     targets: Tensor, weight: Tensor | None = None, pull: float = 0.0, to: Tensor | None = None
 ) -> Tensor:
-    """Logits [H, K] of the share of onsets among those at risk (the life-table estimate).
+    """Logits [H, K] of the fraction of onsets among those at risk (the life-table estimate).
 
     Args:
         targets: [n, H, 2, K].
-        weight: [n], weight of each moment.
-        pull: as many imagined moments with the rates `to`.
+        weight: [n], weight of each window.
+        pull: as many pseudo-observations with the rates `to`.
         to: logits [H, K].
     """
     w = torch.ones(len(targets)) if weight is None else weight
@@ -88,12 +88,12 @@ def base_logits(
 
 
 def calibrate_hazards(logits: Tensor, targets: Tensor, groups: Sequence[str]) -> Tensor:
-    """Scale and offset per category [H, 2] fitted on moments that trained nothing.
+    """Scale and offset per category [H, 2] fitted on windows that trained nothing.
 
     Acting on the hazard's logit keeps the cumulative probability from falling, which a free map per horizon
     would not.
 
-    A few dozen videos hold a few onsets of each hazard, each seen from many moments: a map fitted on them can be worse
+    A few dozen videos hold a few onsets of each hazard, each seen from many windows: a map fitted on them can be worse
     than none, since heads start at the base rates and are fitted by likelihood. So a category keeps its map only if
     maps fitted on four fifths of the groups raise the likelihood of the last fifth, by more than one standard error
     over groups.
@@ -110,8 +110,9 @@ def calibrate_hazards(logits: Tensor, targets: Tensor, groups: Sequence[str]) ->
         return identity.clone()
     mapped = torch.empty_like(logits)
     for part in range(_CALIBRATION_PARTS):
-        held = number % _CALIBRATION_PARTS == part
-        mapped[held] = apply_calibration(logits[held], _platt(logits[~held], targets[~held]))
+        left_out = number % _CALIBRATION_PARTS == part
+        fitted = _platt(logits[~left_out], targets[~left_out])
+        mapped[left_out] = apply_calibration(logits[left_out], fitted)
     gain = torch.zeros(count, logits.shape[-2]).index_add_(
         0, number, _losses(logits, targets) - _losses(mapped, targets)
     )
@@ -133,7 +134,7 @@ def _platt(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def _losses(logits: Tensor, targets: Tensor) -> Tensor:
-    """Negative log likelihood per moment and category [n, H]."""
+    """Negative log likelihood per window and category [n, H]."""
     happened, risk = targets.unbind(-2)
     each = functional.binary_cross_entropy_with_logits(logits, happened, reduction="none")
     return (each * risk).sum(-1)
@@ -144,48 +145,37 @@ def apply_calibration(logits: Tensor, calibration: Tensor) -> Tensor:
     return logits * calibration[:, :1] + calibration[:, 1:]
 
 
-def hazard_figures(
-    probability: np.ndarray, event: Tensor, observed: Tensor, base: np.ndarray, horizons_s: Sequence[float]
-) -> list[dict[str, Any]]:
-    """Figures per category and horizon on moments whose outcome is known.
+@dataclass(frozen=True)
+class HazardCalibration:
+    """Probabilities of a start within each horizon from hazard logits: Platt scaling per category."""
+
+    maps: Tensor
+    """scale and offset per category [H, 2]"""
+    bins: int
+    """K"""
+
+    def __call__(self, logits: Tensor) -> Tensor:
+        """Probabilities [m, H, K] from logits [m, H * K], never decreasing along the last axis."""
+        return cumulative(apply_calibration(logits.unflatten(-1, (len(self.maps), self.bins)), self.maps))
+
+
+def hazard_problem(event: Tensor, observed: Tensor, bins: int) -> Targets:
+    """Hazards as targets of heads: survival likelihood, started at the base rates, calibrated on validation windows.
 
     Args:
-        probability: [n, H, K] cumulative forecasts.
-        event: [n, H].
-        observed: [n].
-        base: [n, H, K] forecasts of the base rate from the training part, for the skill.
-        horizons_s: K horizons.
-
-    Returns:
-        One dict per (category number, horizon): moments, share that happened, AP, AUC, Brier, Brier skill
-        over the base rate (1 perfect, 0 no better), ECE. AP and AUC are None where nothing or everything
-        happened.
+        event: [n, H] bin of the next onset, K for none.
+        observed: [n] bins before the end of the record.
+        bins: K.
     """
-    from sklearn.metrics import average_precision_score, roc_auc_score
+    values = hazard_targets(event, observed, bins)
+    categories = event.shape[1]
 
-    bins = len(horizons_s)
-    known = known_outcome(event, observed, bins).numpy()
-    rows = []
-    for category in range(event.shape[1]):
-        for k, horizon in enumerate(horizons_s):
-            here = known[:, category, k]
-            happened = (event[:, category].numpy() <= k)[here].astype(float)
-            p, q = probability[here, category, k], base[here, category, k]
-            mixed = 0 < happened.sum() < len(happened)
-            if not len(happened):
-                happened = p = q = np.zeros(1)
-            error, reference = brier(p, happened), brier(q, happened)
-            rows.append(
-                {
-                    "category": category,
-                    "horizon_s": float(horizon),
-                    "moments": int(here.sum()),
-                    "share": float(happened.mean()),
-                    "ap": float(average_precision_score(happened, p)) if mixed else None,
-                    "auc": float(roc_auc_score(happened, p)) if mixed else None,
-                    "brier": error,
-                    "base_brier": reference,
-                    "ece": calibration_error(p, happened),
-                }
-            )
-    return rows
+    def score(logits: Tensor, targets: Tensor, clips: int) -> tuple[Tensor, Tensor]:
+        loss = hazard_loss(logits.unsqueeze(0), targets.unsqueeze(0))[0].mean(-1)
+        return -loss, loss
+
+    def calibrate(logits: Tensor, targets: Tensor, groups: Sequence[str]) -> HazardCalibration:
+        shaped = logits.unflatten(-1, (categories, bins))
+        return HazardCalibration(calibrate_hazards(shaped, targets, groups), bins)
+
+    return Targets(values, categories * bins, hazard_loss, score, calibrate, initial_bias=base_logits)

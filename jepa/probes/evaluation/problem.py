@@ -1,0 +1,71 @@
+"""A problem: samples with targets and folds, the feature sets put to it, and what every head did."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from jepa.probes.config import HeadSettings
+from jepa.probes.data.labels import Sample
+from jepa.probes.data.splits import Fold, tested_samples
+from jepa.probes.evaluation.cross_validate import HeadRun, cross_validate
+from jepa.probes.features.feature_set import FeatureSet
+from jepa.probes.heads.base import Targets, get_head
+
+
+@dataclass
+class Problem:
+    """One set of targets on one list of samples."""
+
+    name: str
+    """classes, next_action, hazard, tags, ..."""
+    samples: Sequence[Sample]
+    """n samples; their groups are never divided"""
+    targets: Targets
+    """of the n samples"""
+    folds: Sequence[Fold]
+    """divisions of the n samples"""
+    sets: Sequence[FeatureSet]
+    """features of the n samples: the encoder's first, then those of the baselines"""
+    runs: list[HeadRun] = field(default_factory=list)
+    """what was evaluated so far, in the order of the tables"""
+
+    @property
+    def groups(self) -> list[str]:
+        """Group of each sample."""
+        return [sample.group for sample in self.samples]
+
+    @property
+    def tested(self) -> np.ndarray:
+        """Sorted indices of the samples that some fold tests."""
+        return tested_samples(self.folds)
+
+    def evaluate(
+        self, kind: str, features: FeatureSet, settings: HeadSettings, seeds: Sequence[int]
+    ) -> HeadRun:
+        """One head on one feature set, through all folds."""
+        return cross_validate(
+            get_head(kind), features, self.targets, self.groups, self.folds, settings, seeds
+        )
+
+    def evaluate_all(self, kinds: Sequence[str], settings: HeadSettings, seeds: Sequence[int]) -> None:
+        """Every head on every feature set, baselines first; plain vectors get one head that reads vectors."""
+        for features in self.sets[::-1]:
+            for kind in kinds if features.time_slots else [self.plain_head]:
+                self.runs.append(self.evaluate(kind, features, settings, seeds))
+
+    @property
+    def plain_head(self) -> str:
+        """The head for pixel baselines."""
+        return "ridge" if self.targets.classes is not None else "linear"
+
+    def best(self, features: str) -> HeadRun:
+        """The head that validation prefers on one feature set; among equals the first."""
+        return max((run for run in self.runs if run.features == features), key=lambda run: run.val_score)
+
+    def with_folds(self, folds: Sequence[Fold]) -> Problem:
+        """The same problem with other folds, and nothing evaluated yet."""
+        return dataclasses.replace(self, folds=folds, runs=[])
