@@ -1,4 +1,4 @@
-"""Opening a file through PyAV: what is refused, what is known without decoding, and its packets in order."""
+"""Opening a file through PyAV (FFmpeg): what is refused, what is known without decoding, and its packets in order."""
 
 from __future__ import annotations
 
@@ -6,22 +6,24 @@ import io
 import re
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
 import av
 import av.error
-import numpy as np
 from av.stream import Disposition
 
 from jepa.data.video.colour import ToRgb, bits_of
+from jepa.data.video.index import Coding
 from jepa.data.video.info import AS_CODED, Orientation, VideoInfo, display_size
 from jepa.data.video.limits import CONTAINERS, LimitsConfig, check_opening, check_path
-from jepa.data.video.packets import HIDDEN
+from jepa.data.video.packets import REORDERED, nal_length_of
 from jepa.errors import UserError, VideoError
 
 Source: TypeAlias = "str | bytes | BinaryIO"
 
 END_SLACK_S = 0.5  # frames missing at the end of a file before it counts as cut off
+_RESTARTS = ("mpegts", "mpeg", "flv")  # containers whose clock starts again where two files were joined
 
 
 class Container:
@@ -43,15 +45,13 @@ class Container:
     ) -> None:
         self.name, self.limits, self.lenient = name, limits, lenient
         self._source, self._threads = source, threads
-        self._times: np.ndarray | None = None
         self._info: VideoInfo | None = None
         self._orientation: Orientation | None = None
-        self._skip_unwanted = True
-        # No times in the file: frames are counted in the order in which they come out, from the beginning each time.
-        self._counted = False
-        self._leading = False  # packets before the first key frame, or shown before it
+        self._size = 0
         self._requests = 0
-        self._deadline = time.monotonic() + limits.max_decode_s
+        self._cut_off: VideoError | None = None  # why reading ended early, when lenient
+        self._damaged: set[int] = set()  # times of packets that were passed over
+        self._start_clock()
         self._open()
         try:
             self.start_s, self.duration_s = self._probe()
@@ -62,11 +62,12 @@ class Container:
     def _open(self) -> None:
         if isinstance(self._source, str):
             target: Any = "file:" + check_path(self._source, self.limits)
+            self._size = Path(self._source).stat().st_size
         else:
             target = io.BytesIO(self._source) if isinstance(self._source, bytes) else self._source
-            size = target.seek(0, io.SEEK_END)
+            self._size = target.seek(0, io.SEEK_END)
             target.seek(0)
-            check_opening(self.name, target.read(512), size, self.limits)
+            check_opening(self.name, target.read(512), self._size, self.limits)
             target.seek(0)
         options = {
             "protocol_whitelist": "file",
@@ -78,21 +79,28 @@ class Container:
         try:
             self._container = av.open(target, options=options, metadata_errors="replace")
         except (av.error.FFmpegError, ValueError) as error:
-            raise VideoError(self.name, "open", reason_of(error)) from None
+            raise VideoError(self.name, "open", reason_of(error)) from error
         try:
             self._stream = self._pick_stream()
         except VideoError:
             self._container.close()
             raise
-        self._context = self._stream.codec_context
-        self._context.thread_count = self._threads
+        self._context = context = self._stream.codec_context
+        context.thread_count = self._threads
         if self._threads != 1:
-            self._context.thread_type = "AUTO"
-        self._coded = (self._context.width, self._context.height)
+            context.thread_type = "AUTO"
+        self._format = self._container.format.name
+        self._coded = (context.width, context.height)
         self._to_rgb = ToRgb(*self._coded)
         self._unit = float(self._stream.time_base)
-        self._aspect = float(self._stream.sample_aspect_ratio or self._context.sample_aspect_ratio or 1)
-        self._fresh = True  # at the first packet, with a clean decoder
+        self._aspect = float(self._stream.sample_aspect_ratio or context.sample_aspect_ratio or 1)
+        self._coding = Coding(
+            context.name,
+            self._format,
+            nal_length_of(context.name, context.extradata),
+            context.codec.intra_only,
+        )
+        self._at_start = self._clean = True  # before the first packet; nothing in the decoder
 
     def _pick_stream(self) -> Any:
         streams = self._container.streams
@@ -123,6 +131,7 @@ class Container:
         return bits_of(self._context)
 
     def _probe(self) -> tuple[float, float]:
+        """(time of the first frame, seconds to the end of the last one)."""
         if min(self._coded) <= 0:
             raise VideoError(
                 self.name, "probe", "the picture's size is missing: nothing in it could be decoded"
@@ -154,7 +163,7 @@ class Container:
             raise VideoError(self.name, "probe", reason)
 
     def _extent(self) -> tuple[float, float]:
-        """First frame's time and last frame's end."""
+        """First frame's time and last frame's end, of a file too long to be read for it."""
         stream = self._stream
         start = (stream.start_time or 0) * self._unit
         if stream.duration is not None and stream.duration > 0:
@@ -163,27 +172,27 @@ class Container:
         # packets and see.
         total = self._container.duration
         end = start
-        for where in (total / 1e6, None) if total else (None,):
-            if where is None:
-                self._rewind()
-            else:
-                self._seek(where)
+        if total:
+            self._seek(total / 1e6)
             end = max(end, self._last_end())
-            if end > start and not self._counted:
-                break  # FLV without an index ends up behind its last packet instead: then from the beginning
-        if self._counted:
-            return 0.0, end
+        if end <= start:  # FLV without an index ends up behind its last packet instead
+            self._rewind()
+            end = max(end, self._last_end())
+        self._check_stated(end)
+        return start, end if end > start else start + (total or 0) / 1e6
+
+    def _check_stated(self, end: float) -> None:
         stated = self._stated_end()
         if stated is not None and end < stated - END_SLACK_S and not self.lenient:
             raise VideoError(self.name, "probe", f"cut off: it ends at {end:.3f} s but states {stated:.3f} s")
-        return start, end if end > start else start + (total or 0) / 1e6
 
     def _last_end(self) -> float:
         """When the last of the packets from here on ends; 0 if there is none."""
         step, end = self._frame_step(), 0.0
-        for packet in self._packets():
-            lasts = packet.duration * self._unit if packet.duration and not self._counted else step
-            end = max(end, packet.pts * self._unit + lasts)
+        for packet in self._read():
+            if packet.pts is not None:
+                lasts = packet.duration * self._unit if packet.duration else step
+                end = max(end, packet.pts * self._unit + lasts)
         return end
 
     def _stated_end(self) -> float | None:
@@ -192,102 +201,91 @@ class Container:
         if match := re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", tag):
             hours, minutes, seconds = match.groups()
             return 3600 * int(hours) + 60 * int(minutes) + float(seconds)
-        if len(self._container.streams) == 1 and self._container.duration:
-            return self._container.duration / 1e6
+        if len(self._container.streams) == 1 and self._container.duration and not self._stream.duration:
+            start = (self._container.start_time or 0) / 1e6
+            return start + self._container.duration / 1e6
         return None
 
     def _frame_step(self) -> float:
         rate = self._stream.guessed_rate or self._stream.average_rate
         return float(1 / rate) if rate else 1 / 25
 
-    def _rate(self) -> float:
-        rate = self._stream.average_rate
-        if rate and 0 < rate <= 240:
-            return float(rate)
-        # FLV and some Matroska files state 1000 frames a second: count instead.
-        times = self.times()
-        return (len(times) - 1) / float(times[-1] - times[0]) if len(times) > 1 else 1 / self._frame_step()
-
-    def times(self) -> np.ndarray:
-        """Float64 times in seconds of all frames, ascending, read from the packets without decoding.
-
-        Raises:
-            VideoError: stage "probe" if the packets cannot be read or are too many.
-        """
-        if self._times is None and self._requests and isinstance(self._source, (str, bytes)):
-            # Somebody may be half-way through this file's frames: count in a second one.
-            other = type(self)(self._source, self.name, self.limits, self.lenient)
-            try:
-                self._times = other.times()
-            finally:
-                other.close()
-        if self._times is None:
-            self._begin()
-            self._rewind()
-            hidden = HIDDEN.get(self._context.name)
-            found, key = [], None
-            for packet in self._packets():
-                key = packet.pts if key is None and packet.is_keyframe else key
-                self._leading |= key is None or packet.pts < key
-                if not packet.is_discard and not (hidden and hidden(bytes(packet))):
-                    found.append(packet.pts)
-                    if not len(found) % 4096:
-                        self._check_frames(len(found))
-            self._times = np.unique(np.asarray(found, dtype=np.int64)) * self._unit
-        return self._times
+    @property
+    def _step(self) -> int:
+        """One frame at the stated rate, in the stream's unit."""
+        return max(1, round(self._frame_step() / self._unit))
 
     def _begin(self) -> int:
         """Starts a request: its clock, and its number, by which an older one notices that it was interrupted."""
-        self._deadline = time.monotonic() + self.limits.max_decode_s
+        self._start_clock()
         self._requests += 1
         return self._requests
+
+    def _start_clock(self) -> None:
+        self._deadline = time.monotonic() + self.limits.max_decode_s
 
     def _check_turn(self, request: int) -> None:
         if request != self._requests:
             raise UserError(
-                f"{self.name!r} was asked for other frames while it was being iterated, which moves the one place it "
-                "reads from. Open it a second time for the second purpose."
+                f"other frames of {self.name!r} were requested while it was being iterated; it has one read position. "
+                "Open it a second time for the second purpose."
             )
 
-    def _packets(self) -> Iterator[Any]:
-        """Packets of the video from here to the end, each with a time."""
-        fresh, self._fresh = self._fresh, False
-        step = max(1, round(self._frame_step() / self._unit))
-        count = 0
+    def _check_deadline(self) -> None:
+        if time.monotonic() > self._deadline:
+            reason = f"took longer than limits.max_decode_s={self.limits.max_decode_s:g} s"
+            raise VideoError(self.name, "decode", reason)
+
+    def _read(self) -> Iterator[Any]:
+        """Packets of the video from the read position to the end; empty ones are left out."""
+        self._at_start = False
+        ordered = self._context.name not in REORDERED
         try:
             for packet in self._container.demux(self._stream):
                 if not packet.size:
                     continue
-                if fresh and not count:  # raw streams
-                    self._counted = packet.pts is None and packet.dts is None
-                if self._counted or (packet.pts is None and packet.dts is None):
-                    packet.pts = count * step
-                elif packet.pts is None:  # some AVI files
+                if packet.pts is None and ordered:
                     packet.pts = packet.dts
-                count += 1
                 yield packet
         except (av.error.FFmpegError, ValueError) as error:
+            failure = VideoError(self.name, "decode", reason_of(error))
             if not self.lenient:
-                raise VideoError(self.name, "decode", reason_of(error)) from None
+                raise failure from error
+            self._cut_off = failure
+
+    def _from_start(self) -> Iterator[Any]:
+        """All packets of the video, with one clock that never starts again: two files joined become one."""
+        self._rewind()
+        if self._format not in _RESTARTS:
+            yield from self._read()
+            return
+        offset, last = 0, None
+        for packet in self._read():
+            at = packet.pts if packet.dts is None else packet.dts
+            if at is not None:
+                if last is not None and at + offset < last:
+                    offset = last + (packet.duration or self._step) - at
+                last = at + offset
+                if offset:
+                    packet.pts = None if packet.pts is None else packet.pts + offset
+                    packet.dts = None if packet.dts is None else packet.dts + offset
+            yield packet
 
     def _rewind(self) -> None:
-        if self._fresh:
-            return
-        if self._counted:  # where nothing has a time, seeking finds nothing
+        """To the first packet, with an empty decoder. Opening again is the one way that works in every container."""
+        if not self._at_start:
             self._container.close()
             self._open()
-        else:
-            self._seek(-1.0)
-        self._fresh = True
 
     def _seek(self, seconds: float) -> None:
-        """To the last key frame before `seconds`; formats without seeking are opened again, which rewinds."""
-        self._fresh = False
+        """To a packet that the container thinks of as a key frame before `seconds`; nothing relies on it."""
+        self._at_start = False
         try:
             self._container.seek(round(seconds / self._unit), stream=self._stream, backward=True)
         except (av.error.FFmpegError, OverflowError):
-            self._container.close()
-            self._open()
+            self._at_start = False
+            self._rewind()
+        self._clean = True
 
 
 def reason_of(error: Exception) -> str:

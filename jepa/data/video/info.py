@@ -32,7 +32,13 @@ class VideoInfo:
 
 def read_orientation(frame: Any) -> Orientation:
     """Reads the display matrix as FFmpeg's own player does (fftools/ffmpeg_filter.c, autorotate)."""
-    side = frame.side_data.get(SideDataType.DISPLAYMATRIX)
+    try:
+        side = frame.side_data.get(SideDataType.DISPLAYMATRIX)
+    except ValueError:
+        # PyAV gives up on a frame with side data that it does not know (spatial video); only the angle is left then.
+        return {90: (True, False, True), 180: (False, True, True), 270: (True, True, False)}.get(
+            round(frame.rotation) % 360, AS_CODED
+        )
     if side is None:
         return AS_CODED
     a, b, _, c, d = np.frombuffer(bytes(side), dtype="<i4")[:5].tolist()

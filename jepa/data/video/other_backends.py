@@ -63,6 +63,15 @@ class _GuardedFile(ABC):
         for place in places.tolist():
             yield float(self._moments[place]), frames[place]
 
+    def numbered(self, numbers: Sequence[int]) -> Iterator[tuple[float, np.ndarray]]:
+        """See PyAvFile."""
+        return self.at(self._moments[list(numbers)].tolist())
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """None: these readers cannot read leniently."""
+        return ()
+
     def every(self, start_s: float | None = None) -> Iterator[tuple[float, np.ndarray]]:
         """See PyAvFile."""
         first = 0

@@ -1,16 +1,14 @@
-"""Frames by time from one file through PyAV, in NumPy only, so that a decoding child process stays small.
+"""Frames by time or number from one file through PyAV (FFmpeg), in NumPy only, for a small decoding process.
 
-How a request is served. Wanted times become presentation times in the stream's own unit. Packets are read ahead until
-their decoding time passes the last wanted time, because no later packet can then be shown earlier. Now it is known
-which packets hold wanted frames, and three kinds of work fall away: groups of pictures that hold none never reach the
-decoder, neither do packets after the last wanted frame, and for H.264 and HEVC the decoder skips every non-reference
-frame that nobody asked for. What comes out is bit-identical to a full decode, since a non-reference frame is by
-definition one that no other frame is predicted from.
+How a request is served. Times become presentation times in the stream's own unit. The packet index (`index`) tells
+which packets hold these frames, where decoding may start and which packets no requested frame depends on; those never
+reach the decoder. For H.264 and HEVC it also skips non-reference frames that nobody requested. What comes out is
+bit-identical to a pass from the start. Where the index proves nothing, that pass is made.
 """
 
 from __future__ import annotations
 
-import time
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -18,9 +16,11 @@ import av.error
 import numpy as np
 
 from jepa.data.crops import Cut, coded_box
-from jepa.data.video.container import END_SLACK_S, Container, Source, reason_of
+from jepa.data.video.access import ContradictedError, PacketAccess, Stretch, UnprovenError
+from jepa.data.video.container import END_SLACK_S, Source, reason_of
+from jepa.data.video.index import PacketIndex
 from jepa.data.video.info import AS_CODED, VideoInfo, read_orientation, upright
-from jepa.data.video.packets import plan
+from jepa.data.video.packets import flushes, may_skip_non_reference
 from jepa.errors import VideoError
 
 __all__ = ["TOLERANCE_S", "PyAvFile", "Source"]
@@ -29,18 +29,20 @@ __all__ = ["TOLERANCE_S", "PyAvFile", "Source"]
 # the caller asks for 0.0666. A frame counts as on screen this much before its stored time.
 TOLERANCE_S = 1e-3
 
-_SKIPPABLE = {"h264", "hevc"}  # decoders that let skip_frame change from packet to packet
-_SEEK_GAP_S = 2.0  # below this distance reading on costs less than a seek
-_REORDERED = 17  # frames that H.264 and HEVC may hold back, and one
-_CHUNK, _CHUNK_S = 64, 30.0  # wanted frames looked ahead at once, which bounds the packets held
+_SEEK_GAP_S = 2.0  # between two targets: below this distance reading on costs less than a seek
+_CHUNK, _CHUNK_S = 64, 30.0  # targets looked ahead at once in a long file, which bounds the packets held
 
 
-class PyAvFile(Container):
-    """One open video: `info`, `times()`, `at(seconds)`, `every()`; frames are uint8 [H, W, 3], upright.
+class PyAvFile(PacketAccess):
+    """One open video: `info`, `times()`, `at(seconds)`, `numbered(indices)`, `every()`.
 
-    Frames have the coded size; stretching to square pixels is the caller's, to be the same for all readers. It takes
-    and raises what `Container` does.
+    Frames are uint8 [H, W, 3], upright, of the coded size; stretching to square pixels is the caller's, to be the same
+    for all readers. It takes and raises what `Container` does.
     """
+
+    _straight = False  # the index was contradicted: every request is a pass from the start
+    _straight_times: np.ndarray | None = None
+    _skip = True
 
     @property
     def info(self) -> VideoInfo:
@@ -50,87 +52,207 @@ class PyAvFile(Container):
                 next(self.every(), None)
             width, height = self.display
             self._info = VideoInfo(
-                path=self.name, container=self._container.format.name, codec=self._context.name, width=width,
-                height=height, sample_aspect=self._aspect, fps=self._rate(), start_s=self.start_s,
+                path=self.name, container=self._format, codec=self._context.name, width=width, height=height,
+                sample_aspect=self._aspect, fps=self._rate(), start_s=self.start_s,
                 duration_s=self.duration_s, orientation=self._orientation or AS_CODED,
             )  # fmt: skip
         return self._info
 
-    def times(self) -> np.ndarray:
-        """See Container.times; leaves out what is stored before the first key frame and cannot be decoded."""
-        known = self._times is not None
-        times = super().times()
-        if not known and self._leading:
-            self._rewind()
-            first = next(self._decoded(self._packets()), None)
-            if first is not None:
-                times = self._times = times[times >= first[0] * self._unit - 1e-9]
-        return times
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What a lenient reading passed over so far, one sentence each."""
+        found = []
+        if self._damaged:
+            first = min(self._damaged) * self._unit
+            count = len(self._damaged)
+            found.append(
+                f"{count} packet{'s' * (count > 1)} could not be decoded, the first at {first:.3f} s; "
+                "the frame before it is held and later ones may be damaged"
+            )
+        if self._cut_off is not None:
+            found.append(f"reading ended early: {self._cut_off.reason}")
+        return tuple(found)
 
-    def _decoded(self, packets: Iterable[Any], wanted: set[int] | None = None) -> Iterator[tuple[int, Any]]:
-        """(time, frame) in display order; with `wanted`, other non-reference frames are left out if possible."""
+    def _rate(self) -> float:
+        rate = self._stream.average_rate
+        if rate and 0 < rate <= 240:
+            return float(rate)
+        # FLV and some Matroska files state 1000 frames a second: count instead.
+        times = self.times()
+        length = float(times[-1] - times[0]) if len(times) > 1 else 0.0
+        return (len(times) - 1) / length if length > 0 else 1 / self._frame_step()
+
+    def times(self) -> np.ndarray:
+        """Float64 times in seconds of all frames in the order of display, read from the packets where they prove it.
+
+        Raises:
+            VideoError: the packets or, where they prove nothing, the frames cannot be read, or are too many.
+        """
+        if not self._straight and not self.lenient:
+            if self._index is None and self._is_short():
+                self._load()
+            index = self._whole()
+            if self._broken is not None:
+                raise self._broken
+            if not index.facts.problem and not index.settled and not index.clean_head():
+                self._begin()
+                try:
+                    self._settle_head(index)
+                except UnprovenError:
+                    self._straight = True
+            if not index.facts.problem and not self._straight:
+                return np.asarray(index.facts.times, dtype=np.int64) * self._unit
+        if self._straight_times is None:
+            self._straight_times = self._count()
+        return self._straight_times
+
+    def _count(self) -> np.ndarray:
+        """Times of all frames by decoding them."""
+        if self._requests and isinstance(self._source, (str, bytes)):
+            # Somebody may be half-way through this file's frames: count in a second one.
+            other = PyAvFile(self._source, self.name, self.limits, self.lenient, self._threads)
+            try:
+                return other._count()
+            finally:
+                self._damaged |= other._damaged
+                other.close()
+        self._begin()
+        found = []
+        for at, _ in self._pass():
+            found.append(at * self._unit)
+            if not len(found) % 256:
+                self._check_frames(len(found))
+        return np.asarray(found, dtype=np.float64)
+
+    def _reset(self) -> None:
+        """An empty decoder, as at the start."""
+        if self._clean:
+            return
+        if flushes(self._context.name, self._context.codec.intra_only):
+            self._context.flush_buffers()
+        else:
+            self._container.close()
+            self._open()
+        self._clean = True
+
+    def _decoded(
+        self, packets: Iterable[Any], wanted: set[int] | None = None
+    ) -> Iterator[tuple[int | None, Any]]:
+        """(time, frame) in the order of display; with `wanted`, other non-reference frames are skipped if possible."""
+        self._reset()
+        self._clean = False
         context = self._context
-        may_skip = wanted is not None and context.name in _SKIPPABLE and self._skip_unwanted
-        skip_now = "DEFAULT"
-        context.skip_frame = skip_now
-        step, count = max(1, round(self._frame_step() / self._unit)), 0
-        for packet in [*packets, None] if wanted is not None else _with_end(packets):
-            if time.monotonic() > self._deadline:
-                reason = f"took longer than limits.max_decode_s={self.limits.max_decode_s:g} s"
-                raise VideoError(self.name, "decode", reason)
-            if may_skip and packet is not None:
-                skip = "DEFAULT" if wanted is None or packet.pts in wanted else "NONREF"
+        skips = wanted is not None and self._skip and may_skip_non_reference(context.name, context.extradata)
+        skip_now = context.skip_frame = "DEFAULT"
+        for packet in itertools.chain(packets, [None]):
+            self._check_deadline()
+            if skips and packet is not None:
+                skip = "DEFAULT" if packet.pts in (wanted or ()) else "NONREF"
                 if skip != skip_now:
                     context.skip_frame = skip_now = skip
             try:
                 frames = context.decode(packet)
             except (av.error.FFmpegError, ValueError) as error:
-                if self.lenient:
-                    continue
-                raise VideoError(self.name, "decode", reason_of(error)) from None
+                if not self.lenient:
+                    raise VideoError(self.name, "decode", reason_of(error)) from error
+                if packet is not None:
+                    self._damaged.add(packet.pts or packet.dts or 0)
+                if wanted is not None:
+                    raise UnprovenError from None
+                continue
             for frame in frames:
                 if self._orientation is None:
                     self._orientation = read_orientation(frame)
-                if self._counted:
-                    yield count * step, frame
-                else:
-                    yield (frame.dts or 0) if frame.pts is None else frame.pts, frame
-                count += 1
+                yield frame.pts, frame
+
+    def _pass(self) -> Iterator[tuple[int, Any]]:
+        """(time, frame) of a pass from the start, which is what every shortcut has to agree with; times ascend."""
+        index = self._whole() if self._index is not None or not self._coding.has_times else None
+        # Frames come out in the order of display, so the n-th has the n-th time.
+        clock = None if index is None or not index.facts.untimed else self._clock()
+        last: int | None = None
+        for number, (pts, frame) in enumerate(self._decoded(self._packets())):
+            if clock is not None:
+                at = clock[number] if number < len(clock) else (clock[-1] if clock else 0) + self._step
+            elif pts is None:
+                at = number * self._step if last is None else last + self._step
+            else:
+                at = pts
+            last = at if last is None else max(last, at)
+            yield last, frame
+
+    def _settle_head(self, index: PacketIndex) -> None:
+        first = next((i for i in index.starts if index.pts[i] is not None), None)
+        if first is None:
+            raise UnprovenError
+        anchor = index.pts[first] or 0
+        kept: set[int] = set()
+        for pts, _ in self._decoded(self._packets()):
+            if pts is None:
+                raise UnprovenError
+            if pts >= anchor:
+                index.settle(anchor, kept)
+                return
+            kept.add(pts)
+        raise UnprovenError
 
     def every(self, start_s: float | None = None) -> Iterator[tuple[float, np.ndarray]]:
         """(seconds, frame) of all frames from the one on screen at `start_s` on, each decoded once, one in memory.
 
         Raises:
             VideoError: stage "decode"; when lenient, what cannot be decoded is passed over.
-            UserError: something else was asked of this file in between.
+            UserError: other frames of this file were requested in between.
         """
         request = self._begin()
-        if start_s is None or start_s - self.start_s < _SEEK_GAP_S or self._counted:
-            self._rewind()
-        else:
-            self._seek(start_s - _SEEK_GAP_S)
-        first = None if start_s is None else self._unit_of(start_s)
-        before: list[tuple[int, Any]] = []
-        for count, (pts, frame) in enumerate(self._decoded(self._packets())):
+        target = None if start_s is None else self._unit_of(start_s)
+        for count, (at, frame) in enumerate(self._onward(target)):
             if not count % 256:
                 self._check_frames(count)
-            if first is not None and pts <= first:
-                before = [(pts, frame)]
+            yield at * self._unit, self._rgb(frame)
+            self._check_turn(request)
+            self._start_clock()  # a limit for each frame
+
+    def _onward(self, target: int | None) -> Iterator[tuple[int, Any]]:
+        if target is not None and not self._straight:
+            try:
+                yield from self._onward_from(self._stretch([target]))
+                return
+            except UnprovenError:
+                pass
+        elif self._index is None and self._is_short():
+            self._load()
+        held: tuple[int, Any] | None = None
+        for pair in self._pass():
+            if target is not None and pair[0] <= target:
+                held = pair
                 continue
-            for moment, picture in [*before, (pts, frame)]:
-                yield moment * self._unit, self._rgb(picture)
-                self._check_turn(request)
-                self._deadline = time.monotonic() + self.limits.max_decode_s  # a limit for each frame
-            before, first = [], None
-        for moment, picture in before:
-            yield moment * self._unit, self._rgb(picture)
+            if held is not None:
+                yield held
+                held, target = None, None
+            yield pair
+        if held is not None:
+            yield held
+
+    def _onward_from(self, stretch: Stretch) -> Iterator[tuple[int, Any]]:
+        first, begin = stretch.plan.shown[0], stretch.plan.segments[0].first
+        source = itertools.chain(stretch.packets[begin:], stretch.rest)
+        last: int | None = None
+        for pts, frame in self._decoded(source):
+            if pts is None or (last is None and pts != first):
+                if pts is None or pts > first:
+                    raise UnprovenError
+                continue
+            last = pts if last is None else max(last, pts)
+            yield last, frame
+        if last is None:
+            raise UnprovenError
 
     def at(self, seconds: Sequence[float], cut: Cut | None = None) -> Iterator[tuple[float, np.ndarray]]:
         """(time, frame) on screen at each of the ascending `seconds`.
 
-        Before the first frame that is the first frame, after the last one the last. A frame wanted several times in
-        a row is the same array object. With `cut` frames are that part of the picture, resized: uint8 [3, S, S], not
-        mirrored.
+        Before the first frame that is the first frame, after the last one the last. A frame that is shown several
+        times in a row is the same array object. With `cut` frames are that part of the picture, resized: uint8
+        [3, S, S], not mirrored.
 
         Raises:
             VideoError: stage "decode", also when a file ends more than half a second before it says.
@@ -139,109 +261,157 @@ class PyAvFile(Container):
         targets = [self._unit_of(s) for s in seconds]
         first = 0
         for index in range(1, len(targets) + 1):
-            if (
-                index == len(targets)
-                or index - first >= _CHUNK
-                or (targets[index] - targets[index - 1]) * self._unit > _SEEK_GAP_S
-                or (targets[index] - targets[first]) * self._unit > _CHUNK_S
-            ):
-                for moment, array in self._chunk(targets[first:index], cut):
-                    yield moment, array
+            if index == len(targets) or (self._held is None and self._is_far(targets, first, index)):
+                for at, array in self._shown(targets[first:index], cut):
+                    yield at * self._unit, array
                     self._check_turn(request)
                 first = index
+
+    def _is_far(self, targets: list[int], first: int, index: int) -> bool:
+        return (
+            index - first >= _CHUNK
+            or (targets[index] - targets[index - 1]) * self._unit > _SEEK_GAP_S
+            or (targets[index] - targets[first]) * self._unit > _CHUNK_S
+        )
+
+    def numbered(self, numbers: Sequence[int]) -> Iterator[tuple[float, np.ndarray]]:
+        """(time, frame) of the frames with these ascending numbers, counted from 0 in the order of display.
+
+        Raises:
+            VideoError: stage "decode", also when one of them does not decode.
+        """
+        times = self.times()
+        if not self._straight and not self.lenient and not self._whole().facts.problem:
+            clock = self._whole().facts.times
+            exact = [clock[n] for n in numbers]
+            request = self._begin()
+            for at, picture in self._shown(exact, None, exact=True):
+                yield at * self._unit, picture
+                self._check_turn(request)
+            return
+        request, position = self._begin(), 0
+        for number, (_, frame) in enumerate(self._pass()):
+            array: np.ndarray | None = None
+            while position < len(numbers) and numbers[position] == number:
+                array = self._rgb(frame) if array is None else array
+                yield float(times[number]), array
+                self._check_turn(request)
+                position += 1
+            if position == len(numbers):
+                return
+        raise VideoError(self.name, "decode", f"frame {numbers[position]} could not be decoded")
 
     def _unit_of(self, seconds: float) -> int:
         # Half a step of the unit is added only where the tolerance is below it (one frame a second, say).
         return int(np.floor((seconds + TOLERANCE_S) / self._unit + 1e-6))
 
-    def _chunk(self, targets: list[int], cut: Cut | None) -> Iterator[tuple[float, np.ndarray]]:
+    def _shown(
+        self, targets: list[int], cut: Cut | None, exact: bool = False
+    ) -> Iterator[tuple[int, np.ndarray]]:
+        """The frame on screen at each target: by the index where it proves it, else by a pass from the start."""
         done = 0
-        while done < len(targets):
-            todo = targets[done:]
-            packets, ended = self._read_ahead(todo)
-            feed, wanted = plan(packets, todo)
-            if self._counted:
-                self._skip_unwanted, feed = False, packets
+        while not self._straight:
             try:
-                for moment, array in self._emit(feed, wanted, todo, ended, cut):
-                    yield moment, array
+                for pair in self._fast(targets[done:], cut):
+                    yield pair
                     done += 1
-            except _SkippedTooMuchError:
-                # The file marks as disposable what is not, or hides frames. Decode all of it, from the same place on.
-                self._skip_unwanted = False
-
-    def _read_ahead(self, targets: list[int]) -> tuple[list[Any], bool]:
-        """Packets that decide what is on screen at `targets`, from a key frame on, and whether the file ended."""
-        first, back = targets[0] * self._unit, 0.0
-        near_start = first - self.start_s < _SEEK_GAP_S or self._counted
-        # Without times packets are numbered as they are stored, which is a few places from where they are shown.
-        slack = _REORDERED * round(self._frame_step() / self._unit) if self._counted else 0
-        while True:
-            if near_start:
-                self._rewind()
-            else:
-                self._seek(first - back)
-            packets, ended = [], True
-            for packet in self._packets():
-                packets.append(packet)
-                if (packet.pts if packet.dts is None else packet.dts) > targets[-1] + slack:
-                    ended = False
-                    break
-            # Some containers seek by decoding time and land on a key frame that is shown after the wanted time.
-            if near_start or any(p.pts <= targets[0] for p in packets):
-                return packets, ended
-            back = max(1.0, 2 * back)
-            near_start = first - back <= self.start_s
-
-    def _emit(
-        self, feed: list[Any], wanted: list[int | None], targets: list[int], ended: bool, cut: Cut | None
-    ) -> Iterator[tuple[float, np.ndarray]]:
-        exact = self._skip_unwanted and self._context.name in _SKIPPABLE
-        held: Any = None
-        held_pts, index, array = 0, 0, None
-        for pts, frame in self._decoded(feed, {w for w in wanted if w is not None}):
-            while index < len(targets) and held is not None and pts > targets[index]:
-                if exact and held_pts != wanted[index]:
-                    raise _SkippedTooMuchError
-                array = self._picture(held, cut) if array is None else array
-                yield held_pts * self._unit, array
-                index += 1
-            if index == len(targets):
                 return
-            if held is None or pts >= held_pts:
-                held, held_pts, array = frame, pts, None
-        if held is None:
-            if exact:
-                raise _SkippedTooMuchError
-            if not self.lenient:
-                raise VideoError(self.name, "decode", "not one frame could be decoded")
-            held_pts, held = self._last_good(targets[-1])
-        for target, want in zip(targets[index:], wanted[index:], strict=True):
-            if exact and held_pts != want:
-                raise _SkippedTooMuchError
-            gap = (target - held_pts) * self._unit - self._frame_step()
-            if (
-                ended
-                and not self.lenient
-                and gap > END_SLACK_S
-                and target * self._unit < self.start_s + self.duration_s
-            ):
-                reason = f"it ends at {held_pts * self._unit:.3f} s but states {self.start_s + self.duration_s:.3f} s"
-                raise VideoError(self.name, "decode", reason)
-            array = self._picture(held, cut) if array is None else array
-            yield held_pts * self._unit, array
-
-    def _last_good(self, target: int) -> tuple[int, Any]:
-        """The last frame up to `target` that decodes at all, found from the start of the file."""
-        self._rewind()
-        found: tuple[int, Any] | None = None
-        for pts, frame in self._decoded(self._packets()):
-            if found is not None and pts > target:
+            except ContradictedError:
+                # The file marks as disposable what is not, or hides frames: decode all of them, then believe nothing.
+                self._straight, self._skip = not self._skip, False
+            except UnprovenError:
                 break
-            found = (pts, frame)
-        if found is None:
+        for at, array in self._by_pass(targets[done:], cut):
+            if exact and at != targets[done]:
+                reason = f"the frame at {targets[done] * self._unit:.3f} s could not be decoded"
+                raise VideoError(self.name, "decode", reason)
+            yield at, array
+            done += 1
+
+    def _fast(self, targets: list[int], cut: Cut | None) -> Iterator[tuple[int, np.ndarray]]:
+        stretch = self._stretch(targets)
+        plan, index = stretch.plan, stretch.index
+        if index.complete:
+            self._check_end(targets[-1], index.facts.times[-1] + self._last_duration(index))
+        position = 0
+        for segment in plan.segments:
+            packets = stretch.packets[segment.first : segment.last + 1]
+            frames = self._decoded(packets, set(plan.shown) if plan.skip else None)
+            if not plan.skip:
+                frames = iter(self._checked(frames, index, segment.first, segment.last, set(plan.shown)))
+            begin = index.pts[segment.first]
+            last: int | None = None
+            for pts, frame in frames:
+                if pts is None or (last is not None and pts <= last):
+                    raise ContradictedError
+                if segment.first and begin is not None and pts < begin:
+                    continue  # a leading picture, predicted from what was not decoded
+                last = pts
+                if frame.is_corrupt:
+                    raise UnprovenError
+                if position < len(targets) and pts > plan.shown[position]:
+                    raise ContradictedError
+                array = None
+                while position < len(targets) and plan.shown[position] == pts:
+                    array = self._picture(frame, cut) if array is None else array
+                    yield pts, array
+                    position += 1
+        if position < len(targets):
+            raise ContradictedError
+
+    def _checked(
+        self,
+        frames: Iterator[tuple[int | None, Any]],
+        index: PacketIndex,
+        first: int,
+        last: int,
+        wanted: set[int],
+    ) -> list[tuple[int | None, Any]]:
+        """The wanted ones of a segment's frames, once all of them came out as the packets say."""
+        begin = index.pts[first] if first or not index.from_start else None
+        expected = sorted(
+            p for i, p in enumerate(index.pts[first : last + 1], first)
+            if i not in index.hidden and p is not None and (begin is None or p >= begin)
+        )  # fmt: skip
+        kept: list[tuple[int | None, Any]] = []
+        found = []
+        for pts, frame in frames:
+            if pts is not None and begin is not None and pts < begin:
+                continue
+            found.append(pts)
+            if pts in wanted:
+                kept.append((pts, frame))
+        if found != expected:
+            raise ContradictedError
+        return kept
+
+    def _by_pass(self, targets: list[int], cut: Cut | None) -> Iterator[tuple[int, np.ndarray]]:
+        held: tuple[int, Any] | None = None
+        position, array = 0, None
+        for at, frame in self._pass():
+            while position < len(targets) and held is not None and at > targets[position]:
+                array = self._picture(held[1], cut) if array is None else array
+                yield held[0], array
+                position += 1
+            if position == len(targets):
+                return
+            held, array = (at, frame), None
+        if held is None:
             raise VideoError(self.name, "decode", "not one frame could be decoded")
-        return found
+        end = held[0] + self._step
+        if self._index is not None:
+            end = max(end, self._clock()[-1] + self._last_duration(self._index)) if not self.lenient else end
+        for target in targets[position:]:
+            self._check_end(target, end)
+            array = self._picture(held[1], cut) if array is None else array
+            yield held[0], array
+
+    def _check_end(self, target: int, end: int) -> None:
+        """Refuses to hold the last frame over what is missing at the end of a file."""
+        stated = self.start_s + self.duration_s
+        if not self.lenient and (target - end) * self._unit > END_SLACK_S and target * self._unit < stated:
+            reason = f"it ends at {end * self._unit:.3f} s but states {stated:.3f} s"
+            raise VideoError(self.name, "decode", reason)
 
     def _picture(self, frame: Any, cut: Cut | None) -> np.ndarray:
         """The whole frame, or the part that a sample shows."""
@@ -254,7 +424,7 @@ class PyAvFile(Container):
         try:
             part = self._to_rgb.cut(frame, box, cut.size)
         except (av.error.FFmpegError, ValueError) as error:
-            raise VideoError(self.name, "convert", reason_of(error)) from None
+            raise VideoError(self.name, "convert", reason_of(error)) from error
         return upright(part.transpose(1, 2, 0), orientation).transpose(2, 0, 1)
 
     def _rgb(self, frame: Any) -> np.ndarray:
@@ -263,14 +433,5 @@ class PyAvFile(Container):
         try:
             array = self._to_rgb(frame)
         except (av.error.FFmpegError, ValueError) as error:
-            raise VideoError(self.name, "convert", reason_of(error)) from None
+            raise VideoError(self.name, "convert", reason_of(error)) from error
         return upright(array, self._orientation or AS_CODED)
-
-
-class _SkippedTooMuchError(Exception):
-    pass
-
-
-def _with_end(packets: Iterable[Any]) -> Iterator[Any]:
-    yield from packets
-    yield None

@@ -1,14 +1,18 @@
-"""`open_video`: one small reader over PyAV, torchcodec and decord.
+"""`open_video`: random access to the frames of a video, over PyAV (FFmpeg), torchcodec and decord.
 
     with jepa.open_video("talk.mp4") as video:
         frames = video.frames_at([0.0, 0.5, 1.0])     # frames.data uint8 [3, C, H, W], frames.times float64 [3]
 
 All three give the same frames for the same times: upright, with square pixels, in RGB by the file's own colour tags,
 alpha ignored. A frame is on screen from its own time until the next frame's, whatever the frame rate does in between.
+
+Whatever is requested, in whatever order, the frame is the one that a pass from the start would show at that time, or
+the request is a VideoError. So is every exception of a decoder or a container, with the original one as its cause.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -23,7 +27,7 @@ from jepa.data.transforms import resize
 from jepa.data.video.info import VideoInfo
 from jepa.data.video.limits import LimitsConfig
 from jepa.data.video.pyav import TOLERANCE_S, PyAvFile
-from jepa.errors import UserError
+from jepa.errors import UserError, VideoError
 
 BACKENDS = ("auto", "pyav", "torchcodec", "decord")
 
@@ -49,7 +53,10 @@ class VideoFile(Protocol):
     def at(  # noqa: D102
         self, seconds: Sequence[float], cut: Cut | None = None
     ) -> Iterator[tuple[float, np.ndarray]]: ...
+    def numbered(self, numbers: Sequence[int]) -> Iterator[tuple[float, np.ndarray]]: ...  # noqa: D102
     def every(self, start_s: float | None = None) -> Iterator[tuple[float, np.ndarray]]: ...  # noqa: D102
+    @property
+    def notices(self) -> tuple[str, ...]: ...  # noqa: D102
     def close(self) -> None: ...  # noqa: D102
 
 
@@ -75,17 +82,33 @@ class VideoReader:
     @property
     def fps(self) -> float:
         """Average frames per second."""
-        return self._file.info.fps
+        return self.info.fps
 
     @property
     def info(self) -> VideoInfo:
         """Container, codec, displayed size and the rest of what is known."""
-        return self._file.info
+        with self._typed("probe"):
+            return self._file.info
 
     @property
     def num_frames(self) -> int:
-        """Number of frames, counted from the packets at the first use, since what files state is not reliable."""
-        return len(self._file.times())
+        """Number of frames, counted at the first use, since what files state is not reliable.
+
+        Packets are counted where they prove it, and frames where they do not, or when reading leniently.
+        """
+        return len(self._times())
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """What a lenient reading passed over so far, one sentence each; empty for a sound video."""
+        return self._file.notices
+
+    def _times(self) -> np.ndarray:
+        with self._typed("probe"):
+            return self._file.times()
+
+    def _typed(self, stage: str) -> contextlib.AbstractContextManager[None]:
+        return typed_errors(self.path, stage)
 
     def __len__(self) -> int:
         return self.num_frames
@@ -118,56 +141,81 @@ class VideoReader:
         if each is not None and cut is not None:
             raise UserError("frames_at takes each or cut, not both.")
         order = np.argsort(wanted, kind="stable")
-        times = torch.empty(len(wanted), dtype=torch.float64)
-        data: torch.Tensor | None = None
-        last: np.ndarray | None = None
-        picture: torch.Tensor | None = None
-        found = self._file.at(wanted[order].tolist(), cut)
-        for place, (moment, array) in zip(order.tolist(), found, strict=True):
-            if array is not last or picture is None:
-                last, picture = array, self._finish(array) if cut is None else torch.from_numpy(array)
-                if each is not None:
-                    picture = each(picture)
-            if data is None:
-                # In memory as the pictures are: decoders write channels innermost, resizing leaves them outermost,
-                # and turning one into the other costs as much as the resizing.
-                shape = (len(wanted), *picture.shape)
-                order_of = torch.channels_last if picture.stride(0) == 1 else torch.contiguous_format
-                data = torch.empty(shape, dtype=torch.uint8, memory_format=order_of)
-            data[place] = picture
-            times[place] = moment
-        assert data is not None  # at() yields once per time
-        if cut is not None and cut.flip:
-            data = data.flip(-1)
-        return Frames(data, times)
+        return self._gather(order.tolist(), self._file.at(wanted[order].tolist(), cut), each, cut)
 
     def frames(self, indices: Sequence[int]) -> Frames:
         """The frames with these numbers, counted from 0 in display order; negative ones count from the end.
 
         Raises:
-            UserError: an index is out of range.
+            UserError: an index is out of range, or there is none.
             VideoError: a frame could not be decoded.
         """
-        moments = self._file.times()
+        count = len(self._times())
         for index in indices:
-            if not -len(moments) <= index < len(moments):
-                raise UserError(
-                    f"frame {index} of {self.path!r} was asked for, but it has {len(moments)} frames."
-                )
-        return self.frames_at([float(moments[i]) for i in indices])
+            if not -count <= index < count:
+                raise UserError(f"frame {index} of {self.path!r} does not exist: it has {count} frames.")
+        if not len(indices):
+            raise UserError("frames takes a non-empty list of frame numbers.")
+        numbers = np.asarray(indices, dtype=np.int64) % count
+        order = np.argsort(numbers, kind="stable")
+        return self._gather(order.tolist(), self._file.numbered(numbers[order].tolist()))
+
+    def _gather(
+        self,
+        order: list[int],
+        found: Iterator[tuple[float, np.ndarray]],
+        each: Callable[[torch.Tensor], torch.Tensor] | None = None,
+        cut: Cut | None = None,
+    ) -> Frames:
+        """Frames that come in ascending order, into the rows that `order` names."""
+        times = torch.empty(len(order), dtype=torch.float64)
+        data: torch.Tensor | None = None
+        last: np.ndarray | None = None
+        picture: torch.Tensor | None = None
+        for row in order:
+            with self._typed("decode"):
+                time_s, array = next(found)
+                fresh = array is not last or picture is None
+                if fresh:
+                    last, picture = array, self._finish(array) if cut is None else torch.from_numpy(array)
+            assert picture is not None
+            if fresh and each is not None:  # the caller's code: its errors are its own
+                picture = each(picture)
+            if data is None:
+                # In memory as the pictures are: decoders write channels innermost, resizing leaves them outermost,
+                # and turning one into the other costs as much as the resizing.
+                shape = (len(order), *picture.shape)
+                layout = torch.channels_last if picture.stride(0) == 1 else torch.contiguous_format
+                data = torch.empty(shape, dtype=torch.uint8, memory_format=layout)
+            data[row] = picture
+            times[row] = time_s
+        assert data is not None  # there is at least one request
+        if cut is not None and cut.flip:
+            data = data.flip(-1)
+        return Frames(data, times)
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, float]]:
         """Yields (frame uint8 [C, H, W], seconds) for every frame, each decoded once."""
-        for moment, array in self._file.every():
-            yield self._finish(array).clone(), moment
+        for time_s, frame in self._onward(None):
+            yield frame, time_s
+
+    def _onward(self, start_s: float | None) -> Iterator[tuple[float, torch.Tensor]]:
+        source = self._file.every(start_s)
+        while True:
+            with self._typed("decode"):
+                found = next(source, None)
+                if found is None:
+                    return
+                frame = self._finish(found[1]).clone()
+            yield found[0], frame
 
     def windows(
         self, num_frames: int, fps: float, stride_s: float, start_s: float | None = None
     ) -> Iterator[Frames]:
         """A sliding window over the whole video in which every frame is decoded once.
 
-        Window k holds the frames on screen at `start + k * stride_s + i / fps` for i in 0..num_frames-1; windows go
-        on while their last time lies within the video. Memory: one window.
+        Window k holds the frames on screen at `start + k * stride_s + i / fps` for i in 0..num_frames-1; the last
+        window is the last one whose last time is within the video. Memory: one window.
 
         Args:
             num_frames: frames in a window.
@@ -177,28 +225,28 @@ class VideoReader:
         """
         if num_frames < 1 or fps <= 0 or stride_s <= 0:
             raise UserError("windows needs num_frames of at least 1, and fps and stride_s above 0.")
-        begin = self.start_s if start_s is None else start_s
+        begin = self.start_s if start_s is None else start_s  # s
         span = (num_frames - 1) / fps
         held: deque[tuple[float, torch.Tensor]] = deque()  # frames from the next window's first time on
         number = 0
 
         def window() -> Frames:
-            wanted = [begin + number * stride_s + i / fps for i in range(num_frames)]
             shown, pick = [], 0
-            for moment in wanted:
-                while pick + 1 < len(held) and held[pick + 1][0] <= moment + TOLERANCE_S:
+            for i in range(num_frames):
+                target = begin + number * stride_s + i / fps
+                while pick + 1 < len(held) and held[pick + 1][0] <= target + TOLERANCE_S:
                     pick += 1
                 shown.append(held[pick])
             return Frames(
                 torch.stack([f for _, f in shown]), torch.tensor([t for t, _ in shown], dtype=torch.float64)
             )
 
-        for moment, array in self._file.every(start_s):
-            while held and begin + number * stride_s + span + TOLERANCE_S < moment:
+        for time_s, frame in self._onward(start_s):
+            while held and begin + number * stride_s + span + TOLERANCE_S < time_s:
                 yield window()
                 number += 1
                 _forget(held, begin + number * stride_s)
-            held.append((moment, self._finish(array).clone()))
+            held.append((time_s, frame))
             _forget(held, begin + number * stride_s)
         end = self.start_s + self.duration_s
         while held and begin + number * stride_s + span < end:
@@ -226,7 +274,7 @@ class VideoReader:
 
 
 def open_video(
-    path: str | os.PathLike[str] | bytes | BinaryIO,
+    path: str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO,
     backend: str = "auto",
     *,
     limits: LimitsConfig | None = None,
@@ -236,25 +284,36 @@ def open_video(
     """Opens a video.
 
     Args:
-        path: a local file, the bytes of one, or a seekable binary file (from fsspec, say). Addresses are refused.
+        path: a local file, the bytes of one (bytes, bytearray, memoryview), or a seekable binary file (from fsspec,
+            say). Addresses are refused.
         backend: "pyav", "torchcodec", "decord", or "auto" for PyAV, which is always installed, has a current FFmpeg and
             reads all that the other two read.
         limits: what the file may cost, and whether it is decoded in a child process.
-        lenient: pass over what does not decode and hold the frame before it. Only PyAV can.
+        lenient: pass over what does not decode and hold the frame before it; `VideoReader.notices` then says what was
+            passed over. Only PyAV can.
         threads: decoder threads. One is right inside loader workers; 0 lets FFmpeg choose.
 
     Raises:
         VideoError: the file cannot be read; it names the file, the stage and the reason.
         UserError: an unknown backend, or one that is not installed.
+
+    Example:
+        >>> import jepa
+        >>> with jepa.open_video("talk.mp4") as video:  # doctest: +SKIP
+        ...     frames = video.frames_at([0.0, 0.5, 1.0])
+        >>> frames.data.shape  # doctest: +SKIP
+        torch.Size([3, 3, 720, 1280])
     """
     limits = limits or LimitsConfig()
     if isinstance(path, (str, os.PathLike)):
         source: Any = os.fspath(path)
         name = source
     else:
-        source = path
+        source = bytes(path) if isinstance(path, (bytearray, memoryview)) else path
         name = (
-            f"<{len(path)} bytes>" if isinstance(path, bytes) else str(getattr(path, "name", "<open file>"))
+            f"<{len(source)} bytes>"
+            if isinstance(source, bytes)
+            else str(getattr(path, "name", "<open file>"))
         )
     if backend not in BACKENDS:
         raise UserError(f"backend={backend!r} is not one of {', '.join(BACKENDS)}.")
@@ -262,19 +321,29 @@ def open_video(
         raise UserError(f"backend={backend!r} cannot read leniently; use backend=pyav, or lenient=false.")
     if limits.isolate and backend not in ("auto", "pyav"):
         raise UserError(f"limits.isolate needs backend=pyav or auto; backend={backend!r} cannot be isolated.")
-    if backend in ("auto", "pyav"):
-        file: VideoFile
+    with typed_errors(name, "open"):
+        if backend in ("torchcodec", "decord"):
+            from jepa.data.video.other_backends import DecordFile, TorchcodecFile
+
+            kind = {"torchcodec": TorchcodecFile, "decord": DecordFile}[backend]
+            return VideoReader(kind(source, name, limits, threads), name, backend)
         if limits.isolate:
             from jepa.data.video.subprocess import IsolatedFile
 
-            file = IsolatedFile(source, name, limits, lenient, threads)
-        else:
-            file = PyAvFile(source, name, limits, lenient, threads)
-        return VideoReader(file, name, "pyav")
-    from jepa.data.video.other_backends import DecordFile, TorchcodecFile
+            return VideoReader(IsolatedFile(source, name, limits, lenient, threads), name, "pyav")
+        return VideoReader(PyAvFile(source, name, limits, lenient, threads), name, "pyav")
 
-    kind = {"torchcodec": TorchcodecFile, "decord": DecordFile}[backend]
-    return VideoReader(kind(source, name, limits, threads), name, backend)
+
+@contextlib.contextmanager
+def typed_errors(path: str, stage: str) -> Iterator[None]:
+    """Turns every exception while a video is handled into its VideoError, chained to the original one."""
+    try:
+        yield
+    except (VideoError, UserError):
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        raise VideoError(path, stage, reason) from error
 
 
 def _forget(held: deque[tuple[float, torch.Tensor]], before: float) -> None:

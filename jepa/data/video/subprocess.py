@@ -97,9 +97,18 @@ class IsolatedFile:
         asked = None if cut is None else asdict(cut)
         return self._frames({"do": "at", "seconds": list(seconds), "cut": asked}, planes=cut is not None)
 
+    def numbered(self, numbers: Sequence[int]) -> Iterator[tuple[float, np.ndarray]]:
+        """See PyAvFile."""
+        return self._frames({"do": "numbered", "numbers": list(numbers)})
+
     def every(self, start_s: float | None = None) -> Iterator[tuple[float, np.ndarray]]:
         """See PyAvFile."""
         return self._frames({"do": "every", "start_s": start_s})
+
+    @property
+    def notices(self) -> tuple[str, ...]:
+        """See PyAvFile."""
+        return tuple(map(str, self._ask({"do": "notices"})[0]["notices"]))
 
     def _frames(self, request: dict[str, Any], planes: bool = False) -> Iterator[tuple[float, np.ndarray]]:
         self._turn += 1
@@ -258,11 +267,15 @@ class _Server:
             return {"display": self.file.display}, b""
         if what == "times":
             return {}, self.file.times().tobytes()
-        if what in ("at", "every"):
+        if what == "notices":
+            return {"notices": self.file.notices}, b""
+        if what in ("at", "numbered", "every"):
             self.last = None
             self.planes = what == "at" and request["cut"] is not None
             if what == "every":
                 self.frames = self.file.every(request["start_s"])
+            elif what == "numbered":
+                self.frames = self.file.numbered(request["numbers"])
             else:
                 cut = Cut(**request["cut"]) if self.planes else None
                 self.frames = self.file.at(request["seconds"], cut)
@@ -294,6 +307,8 @@ def _serve() -> None:
             answer, data = {"error": error.reason, "stage": error.stage}, b""
         except MemoryError:
             answer, data = {"error": "needs more memory than limits.max_memory_bytes", "stage": "decode"}, b""
+        except Exception as error:  # noqa: BLE001 - whatever a file provokes is its own failure, not the child's end
+            answer, data = {"error": f"{type(error).__name__}: {error}", "stage": "decode"}, b""
         _write(answers, answer, data)
 
 
