@@ -1,4 +1,4 @@
-"""Everything in a frame that no label is about: background, light, flicker, grain, camera."""
+"""Nuisance variables of a frame: static background, light, temporal noise, camera."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Backdrop:
     """The painted world behind the actors, constant within a video.
 
     Args:
-        config: the world's knobs; `background` decides between one plain backdrop and one per video.
+        config: the world's keys; `background` decides between one plain backdrop and one per video.
         index: the video's number.
         side: True where the scene is seen from the side and stands on a floor, False for a table seen from
         above.
@@ -128,7 +128,7 @@ def _clouds(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def temporal_noise(config: ToyWorldConfig, index: int, frame: int) -> np.ndarray | None:
-    """What is added to one frame: blotches and grain, drawn anew in every frame; None at strength 0."""
+    """Temporal noise of one frame: blotches and grain, drawn anew in every frame; None at strength 0."""
     if config.temporal_noise == 0:
         return None
     rng = stream(config.seed, index, "temporal_noise", frame)

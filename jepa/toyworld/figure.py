@@ -1,4 +1,4 @@
-"""A person made of capsules: a pose is a handful of angles, and a walk, a fall and a handshake are poses in turn."""
+"""Articulated human figure made of capsules: poses are joint angles; walks, falls and handshakes are sequences."""
 
 from __future__ import annotations
 
@@ -74,14 +74,14 @@ def walk(x: float, facing: int, distance: float, vigour: float = 1.0) -> Pose:
 
 def fallen(pose: Pose, angle: float) -> Pose:
     """`pose` gone over backwards by `angle`, pi / 2 lying on the back: the feet slip forwards from under it."""
-    share = min(angle / (math.pi / 2), 1.0)
-    legs = tuple(thigh * (1 - share) + 0.93 * angle for thigh in pose.thighs)
+    weight = min(angle / (math.pi / 2), 1.0)
+    legs = tuple(thigh * (1 - weight) + 0.93 * angle for thigh in pose.thighs)
     return replace(
         pose,
-        lean=pose.lean * (1 - share) - angle,
-        thighs=(legs[0], legs[1] - 0.18 * share),
-        knees=(pose.knees[0] * (1 - share), pose.knees[1] * (1 - share)),
-        arms=(pose.arms[0] * (1 - share) + 1.9 * math.sin(2 * min(angle, 0.8)), pose.arms[1] - 0.5 * share),
+        lean=pose.lean * (1 - weight) - angle,
+        thighs=(legs[0], legs[1] - 0.18 * weight),
+        knees=(pose.knees[0] * (1 - weight), pose.knees[1] * (1 - weight)),
+        arms=(pose.arms[0] * (1 - weight) + 1.9 * math.sin(2 * min(angle, 0.8)), pose.arms[1] - 0.5 * weight),
     )
 
 
@@ -132,5 +132,5 @@ def _limb(a: tuple[float, float], b: tuple[float, float], radius: float, colour:
     return Part("capsule", *a, (b[0] - a[0], b[1] - a[1], radius), colour, actor=actor)
 
 
-def _dim(colour: Colour, share: float) -> Colour:
-    return colour[0] * share, colour[1] * share, colour[2] * share
+def _dim(colour: Colour, weight: float) -> Colour:
+    return colour[0] * weight, colour[1] * weight, colour[2] * weight

@@ -1,4 +1,4 @@
-"""Frames to H.264, the same bytes each time: one encoder thread, and a colour conversion of our own."""
+"""H.264 encoding with reproducible bytes: one encoder thread, and an integer colour conversion."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Things that move or stand in the picture and that no label is about: grey distractors and occluders."""
+"""Nuisance objects that no label is about: grey moving distractors, and occluders."""
 
 from __future__ import annotations
 
@@ -41,8 +41,8 @@ def occluders(config: ToyWorldConfig, key: int) -> list[Part]:
     """Posts that stand before everything else, from the top of the picture to its bottom."""
     rng = stream(config.seed, key, "occluder")
     wide = VIEW_M * config.width_px / config.height_px
-    places = [
+    posts = [
         (rng.uniform(0.12, 0.88) * wide + (VIEW_M - wide) / 2, rng.uniform(0.08, 0.18))
         for _ in range(config.occluders)
     ]
-    return [Part("box", x, VIEW_M / 2, (half, VIEW_M, 0.01), _POST) for x, half in places]
+    return [Part("box", x, VIEW_M / 2, (half, VIEW_M, 0.01), _POST) for x, half in posts]

@@ -1,4 +1,4 @@
-"""Rigid bodies through pymunk: fixed small steps, recorded once a frame, so that a simulation has no hidden state."""
+"""Rigid-body physics by pymunk: fixed small time steps, recorded once per frame, with no hidden state."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Simulation:
     Args:
         gravity: m/s2, downwards.
         friction: Coulomb's coefficient of every body.
-        damping: share of its speed that a body keeps in a second; below 1 for a table seen from above.
+        damping: fraction of its speed that a body keeps in a second; below 1 for a table seen from above.
     """
 
     def __init__(self, gravity: float, friction: float, damping: float = 1.0) -> None:
@@ -112,7 +112,8 @@ def let_down(motion: Motion, start: int, end: int, stretch: float) -> Motion:
     """The same poses from frame `start` to `end`, passed through steadily: what is let down instead of falling.
 
     What took `end - start` frames takes `stretch` times as many, along the path's length after Hermite's 3t^2 - 2t^3,
-    so a single frame shows no more than a place on the path that both share. Poses are interpolated linearly.
+    so a single frame shows no more than a point of the path, which both have in common. Poses are interpolated
+    linearly.
     """
     poses = motion.poses
     frames, last = np.arange(len(poses)), len(poses) - 1
@@ -125,8 +126,8 @@ def let_down(motion: Motion, start: int, end: int, stretch: float) -> Motion:
     at = np.interp(inside, length, frames)
     at = np.where(frames < start, frames, np.where(frames > start + span, end + frames - start - span, at))
     low = np.minimum(at.astype(int), last - 1)
-    share = (at - low)[:, None, None]
-    return Motion(poses[low] * (1 - share) + poses[low + 1] * share, motion.contacts)
+    weight = (at - low)[:, None, None]
+    return Motion(poses[low] * (1 - weight) + poses[low + 1] * weight, motion.contacts)
 
 
 def topple(start: float, speed: float, gravity: float, length: float, times: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What each video will hold, by number alone: split, families, outcomes, looks and physics, without simulating it."""
+"""Plan of each video, by number alone: split, event families, outcomes, appearance, physics; nothing is simulated."""
 
 from __future__ import annotations
 
@@ -31,22 +31,22 @@ RARE_FRACTION = 1e-3
 
 @dataclass(frozen=True)
 class ShotPlan:
-    """One camera take within a video."""
+    """One shot of a video."""
 
     event: EventPlan
     """what happens in it"""
     start: int
     """first frame in the video"""
     num_frames: int
-    """length, with the frames that a dissolve shares with the next shot"""
+    """length, with the frames of a dissolve into the next shot"""
     key: int
-    """number that its chance is drawn from"""
+    """index of its random streams"""
     location: int
-    """number of the location; shots of one scene share it"""
+    """number of the location; the same for all shots of a scene"""
     entry: str = "none"
     """how it comes in: none, cut, fade or dissolve"""
     entry_frames: int = 0
-    """frames that the entry takes, from `start`"""
+    """length of the entry in frames, from `start`"""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class VideoPlan:
     split: str
     """the part of the benchmark that it belongs to"""
     group: str
-    """videos of one group share what would leak across a split"""
+    """videos of one group have in common what would leak across a split"""
     label: str
     """its answer in the list's label column"""
     tasks: dict[str, str]
@@ -68,7 +68,7 @@ class VideoPlan:
 
 
 def plan_video(config: ToyWorldConfig, index: int) -> VideoPlan:
-    """The plan of video `index`: a pure function of the knobs and the number, in well under a millisecond."""
+    """The plan of video `index`: a pure function of the keys and the number, in well under a millisecond."""
     cycle = SPLIT_CYCLES[config.part]
     run, step = divmod(index, len(cycle))
     split = cycle[step]
@@ -108,7 +108,7 @@ def _event(config: ToyWorldConfig, split: str, position: int, duration_s: float)
 
 
 def _rare(config: ToyWorldConfig, position: int, family: str, duration_s: float) -> tuple[str, str]:
-    """A harmless outcome, or with the share of rare hazards a harmful one of any family."""
+    """A harmless outcome, or with the frequency of rare hazards a harmful one of any family."""
     rng = stream(config.seed, position, "rare")
     if rng.uniform() < RARE_FRACTION * duration_s / WINDOW_S:
         one = sorted(HAZARDS)[rng.integers(len(HAZARDS))]
@@ -120,7 +120,7 @@ def _rare(config: ToyWorldConfig, position: int, family: str, duration_s: float)
 def held_out(family: str, colour: str, shape: str) -> bool:
     """True for the fifth of all combinations of colour, shape and kind of event that no training video shows.
 
-    Never by outcome: if an outcome were missing for a colour, the colour would tell something about the outcome.
+    Never by outcome: if an outcome were missing for a colour, the colour would be informative about the outcome.
     """
     location = (
         list(COLOURS).index(colour)

@@ -1,4 +1,4 @@
-"""Where every random number comes from: a counter-based generator addressed by seed, video and purpose."""
+"""Random streams of the toy world: a counter-based generator addressed by seed, video and purpose."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ PURPOSES = (
     "occluder",
 )
 """What numbers are drawn for. A purpose has a stream of its own, so that drawing more for one moves no other.
-Only append: the place in this list is the stream's number."""
+Only append: the index in this list is the stream's number."""
 
 _KEY = 0x6A65_7061_746F_7977
 

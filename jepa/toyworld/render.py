@@ -1,8 +1,8 @@
-"""Crisp shapes without a graphics library: anti-aliased painting from signed distances.
+"""Renderer: anti-aliased shapes from signed distance functions, in NumPy.
 
 Every shape is a function that gives each pixel its distance to the shape's edge, in pixels, negative inside.
 Half a pixel on either side of the edge is blended, which is what makes an edge look sharp and still. World
-coordinates are metres, x to the right and y up; a `Camera` says which part of the world fills the frame.
+coordinates are metres, x to the right and y up; a `Camera` is the part of the world that fills the frame.
 """
 
 from __future__ import annotations

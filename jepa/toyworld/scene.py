@@ -1,4 +1,4 @@
-"""What an event family is given, and what it returns: what is drawn in every frame, and what is true about it."""
+"""Input and output of an event family: setting (keys, plan, generator) and scene (parts per frame, ground truth)."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class EventPlan:
     split: str
     """the part of the benchmark that the video belongs to"""
     group: str
-    """videos of one group share what would leak across a split"""
+    """videos of one group have in common what would leak across a split"""
     colour: str
     """colour of the thing that the label is about"""
     shape: str
@@ -51,7 +51,7 @@ class EventPlan:
 
 @dataclass(frozen=True)
 class Actor:
-    """Something that is named; its id is its place in `Scene.actors`, which is also `Part.actor`."""
+    """Something that is named; its id is its index in `Scene.actors`, which is also `Part.actor`."""
 
     name: str
     """a phrase such as "red ball" """
@@ -127,10 +127,10 @@ class Scene:
 
 @dataclass(frozen=True)
 class Setting:
-    """What a family may draw on: the knobs, the plan, and a generator of its own."""
+    """What a family may draw on: the keys, the plan, and a generator of its own."""
 
     config: ToyWorldConfig
-    """the world's knobs"""
+    """the world's keys"""
     plan: EventPlan
     """what must happen"""
     num_frames: int
@@ -178,7 +178,7 @@ class Setting:
         """How plainly the event shows in each frame: from 0 at the lead to about 1 at the event time.
 
         A decoy's sign starts alike and falls behind with the square of the way, by `clarity` at the event; both vary
-        from video to video. So the further ahead, the less the sign tells, and it never tells for sure.
+        from video to video. So the sign is less informative further ahead, and never certain.
         """
         height = 1 + 0.2 * self.rng.standard_normal()
         way = np.clip((self.times - (event - lead)) / max(lead, 1e-6), 0, 1)

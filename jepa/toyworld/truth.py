@@ -17,7 +17,7 @@ from jepa.toyworld.scene import Scene
 from jepa.toyworld.visibility import visible_boxes
 
 SCHEMA = "jepa.toyworld.truth/2"
-_NEAR_S = 2.0  # an ad break this near to a hazard is a bad one
+_NEAR_S = 2.0  # a candidate break this near to a hazard is a bad one
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""What can be seen of each actor, without painting: boxes from the shapes' extents, shares from a coarse grid."""
+"""Bounding boxes and visible fractions of actors, without rendering: from the shapes' extents and a coarse grid."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from jepa.toyworld.config import ToyWorldConfig
 from jepa.toyworld.render import VIEW_M, Camera, Part, distance
 
-_ROWS = 40  # of the grid that shares are counted on
+_ROWS = 40  # of the grid that visible fractions are counted on
 
 
 def extent(part: Part) -> tuple[float, float, float, float]:
@@ -38,14 +38,14 @@ def extent(part: Part) -> tuple[float, float, float, float]:
 def visible_boxes(
     config: ToyWorldConfig, parts: list[Part], camera: Camera, actors: int
 ) -> list[list[float] | None]:
-    """For each actor [left, top, right, bottom in pixels, share seen], or None where nothing of it is seen.
+    """For each actor [left, top, right, bottom in pixels, visible fraction], or None where it is invisible.
 
     Of an actor in several pieces, such as a shape that wraps round the table, the largest is boxed. The
-    share is what is in the frame and not covered by something nearer.
+    fraction is the part in the frame and not covered by something nearer.
     """
     scale = camera.zoom * config.height_px / VIEW_M
     width, height = float(config.width_px), float(config.height_px)
-    shares = _shares(config, parts, camera, actors)
+    fractions = _visible_fractions(config, parts, camera, actors)
     out: list[list[float] | None] = []
     for actor in range(actors):
         pieces = []
@@ -58,11 +58,11 @@ def visible_boxes(
                 if box[0] < box[2] and box[1] < box[3]:
                     pieces.append(box)
         joined = _join(pieces)
-        if not joined or shares[actor] == 0:
+        if not joined or fractions[actor] == 0:
             out.append(None)
             continue
         largest = max(joined, key=lambda box: (box[2] - box[0]) * (box[3] - box[1]))
-        out.append([*(round(edge, 1) for edge in largest), shares[actor]])
+        out.append([*(round(edge, 1) for edge in largest), fractions[actor]])
     return out
 
 
@@ -86,8 +86,8 @@ def _join(pieces: list[list[float]]) -> list[list[float]]:
     return joined
 
 
-def _shares(config: ToyWorldConfig, parts: list[Part], camera: Camera, actors: int) -> list[float]:
-    """Share of each actor's area that is seen, counted on a grid over the frame and its surroundings."""
+def _visible_fractions(config: ToyWorldConfig, parts: list[Part], camera: Camera, actors: int) -> list[float]:
+    """Visible fraction of each actor's area, counted on a grid over the frame and its surroundings."""
     high = VIEW_M / camera.zoom
     wide = high * config.width_px / config.height_px
     columns = round(_ROWS * config.width_px / config.height_px)
@@ -96,7 +96,7 @@ def _shares(config: ToyWorldConfig, parts: list[Part], camera: Camera, actors: i
     nearest = np.full((2 * _ROWS, 2 * columns), -1, np.int16)
     own = np.zeros((actors, 2 * _ROWS, 2 * columns), bool)
     cell = high / _ROWS
-    under = True  # what lies below the first actor covers none
+    under = True  # parts below the first actor cover none
     for part in parts:
         under = under and part.actor < 0
         if under or part.kind in ("puff", "shade"):

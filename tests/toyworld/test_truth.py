@@ -1,4 +1,4 @@
-"""What a toy world says about its videos, checked against what happens and what is painted in them."""
+"""Ground truth of toy-world videos, checked against the simulation and the rendered frames."""
 
 import collections
 import dataclasses
@@ -19,8 +19,8 @@ from jepa.toyworld.plan import RARE_FRACTION, WINDOW_S, held_out
 from jepa.toyworld.render import Camera, Canvas, Part
 
 
-def world(**knobs):
-    return World(ToyWorldConfig(**{"out": "", "height_px": 64, "width_px": 64, "duration_s": 4.0, **knobs}))
+def world(**keys):
+    return World(ToyWorldConfig(**{"out": "", "height_px": 64, "width_px": 64, "duration_s": 4.0, **keys}))
 
 
 def actor_path(shots, kind="disc", actor=0):
@@ -30,7 +30,7 @@ def actor_path(shots, kind="disc", actor=0):
 
 
 @pytest.mark.parametrize("family", ["motion", *EVENTS])
-def test_every_outcome_of_a_family_can_be_made_and_is_told_in_order(family):
+def test_every_outcome_of_a_family_can_be_made_and_is_listed_in_order(family):
     one = world(family=family)
     seen = set()
     for index in range(30):
@@ -74,17 +74,17 @@ def test_discs_that_collide_touch_at_the_moment_and_change_course_and_others_nev
 
 
 def test_a_collision_is_the_surer_the_nearer_it_is():
-    """Straight-line extrapolation of the true places: nearly sure just before, less so further ahead."""
+    """Straight-line extrapolation of the true positions: nearly sure just before, less so further ahead."""
     one = world(family="collide", distractors=0, duration_s=6.0)
     right = collections.defaultdict(list)
     for index in range(120):
         shots, plan = one.simulate(index), one.plan(index)
-        moment = round(shots[0].scene.event_s * 16)
+        event = round(shots[0].scene.event_s * 16)
         pair = [[next(p for p in parts if p.actor == i) for i in (0, 1)] for parts in shots[0].frames]
         between = np.array([[a.x - b.x, a.y - b.y] for a, b in pair])
         touch = pair[0][0].size[0] + pair[0][1].size[0]
         for ahead in (3, 40):
-            k = moment - ahead
+            k = event - ahead
             if k < 4:
                 continue
             speed = (between[k] - between[k - 4]) / 4
@@ -96,7 +96,7 @@ def test_a_collision_is_the_surer_the_nearer_it_is():
     assert 0.5 < far < near - 0.1
 
 
-def test_a_ball_leaves_the_shelf_exactly_when_the_truth_says_and_only_if_it_says_so():
+def test_a_ball_leaves_the_shelf_exactly_at_the_labelled_time_and_only_if_labelled():
     one = world(family="ledge", distractors=0)
     for index in range(24):
         shots, truth = one.simulate(index), one.truth(index)
@@ -161,7 +161,7 @@ def test_what_falls_and_its_gentle_twin_begin_and_end_alike_but_differ_in_pace(
     assert (apart < 0.15).all(), apart
 
 
-def test_what_is_let_down_visits_the_places_of_the_fall_in_the_same_order():
+def test_what_is_let_down_follows_the_path_of_the_fall_in_the_same_order():
     fall = np.zeros((40, 1, 3))
     fall[:, 0, 1] = np.concatenate([np.full(10, 2.0), 2 - 0.02 * np.arange(10) ** 2, np.full(20, 0.38)])
     slow = let_down(Motion(fall), 10, 19, 2.0).poses[:, 0, 1]
@@ -299,10 +299,10 @@ def test_boxes_hold_what_is_painted():
             if box is None:
                 assert len(rows) == 0
                 continue
-            left, top, right, bottom, share = box
+            left, top, right, bottom, visible = box
             assert abs(columns.min() - left) < 1.5 and abs(columns.max() + 1 - right) < 1.5
             assert abs(rows.min() - top) < 1.5 and abs(rows.max() + 1 - bottom) < 1.5
-            assert 0 < share <= 1
+            assert 0 < visible <= 1
 
 
 def test_an_occluder_lowers_the_share_that_is_seen():
@@ -314,7 +314,7 @@ def test_an_occluder_lowers_the_share_that_is_seen():
     assert shares[4] < shares[0] - 0.05
 
 
-def test_films_have_cuts_fades_and_dissolves_where_the_truth_says():
+def test_films_have_cuts_fades_and_dissolves_at_the_labelled_times():
     one = world(family="film", duration_s=20.0, distractors=0, background="varied")
     kinds = set()
     for index in range(6):
@@ -335,9 +335,9 @@ def test_films_have_cuts_fades_and_dissolves_where_the_truth_says():
         ends = [s["end_s"] for s in truth["scenes"]]
         assert ends[:-1] == [s["start_s"] for s in truth["scenes"]][1:] and ends[-1] == 20.0
         assert len(truth["intensity_per_s"]) == 20 and all(0 <= v <= 1 for v in truth["intensity_per_s"])
-        for moment in truth["breaks"]:
-            near = any(abs(h["onset_s"] - moment["time_s"]) < 2 for h in truth["hazards"])
-            assert not (moment["good"] and near)
+        for item in truth["breaks"]:
+            near = any(abs(h["onset_s"] - item["time_s"]) < 2 for h in truth["hazards"])
+            assert not (item["good"] and near)
     assert kinds == {"cut", "fade", "dissolve"}
 
 
@@ -389,7 +389,7 @@ def test_painted_shapes_have_the_area_of_their_formulas():
 
 
 @pytest.mark.parametrize(
-    ("knobs", "words"),
+    ("keys", "words"),
     [
         ({"family": "tower", "duration_s": 1.0}, "too short"),
         ({"family": "motion", "part": "surprise"}, "mixes event families"),
@@ -397,9 +397,9 @@ def test_painted_shapes_have_the_area_of_their_formulas():
         ({"part": "easy"}, "not known"),
     ],
 )
-def test_knobs_that_do_not_go_together_are_refused(knobs, words):
+def test_knobs_that_do_not_go_together_are_refused(keys, words):
     with pytest.raises(UserError, match=words):
-        world(**knobs)
+        world(**keys)
 
 
 def test_distractors_do_not_touch_the_scene():
@@ -409,7 +409,7 @@ def test_distractors_do_not_touch_the_scene():
     }
 
 
-def test_one_video_does_not_depend_on_how_many_are_asked_for():
+def test_one_video_does_not_depend_on_how_many_are_made():
     config = ToyWorldConfig(out="", family="events", duration_s=3.0, height_px=64, width_px=64)
     few, many = World(config), World(dataclasses.replace(config, videos=10**9))
     assert few.truth(5) == many.truth(5)

@@ -1,4 +1,4 @@
-"""One file for each event family: its outcomes, and how a scene with a given outcome is made."""
+"""Event families: one file each, with its outcomes and how a scene with a given outcome is made."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ OUTCOMES = ("turns_left", "turns_right")
 DECK = OUTCOMES
 SHAPES = ("rover", "cart")
 LEAST_S = 2.0
-_DAMPING = 0.2  # share of its speed that anything on the table keeps in a second
+_DAMPING = 0.2  # fraction of its speed that anything on the table keeps in a second
 _HOLD_S = 0.25  # a random nudge lasts this long
 
 
@@ -43,7 +43,9 @@ def build(setting: Setting) -> Scene:
     origin = middle - _corner(velocity[0], path[-1], velocity[-1])
     simulation = Simulation(0.0, 0.3, _DAMPING)
     simulation.disc(origin[0], origin[1], 0.3, (velocity[0, 0], velocity[0, 1]), bounce=0.2)
-    crates = rng.uniform(0.5, VIEW_M - 0.5, (2, 2))  # anywhere: where they lie must not tell the side
+    crates = rng.uniform(
+        0.5, VIEW_M - 0.5, (2, 2)
+    )  # anywhere: their position must be independent of the side
     for crate in crates:
         if np.hypot(*(crate - origin)) > 0.7:
             simulation.box(crate[0], crate[1], 0.17, 0.17)
@@ -92,8 +94,8 @@ def build(setting: Setting) -> Scene:
 def _corner(come: np.ndarray, end: np.ndarray, leave: np.ndarray) -> np.ndarray:
     """Where the line on which the way begins, at 0 along `come`, meets the one on which it ends.
 
-    With it in the middle, a vehicle has the middle straight ahead or straight behind, so that its place does not tell
-    the side.
+    With it in the middle, a vehicle has the middle straight ahead or straight behind, so that its position does
+    not tell the side.
     """
     cross = come[0] * leave[1] - come[1] * leave[0]
     return come * (end[0] * leave[1] - end[1] * leave[0]) / cross

@@ -1,6 +1,6 @@
 """A ball rolls against a wall and bounces off, or is on the other side at once: for measuring surprise.
 
-Four videos share everything else: from the left and from the right, bouncing and passing. Every single frame
+Four videos are alike in everything else: from the left and from the right, bouncing and passing. Every single frame
 occurs as often in a possible video as in an impossible one.
 """
 

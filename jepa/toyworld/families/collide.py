@@ -42,15 +42,15 @@ def build(setting: Setting) -> Scene | None:
     along = math.sqrt(max(touch**2 - offset**2, 0.0)) if hit else 0.0
     apart = across * offset + closing / speed * along
     drift = rng.uniform(-0.25, 0.25, 2)
-    share = rng.uniform(0.35, 0.65)
-    velocities = closing * share + drift, -closing * (1 - share) + drift
+    part = rng.uniform(0.35, 0.65)
+    velocities = closing * part + drift, -closing * (1 - part) + drift
     middle = VIEW_M / 2 + rng.uniform(-0.6, 0.6, 2)
     simulation = Simulation(0.0, 0.0)
-    for place, radius, velocity in (
+    for position, radius, velocity in (
         (-apart / 2, radii[0], velocities[0]),
         (apart / 2, radii[1], velocities[1]),
     ):
-        x, y = middle + place - velocity * event
+        x, y = middle + position - velocity * event
         simulation.disc(x, y, radius, (velocity[0], velocity[1]), bounce=1.0)
     draught = rng.normal(0, _DRAUGHT_M_S2, (int(setting.duration_s / _HOLD_S) + 2, 2, 2))
 
@@ -79,20 +79,10 @@ def build(setting: Setting) -> Scene | None:
         for poses in motion.poses
     ]
     one, two = f"{plan.colour} {plan.shape} disc", f"{other} {plan.shape} disc"
+    captions = _captions(hit, one, two, f"{plan.colour} and {other}")
+    otherwise = f"The discs would have collided had the {one} started {offset - touch:.2f} m further in."
     if hit:
-        captions = (
-            f"A {one} and a {two} hit each other and bounce apart.",
-            f"A {one} collides with a {two}.",
-            f"Two discs, {plan.colour} and {other}, crash.",
-        )
         otherwise = f"Had the {one} started a disc's width to the side, the two would have passed each other."
-    else:
-        captions = (
-            f"A {one} and a {two} pass close by each other.",
-            f"A {one} just misses a {two}.",
-            f"Two discs, {plan.colour} and {other}, nearly touch and go on.",
-        )
-        otherwise = f"The discs would have collided had the {one} started {offset - touch:.2f} m further in."
     verb = "collide" if hit else "pass"
     end = min(event + 0.4, setting.duration_s)
     return Scene(
@@ -111,4 +101,19 @@ def build(setting: Setting) -> Scene | None:
             Segment(end, setting.duration_s, "leave", "disc", ("The discs glide apart.",)),
         ],
         counterfactual=otherwise,
+    )
+
+
+def _captions(hit: bool, one: str, two: str, colours: str) -> tuple[str, ...]:
+    """Sentences that say the same."""
+    if hit:
+        return (
+            f"A {one} and a {two} hit each other and bounce apart.",
+            f"A {one} collides with a {two}.",
+            f"Two discs, {colours}, crash.",
+        )
+    return (
+        f"A {one} and a {two} pass close by each other.",
+        f"A {one} just misses a {two}.",
+        f"Two discs, {colours}, nearly touch and go on.",
     )

@@ -59,109 +59,35 @@ def build(setting: Setting) -> Scene:
     wind = rng.uniform(-0.25, 0.25)
     puffs = _puffs(rng, setting.duration_s, x, top, half[0], wind)
     tongues = rng.uniform(0, 2 * math.pi, 7), rng.uniform(6, 12, 7)
+    vessel = _vessel(plan.shape, COLOURS[plan.colour], x, top, half)
     frames = []
-    for k, time in enumerate(times):
+    for k, time in enumerate(times.tolist()):
         heat = float(flames[k])
         parts = [Part("shade", x, FLOOR_Y - 0.02, (half[0] * 1.3, 0.07), (0.1, 0.1, 0.1), alpha=0.4)]
         if heat > 0.05:
             parts.append(
                 Part("puff", x, top + 0.3, (1.2 * heat + 0.3,), (1.0, 0.65, 0.25), alpha=0.35 * heat)
             )
-        for born, px, drift, size in puffs:
-            age = float(time) - born
-            if 0 <= age < _LIFE_S:
-                strength = 0.25 * float(np.interp(born, times, smoke)) + 0.75 * float(smoke[k])
-                fade = min(1.0, age * 4) * (1 - age / _LIFE_S)
-                swirl = drift * age + 0.06 * math.sin(3 * age + 9 * drift)
-                at = px + swirl, top + _RISE_M_S * age * (0.6 + 0.4 * strength)
-                parts.append(
-                    Part(
-                        "puff",
-                        *at,
-                        (size * (0.6 + 0.7 * age) * (0.5 + 0.6 * strength),),
-                        _SMOKE,
-                        alpha=0.75 * fade * strength,
-                    )
-                )
-        parts += _flames(x, top, half[0], heat, float(time), tongues)
-        if plan.shape == "bin":
-            parts.append(
-                Part(
-                    "polygon",
-                    x,
-                    top - half[1],
-                    (-half[0], half[1], half[0], half[1], 0.8 * half[0], -half[1], -0.8 * half[0], -half[1]),
-                    COLOURS[plan.colour],
-                    actor=0,
-                )
-            )
-            parts.append(Part("box", x, top, (half[0] * 1.08, 0.045, 0.03), COLOURS[plan.colour], actor=0))
-        else:
-            parts.append(Part("box", x, top - half[1], (*half, 0.03), COLOURS[plan.colour], actor=0))
-            parts.append(
-                Part(
-                    "box",
-                    x,
-                    top - half[1],
-                    (half[0], 0.035, 0.01),
-                    (0.2, 0.16, 0.12),
-                    alpha=0.5,
-                    actor=0,
-                    flat=True,
-                )
-            )
-        frames.append(parts)
+        strengths = [
+            0.25 * float(np.interp(born, times, smoke)) + 0.75 * float(smoke[k]) for born, *_ in puffs
+        ]
+        parts += _smoke(puffs, strengths, time, top)
+        frames.append([*parts, *_flames(x, top, half[0], heat, time, tongues), *vessel])
     name = f"{plan.colour} {plan.shape}"
-    captions = {
-        "ignites": (
-            f"Smoke rises from a {name}, it catches fire and goes out again.",
-            f"A {name} starts to burn.",
-            "Smoke turns into flames that do not last.",
-        ),
-        "smoulders": (
-            f"Smoke thickens over a {name} and thins out.",
-            f"A {name} smokes but does not burn.",
-            "Smoke, and no fire.",
-        ),
-        "reignites": (
-            f"Flames on a {name} die down to smoke, and it catches fire again.",
-            f"A {name} starts to burn once more.",
-            "A fire goes out and comes back.",
-        ),
-        "burns": (f"A {name} burns.", f"Flames rise from a {name} all the time.", "A steady fire."),
-    }[outcome]
+    captions = _captions(name, outcome)
     precursor, end = max(0.0, event - lead), min(event + 0.9, setting.duration_s)
-    pair = {
-        "ignites": ("smoke", "ignite"),
-        "smoulders": ("smoke", "thin"),
-        "reignites": ("smoke", "ignite"),
-        "burns": ("burn", "burn"),
-    }
-    before, after = pair[outcome]
     otherwise = {
         "ignites": f"The {name} would have gone on smoking had it been put out in time.",
         "reignites": f"The {name} would have gone on smoking had it been put out for good.",
         "smoulders": f"The {name} would have burned had the smoke grown thicker.",
     }
-    early = f"A {name} burns." if outside else f"Smoke rises from a {name}."
-    segments = [
-        Segment(0.0, event, before, plan.shape, (early,)),
-        Segment(event, end, after, plan.shape, captions[1:2]),
-        Segment(end, setting.duration_s, "burn" if outside else "smoke", plan.shape),
-    ]
-    if outcome == "reignites":
-        out_s = min(first + 0.5, event)
-        segments[0] = Segment(out_s, event, "smoke", plan.shape, (f"Smoke rises from a {name}.",))
-        segments.insert(0, Segment(0.0, out_s, "burn", plan.shape, (early,)))
     if outcome == "ignites":
         end = min(second + 0.5, setting.duration_s)
-        segments[1:] = [
-            Segment(event, end, after, plan.shape, captions[1:2]),
-            Segment(end, setting.duration_s, "smoke", plan.shape, (f"The fire in a {name} is out.",)),
-        ]
+    out_s = min(first + 0.5, event)
+    segments = _segments(setting, name, captions[1:2], (out_s, event, end))
     burning = {
         "ignites": [(event, end)],
-        "reignites": [(0.0, min(first + 0.5, event)), (event, setting.duration_s)],
+        "reignites": [(0.0, out_s), (event, setting.duration_s)],
         "burns": [(0.0, setting.duration_s)],
     }.get(outcome, [])
     return Scene(
@@ -183,7 +109,7 @@ def build(setting: Setting) -> Scene:
 def _puffs(
     rng: np.random.Generator, duration: float, x: float, top: float, half: float, wind: float
 ) -> list[tuple[float, float, float, float]]:
-    """Birth time, place, drift and size of every puff; smoke has risen for a lifetime before the first frame."""
+    """Birth time, position, drift and size of every puff; smoke has risen for a lifetime before the first frame."""
     count = int((duration + _LIFE_S) * _PUFFS_PER_S)
     born = np.arange(count) / _PUFFS_PER_S - _LIFE_S
     offset = rng.uniform(-0.6, 0.6, count) * half
@@ -222,3 +148,90 @@ def _flames(
                 )
                 parts.append(Part("polygon", foot, top - 0.05, flame, colour, flat=True))
     return parts
+
+
+def _captions(name: str, outcome: str) -> tuple[str, ...]:
+    """Sentences that say the same."""
+    return {
+        "ignites": (
+            f"Smoke rises from a {name}, it catches fire and goes out again.",
+            f"A {name} starts to burn.",
+            "Smoke turns into flames that do not last.",
+        ),
+        "smoulders": (
+            f"Smoke thickens over a {name} and thins out.",
+            f"A {name} smokes but does not burn.",
+            "Smoke, and no fire.",
+        ),
+        "reignites": (
+            f"Flames on a {name} die down to smoke, and it catches fire again.",
+            f"A {name} starts to burn once more.",
+            "A fire goes out and comes back.",
+        ),
+        "burns": (f"A {name} burns.", f"Flames rise from a {name} all the time.", "A steady fire."),
+    }[outcome]
+
+
+def _smoke(
+    puffs: list[tuple[float, float, float, float]], strengths: list[float], time: float, top: float
+) -> list[Part]:
+    """The puffs that are in the air at `time`; they rise, grow and fade."""
+    parts = []
+    for (born, x, drift, size), strength in zip(puffs, strengths, strict=True):
+        age = time - born
+        if 0 <= age < _LIFE_S:
+            fade = min(1.0, age * 4) * (1 - age / _LIFE_S)
+            swirl = drift * age + 0.06 * math.sin(3 * age + 9 * drift)
+            at = x + swirl, top + _RISE_M_S * age * (0.6 + 0.4 * strength)
+            radius = size * (0.6 + 0.7 * age) * (0.5 + 0.6 * strength)
+            parts.append(Part("puff", *at, (radius,), _SMOKE, alpha=0.75 * fade * strength))
+    return parts
+
+
+def _vessel(shape: str, colour: Colour, x: float, top: float, half: tuple[float, float]) -> list[Part]:
+    """The bin or crate that burns."""
+    if shape == "bin":
+        wide, high = half
+        outline = (-wide, high, wide, high, 0.8 * wide, -high, -0.8 * wide, -high)
+        return [
+            Part("polygon", x, top - high, outline, colour, actor=0),
+            Part("box", x, top, (wide * 1.08, 0.045, 0.03), colour, actor=0),
+        ]
+    slat: Colour = (0.2, 0.16, 0.12)
+    return [
+        Part("box", x, top - half[1], (*half, 0.03), colour, actor=0),
+        Part("box", x, top - half[1], (half[0], 0.035, 0.01), slat, alpha=0.5, actor=0, flat=True),
+    ]
+
+
+def _segments(
+    setting: Setting, name: str, caption: tuple[str, ...], times: tuple[float, float, float]
+) -> list[Segment]:
+    """What the fire does; `times` are when a first fire is out, the event and its end."""
+    plan, (out_s, event, end) = setting.plan, times
+    shape, whole_s = plan.shape, setting.duration_s
+    smokes, burns = (f"Smoke rises from a {name}.",), (f"A {name} burns.",)
+    if plan.outcome == "ignites":
+        return [
+            Segment(0.0, event, "smoke", shape, smokes),
+            Segment(event, end, "ignite", shape, caption),
+            Segment(end, whole_s, "smoke", shape, (f"The fire in a {name} is out.",)),
+        ]
+    if plan.outcome == "reignites":
+        return [
+            Segment(0.0, out_s, "burn", shape, burns),
+            Segment(out_s, event, "smoke", shape, smokes),
+            Segment(event, end, "ignite", shape, caption),
+            Segment(end, whole_s, "burn", shape),
+        ]
+    if plan.outcome == "burns":
+        return [
+            Segment(0.0, event, "burn", shape, burns),
+            Segment(event, end, "burn", shape, caption),
+            Segment(end, whole_s, "burn", shape),
+        ]
+    return [
+        Segment(0.0, event, "smoke", shape, smokes),
+        Segment(event, end, "thin", shape, caption),
+        Segment(end, whole_s, "smoke", shape),
+    ]

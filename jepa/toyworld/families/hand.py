@@ -80,7 +80,49 @@ def build(setting: Setting) -> Scene:
         under, over = _hand(wrist[k], angle, 0.3 + 0.55 * float(open_by[k]) if not holds[k] else 0.42, sleeve)
         frames.append([*under, *shape, *over])
     name = f"{plan.colour} {plan.shape}"
-    captions = {
+    captions = _captions(name, outcome)
+    otherwise = {
+        "grasps": f"The {name} would have stayed had the hand turned away.",
+        "grasps_again": f"The {name} would have stayed had the hand turned away the second time.",
+        "turns_away": f"The {name} would have been taken had the hand closed on it.",
+    }
+    return Scene(
+        side=False,
+        frames=frames,
+        actors=[Actor(name, plan.shape, plan.colour), Actor("hand", "hand", "skin")],
+        captions=captions,
+        tags=("hand", plan.colour, plan.shape, outcome.replace("_", " ")),
+        event_s=event,
+        event_end_s=min(event + 0.25, setting.duration_s),
+        precursor_start_s=max(0.0, event - (back_s if event == second else lead)),
+        decoy=decoy,
+        segments=_segments(setting, name, max(0.0, first - lead), (first, second)),
+        counterfactual=otherwise.get(outcome, ""),
+    )
+
+
+def _hand(wrist: np.ndarray, angle: float, opening: float, sleeve: Colour) -> tuple[list[Part], list[Part]]:
+    """Forearm and palm below what is held, fingers above it; `opening` is how far they are open, in radians."""
+    inward = math.cos(angle), math.sin(angle)
+    x, y = float(wrist[0]), float(wrist[1])
+
+    def limb(start: tuple[float, float], turn: float, length: float, radius: float) -> Part:
+        size = length * math.cos(angle + turn), length * math.sin(angle + turn), radius
+        return Part("capsule", *start, size, SKIN, actor=1, drop=0.12 if radius > 0.1 else 0.0)
+
+    arm = Part("capsule", x, y, (-3.5 * inward[0], -3.5 * inward[1], 0.17), sleeve, drop=0.16)
+    hold = limb((x, y), 0.0, 0.16, 0.12)
+    palm = Part("disc", x + 0.16 * inward[0], y + 0.16 * inward[1], (0.19,), SKIN, actor=1, drop=0.12)
+    fingers = []
+    for turn in (-1.0, -0.35, 0.3, 0.95):
+        base = x + 0.3 * math.cos(angle + 0.55 * turn), y + 0.3 * math.sin(angle + 0.55 * turn)
+        fingers.append(limb(base, turn * opening, 0.22 if abs(turn) > 0.9 else 0.28, 0.055))
+    return [arm, hold, palm], fingers
+
+
+def _captions(name: str, outcome: str) -> tuple[str, ...]:
+    """Sentences that say the same."""
+    return {
         "grasps": (
             f"A hand reaches for a {name}, takes it away and puts it back.",
             f"A {name} is picked up and brought back.",
@@ -102,62 +144,28 @@ def build(setting: Setting) -> Scene:
             f"The hand does not let go of the {name}.",
         ),
     }[outcome]
+
+
+def _segments(setting: Setting, name: str, precursor: float, times: tuple[float, float]) -> list[Segment]:
+    """What the hand does on its way, at both times, between them and after."""
+    shape, (first, second) = setting.plan.shape, times
     verbs = {
         "grasps": ("reach", "grasp", "release"),
         "grasps_again": ("bring", "release", "grasp"),
         "turns_away": ("reach", "leave", "leave"),
         "carries": ("bring", "keep", "keep"),
-    }[outcome]
-    says_it = {
+    }[setting.plan.outcome]
+    sentences = {
         "grasp": f"The hand takes the {name}.",
         "release": f"The hand lets go of the {name}.",
         "leave": f"The {name} is left where it is.",
         "keep": f"The hand does not let go of the {name}.",
     }
-    precursor, ends = (
-        max(0.0, first - lead),
-        [min(time + 0.25, setting.duration_s) for time in (first, second)],
-    )
-    otherwise = {
-        "grasps": f"The {name} would have stayed had the hand turned away.",
-        "grasps_again": f"The {name} would have stayed had the hand turned away the second time.",
-        "turns_away": f"The {name} would have been taken had the hand closed on it.",
-    }
-    return Scene(
-        side=False,
-        frames=frames,
-        actors=[Actor(name, plan.shape, plan.colour), Actor("hand", "hand", "skin")],
-        captions=captions,
-        tags=("hand", plan.colour, plan.shape, outcome.replace("_", " ")),
-        event_s=event,
-        event_end_s=min(event + 0.25, setting.duration_s),
-        precursor_start_s=max(0.0, event - (back_s if event == second else lead)),
-        decoy=decoy,
-        segments=[
-            Segment(precursor, first, verbs[0], plan.shape, ("A hand moves towards the middle.",)),
-            Segment(first, ends[0], verbs[1], plan.shape, (says_it[verbs[1]],)),
-            Segment(ends[0], second, "return", "hand", ("The hand withdraws and comes back.",)),
-            Segment(second, ends[1], verbs[2], plan.shape, (says_it[verbs[2]],)),
-            Segment(ends[1], setting.duration_s, "withdraw", "hand", ("The hand withdraws.",)),
-        ],
-        counterfactual=otherwise.get(outcome, ""),
-    )
-
-
-def _hand(wrist: np.ndarray, angle: float, spread: float, sleeve: Colour) -> tuple[list[Part], list[Part]]:
-    """Forearm and palm below what is held, fingers above it; `spread` is how far they are open, in radians."""
-    inward = math.cos(angle), math.sin(angle)
-    x, y = float(wrist[0]), float(wrist[1])
-
-    def limb(start: tuple[float, float], turn: float, length: float, radius: float) -> Part:
-        size = length * math.cos(angle + turn), length * math.sin(angle + turn), radius
-        return Part("capsule", *start, size, SKIN, actor=1, drop=0.12 if radius > 0.1 else 0.0)
-
-    arm = Part("capsule", x, y, (-3.5 * inward[0], -3.5 * inward[1], 0.17), sleeve, drop=0.16)
-    hold = limb((x, y), 0.0, 0.16, 0.12)
-    palm = Part("disc", x + 0.16 * inward[0], y + 0.16 * inward[1], (0.19,), SKIN, actor=1, drop=0.12)
-    fingers = []
-    for turn in (-1.0, -0.35, 0.3, 0.95):
-        base = x + 0.3 * math.cos(angle + 0.55 * turn), y + 0.3 * math.sin(angle + 0.55 * turn)
-        fingers.append(limb(base, turn * spread, 0.22 if abs(turn) > 0.9 else 0.28, 0.055))
-    return [arm, hold, palm], fingers
+    ends = [min(time + 0.25, setting.duration_s) for time in times]
+    return [
+        Segment(precursor, first, verbs[0], shape, ("A hand moves towards the middle.",)),
+        Segment(first, ends[0], verbs[1], shape, (sentences[verbs[1]],)),
+        Segment(ends[0], second, "return", "hand", ("The hand withdraws and comes back.",)),
+        Segment(second, ends[1], verbs[2], shape, (sentences[verbs[2]],)),
+        Segment(ends[1], setting.duration_s, "withdraw", "hand", ("The hand withdraws.",)),
+    ]

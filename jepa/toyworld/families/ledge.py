@@ -1,6 +1,6 @@
 """A ball on a cord rolls along a shelf: off its edge, where it falls or is let down, or against a block, or to a halt.
 
-Falling and being let down share every place: the cord is always there, and only the pace tells whether it holds.
+Falling and being let down follow the same path: the cord is always there, and they differ only in pace.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ SHAPES = ("striped", "plain")
 LEAST_S = 2.0
 _THICK = 0.09
 _HANG_M = 0.95  # a block hangs this high over the edge
-_AJAR = 0.38  # and comes down by this share at most where it is not to stop the ball
+_AJAR = 0.38  # and comes down by this fraction at most where it is not to stop the ball
 _SETTLE_S = 0.7  # on the floor a ball comes to rest in this time, whether it bounced or not
 _SLOWER = 1.4  # a ball takes this much longer to be let down than to fall
 
@@ -111,14 +111,15 @@ def _scene(
     setting: Setting,
     motion: Motion,
     radius: float,
-    place: tuple[float, float, int],
+    shelf: tuple[float, float, int],
     block: tuple[float, np.ndarray],
     event: float,
     lead: float,
     counterfactual: str,
 ) -> Scene:
+    """The scene of a ball's path; `shelf` is edge, height and direction, `block` is position and opening."""
     plan, outcome = setting.plan, setting.plan.outcome
-    (edge, top, toward), (block_at, shut) = place, block
+    (edge, top, toward), (block_at, shut) = shelf, block
     far = edge - toward * 9
     middle, half = (edge + far) / 2, abs(edge - far) / 2
     pale = (0.96, 0.95, 0.9) if plan.shape == "striped" else None
@@ -147,42 +148,15 @@ def _scene(
         cord = Part("capsule", x, y, (0.0, 5.0, 0.012), (0.3, 0.3, 0.3), flat=True)
         frames.append([*still, line, gate, cord, shade, ball])
     name = f"{plan.colour} {plan.shape} ball"
-    captions = {
-        "falls_off": (
-            f"A {name} rolls along a shelf, falls off its edge and bounces on the floor.",
-            f"A {name} drops from a shelf.",
-            f"The {plan.colour} ball rolls over the edge and falls.",
-        ),
-        "let_down": (
-            f"A {name} rolls off a shelf and is let down to the floor on its cord.",
-            f"A cord lets a {name} down from a shelf.",
-            f"The {plan.colour} ball leaves the shelf and sinks to the floor.",
-        ),
-        "stopped": (
-            f"A {name} rolls along a shelf and a block that comes down at the edge stops it.",
-            f"A block keeps a {name} from falling off a shelf.",
-            f"The {plan.colour} ball hits a block and stays on the shelf.",
-        ),
-        "stops_short": (
-            f"A {name} rolls along a shelf and comes to rest before its edge.",
-            f"A {name} slows down and stops on a shelf.",
-            f"The {plan.colour} ball stays on the shelf.",
-        ),
-    }[outcome]
+    captions = _captions(name, plan.colour, outcome)
     down_s = math.sqrt(2 * (top - FLOOR_Y) / plan.gravity) * (_SLOWER if outcome == "let_down" else 1.0)
     end = min(event + down_s + 0.3, setting.duration_s)
-    first = Segment(0.0, event, "roll", "ball", (f"A {name} rolls along.",))
     verb, noun = {
         "falls_off": ("fall", "ball"),
         "stopped": ("hit", "block"),
         "stops_short": ("stop", "ball"),
         "let_down": ("sink", "ball"),
     }[outcome]
-    segments = [
-        first,
-        Segment(event, end, verb, noun, captions[2:]),
-        Segment(end, setting.duration_s, "rest", "ball"),
-    ]
     return Scene(
         side=True,
         frames=frames,
@@ -197,6 +171,36 @@ def _scene(
         event_end_s=end,
         precursor_start_s=max(0.0, event - lead),
         decoy=outcome in ("stopped", "stops_short"),
-        segments=segments,
+        segments=[
+            Segment(0.0, event, "roll", "ball", (f"A {name} rolls along.",)),
+            Segment(event, end, verb, noun, captions[2:]),
+            Segment(end, setting.duration_s, "rest", "ball"),
+        ],
         counterfactual=counterfactual,
     )
+
+
+def _captions(name: str, colour: str, outcome: str) -> tuple[str, ...]:
+    """Sentences that say the same."""
+    return {
+        "falls_off": (
+            f"A {name} rolls along a shelf, falls off its edge and bounces on the floor.",
+            f"A {name} drops from a shelf.",
+            f"The {colour} ball rolls over the edge and falls.",
+        ),
+        "let_down": (
+            f"A {name} rolls off a shelf and is let down to the floor on its cord.",
+            f"A cord lets a {name} down from a shelf.",
+            f"The {colour} ball leaves the shelf and sinks to the floor.",
+        ),
+        "stopped": (
+            f"A {name} rolls along a shelf and a block that comes down at the edge stops it.",
+            f"A block keeps a {name} from falling off a shelf.",
+            f"The {colour} ball hits a block and stays on the shelf.",
+        ),
+        "stops_short": (
+            f"A {name} rolls along a shelf and comes to rest before its edge.",
+            f"A {name} slows down and stops on a shelf.",
+            f"The {colour} ball stays on the shelf.",
+        ),
+    }[outcome]

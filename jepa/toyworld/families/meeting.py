@@ -1,18 +1,19 @@
 """Two figures walk up to each other: they shake hands or hold them, push or lay the other down, talk, or pass.
 
-Shaking and holding hands share every pose, and so do pushing over and laying down: only the motion tells.
+Shaking and holding hands go through the same poses, as do pushing over and laying down; they differ only in motion.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
 from jepa.toyworld import figure
 from jepa.toyworld.physics import topple, topple_s
-from jepa.toyworld.render import VIEW_M
+from jepa.toyworld.render import VIEW_M, Part
 from jepa.toyworld.scene import COLOURS, Actor, Hazard, Scene, Segment, Setting, ease
 
 OUTCOMES = ("handshake", "holds", "push", "lays_down", "talk", "pass")
@@ -34,6 +35,21 @@ def tasks(outcome: str) -> dict[str, str]:
         for column, outcomes in columns.items()
         if outcome in outcomes
     }
+
+
+class _Motion(NamedTuple):
+    """How the figures move, one value per frame."""
+
+    steps: np.ndarray
+    """metres walked"""
+    moved: np.ndarray
+    """the same, from where they slow down"""
+    vigour: np.ndarray
+    """of the walk, 0 to 1"""
+    staggers: np.ndarray
+    """metres by which the second is pushed back"""
+    gone: np.ndarray
+    """radians by which the second has gone over"""
 
 
 def build(setting: Setting) -> Scene:
@@ -70,35 +86,57 @@ def build(setting: Setting) -> Scene:
     staggers = 0.4 * ease(times, event, event + 0.5)
     other = [name for name in COLOURS if name != plan.colour][rng.integers(len(COLOURS) - 1)]
     phases = rng.uniform(0, 1.15, 2)
-    frames = []
-    for k, time in enumerate(times):
-        back = joined and time > event + 0.8
-        turned = joined and time > event + 1.0
-        reach = figure.Reach(float(lift[k]), float(hint[k]), float(act[k]), float(shake[k]))
-        poses = []
-        for who, side in ((0, facing), (1, -facing)):
-            halt = float(np.interp(event + 0.5, times, moved))
-            along = 2 * halt - float(moved[k]) if back else float(moved[k])
-            pose = figure.walk(
-                middle + side * (along - _HALF_M),
-                -side if turned else side,
-                float(steps[k]) + phases[who],
-                float(np.clip(go[k] + leave[k], 0.0, 1.0)),
-            )
-            poses.append(_arms(pose, outcome, who, reach))
-        if outcome in _LOWERED:
-            poses[1] = figure.fallen(
-                replace(poses[1], x=poses[1].x + facing * float(staggers[k])), float(gone[k])
-            )
-        frames.append(
-            [
-                part
-                for who in (1, 0)
-                for part in figure.draw(poses[who], COLOURS[(plan.colour, other)[who]], who)
-            ]
-        )
+    motion = _Motion(steps, moved, go + leave, staggers, gone)
+    reaches = [figure.Reach(*map(float, row)) for row in zip(lift, hint, act, shake, strict=True)]
+    frames = [
+        _figures(setting, k, motion, reach, (facing, middle, event), phases, (plan.colour, other))
+        for k, reach in enumerate(reaches)
+    ]
     one, two = f"figure in {plan.colour}", f"figure in {other}"
-    captions = {
+    captions = _captions(one, two, outcome)
+    precursor, end = max(0.0, event - lead), min(event + 0.9, setting.duration_s)
+    otherwise = {
+        "push": f"The {two} would have stayed upright had the {one} walked past.",
+        "lays_down": f"The {two} would have fallen had the {one} pushed.",
+        "talk": f"The {two} would have fallen had the {one} pushed.",
+        "pass": "The two would have met had one of them stopped.",
+    }
+    return Scene(
+        side=True,
+        frames=frames,
+        actors=[Actor(one, "figure", plan.colour), Actor(two, "figure", other)],
+        captions=captions,
+        tags=("two figures", plan.colour, other, outcome),
+        event_s=event,
+        event_end_s=end,
+        precursor_start_s=precursor,
+        decoy=outcome in ("pass", "talk"),
+        segments=_segments(setting, captions[1:2], event, end),
+        hazards=[Hazard(event, end, "aggression", 3, "HxqYV1")] if outcome == "push" else [],
+        counterfactual=otherwise.get(outcome, ""),
+    )
+
+
+def _arms(pose: figure.Pose, outcome: str, who: int, reach: figure.Reach) -> figure.Pose:
+    """One hand is lifted in all; a push draws both back and out, a handshake brings one forward."""
+    near, far = pose.arms[0] + reach.lift, pose.arms[1]
+    if outcome in _LOWERED and who == 0:
+        raised = 1.1 * reach.hint * (1 - reach.act) + 1.45 * reach.act
+        bend = 1.2 * reach.hint * (1 - reach.act)
+        return replace(
+            pose,
+            arms=(near + raised - reach.lift * reach.act, far + raised),
+            elbows=(0.25 + bend, 0.25 + bend),
+        )
+    if outcome in _JOINED:
+        held = max(0.8 * reach.hint, reach.act)
+        return replace(pose, arms=(near * (1 - held) + 1.25 * held + reach.shake, far))
+    return replace(pose, arms=(near, far))
+
+
+def _captions(one: str, two: str, outcome: str) -> tuple[str, ...]:
+    """Sentences that say the same."""
+    return {
         "handshake": (
             f"A {one} and a {two} meet, shake hands and part.",
             "Two people shake hands.",
@@ -130,7 +168,40 @@ def build(setting: Setting) -> Scene:
             f"The {one} crosses the way of the {two}.",
         ),
     }[outcome]
-    precursor, end = max(0.0, event - lead), min(event + 0.9, setting.duration_s)
+
+
+def _figures(
+    setting: Setting,
+    k: int,
+    motion: _Motion,
+    reach: figure.Reach,
+    meeting: tuple[int, float, float],
+    phases: np.ndarray,
+    shirts: tuple[str, str],
+) -> list[Part]:
+    """Both figures in frame `k`; `meeting` is where the first faces, the middle in metres and the event time."""
+    outcome, (facing, middle, event) = setting.plan.outcome, meeting
+    time, joined = setting.times[k], outcome in _JOINED
+    back, turned = joined and time > event + 0.8, joined and time > event + 1.0
+    halt = float(np.interp(event + 0.5, setting.times, motion.moved))
+    poses = []
+    for who, side in ((0, facing), (1, -facing)):
+        along = 2 * halt - float(motion.moved[k]) if back else float(motion.moved[k])
+        pose = figure.walk(
+            middle + side * (along - _HALF_M),
+            -side if turned else side,
+            float(motion.steps[k]) + phases[who],
+            float(np.clip(motion.vigour[k], 0.0, 1.0)),
+        )
+        poses.append(_arms(pose, outcome, who, reach))
+    if outcome in _LOWERED:
+        shifted = replace(poses[1], x=poses[1].x + facing * float(motion.staggers[k]))
+        poses[1] = figure.fallen(shifted, float(motion.gone[k]))
+    return [part for who in (1, 0) for part in figure.draw(poses[who], COLOURS[shirts[who]], who)]
+
+
+def _segments(setting: Setting, caption: tuple[str, ...], event: float, end: float) -> list[Segment]:
+    """What both do until the event, until its end and after."""
     verb, noun, rest = {
         "handshake": ("shake", "hand", "part"),
         "push": ("push", "figure", "lie"),
@@ -138,45 +209,9 @@ def build(setting: Setting) -> Scene:
         "talk": ("talk", "figure", "talk"),
         "holds": ("hold", "hand", "part"),
         "lays_down": ("lower", "figure", "lie"),
-    }[outcome]
-    otherwise = {
-        "push": f"The {two} would have stayed upright had the {one} walked past.",
-        "lays_down": f"The {two} would have fallen had the {one} pushed.",
-        "talk": f"The {two} would have fallen had the {one} pushed.",
-        "pass": "The two would have met had one of them stopped.",
-    }
-    return Scene(
-        side=True,
-        frames=frames,
-        actors=[Actor(one, "figure", plan.colour), Actor(two, "figure", other)],
-        captions=captions,
-        tags=("two figures", plan.colour, other, outcome),
-        event_s=event,
-        event_end_s=end,
-        precursor_start_s=precursor,
-        decoy=outcome in ("pass", "talk"),
-        segments=[
-            Segment(0.0, event, "approach", "figure", ("Two figures walk towards each other.",)),
-            Segment(event, end, verb, noun, captions[1:2]),
-            Segment(end, setting.duration_s, rest, "figure"),
-        ],
-        hazards=[Hazard(event, end, "aggression", 3, "HxqYV1")] if outcome == "push" else [],
-        counterfactual=otherwise.get(outcome, ""),
-    )
-
-
-def _arms(pose: figure.Pose, outcome: str, who: int, reach: figure.Reach) -> figure.Pose:
-    """One hand is lifted in all; a push draws both back and out, a handshake brings one forward."""
-    near, far = pose.arms[0] + reach.lift, pose.arms[1]
-    if outcome in _LOWERED and who == 0:
-        raised = 1.1 * reach.hint * (1 - reach.act) + 1.45 * reach.act
-        bend = 1.2 * reach.hint * (1 - reach.act)
-        return replace(
-            pose,
-            arms=(near + raised - reach.lift * reach.act, far + raised),
-            elbows=(0.25 + bend, 0.25 + bend),
-        )
-    if outcome in _JOINED:
-        held = max(0.8 * reach.hint, reach.act)
-        return replace(pose, arms=(near * (1 - held) + 1.25 * held + reach.shake, far))
-    return replace(pose, arms=(near, far))
+    }[setting.plan.outcome]
+    return [
+        Segment(0.0, event, "approach", "figure", ("Two figures walk towards each other.",)),
+        Segment(event, end, verb, noun, caption),
+        Segment(end, setting.duration_s, rest, "figure"),
+    ]

@@ -64,7 +64,7 @@ def build(setting: Setting) -> Scene:
 def tiled(
     shape: str, x: float, y: float, radius: float, colour: Colour, angle: float, wide: float, actor: int
 ) -> list[Part]:
-    """A shape on a plane tiled with the table, once for each place where it can be seen."""
+    """A shape on a plane tiled with the table, once for each position where it is visible."""
     reach = _BEYOND_M + 1.2 * radius
     parts = []
     for column, row in itertools.product((-1, 0, 1), repeat=2):

@@ -1,6 +1,6 @@
 """A tower on a tilting board: it falls, is let down by its cords, sways and stands again, or is built by a hook.
 
-Falling and being let down share every place: a cord goes up from each block, and only the pace tells whether it holds.
+Falling and being let down follow the same path: a cord goes up from each block, and they differ only in pace.
 """
 
 from __future__ import annotations
@@ -128,50 +128,9 @@ def _scene(
     lead: float,
 ) -> Scene:
     plan = setting.plan
-    frames = []
-    for poses in motion.poses:
-        x, y, angle = poses[0]
-        parts = [
-            Part("shade", x, FLOOR_Y - 0.02, (0.9, 0.08), (0.1, 0.1, 0.1), alpha=0.35),
-            Part(
-                "polygon", x, FLOOR_Y, (-0.28, 0.0, 0.28, 0.0, 0.0, y - FLOOR_Y), (0.42, 0.44, 0.48), actor=1
-            ),
-            Part("box", x, y, (*_BOARD, 0.03), WOOD, angle, actor=1),
-        ]
-        blocks = poses[1 : len(colours) + 1]
-        if plan.outcome != "built":
-            parts += [
-                Part("capsule", pose[0], pose[1], (0.0, 5.0, 0.01), (0.35, 0.35, 0.35), flat=True)
-                for pose in blocks
-            ]
-        for pose, colour in zip(blocks, colours, strict=True):
-            parts.append(Part("box", pose[0], pose[1], (*half, 0.035), colour, pose[2], actor=0))
-        if plan.outcome == "built":
-            parts += _hook(poses[-1], half)
-        frames.append(parts)
+    frames = [_parts(poses, half, colours, plan.outcome == "built") for poses in motion.poses]
     name = f"tower of {len(colours)} {plan.shape}"
-    captions = {
-        "falls": (
-            f"A {name} on a tilting board topples over.",
-            f"The board tilts and the {name} falls.",
-            "A tower collapses.",
-        ),
-        "sways": (
-            f"A {name} sways on a tilting board and stays up.",
-            f"The board tilts, but the {name} stands.",
-            "A tower wobbles without falling.",
-        ),
-        "built": (
-            f"A hook builds a {name}.",
-            f"A {name} is stacked piece by piece.",
-            "A tower grows block by block.",
-        ),
-        "let_down": (
-            f"A {name} on a tilting board is let down gently by its cords.",
-            f"The board tilts and cords lower the {name} to the floor.",
-            "A tower is taken down softly.",
-        ),
-    }[plan.outcome]
+    captions = _captions(name, plan.outcome)
     verbs = {
         "falls": ("lean", "fall"),
         "sways": ("lean", "stand"),
@@ -209,9 +168,56 @@ def _scene(
     )
 
 
+def _parts(poses: np.ndarray, half: tuple[float, float], colours: list[Colour], hook: bool) -> list[Part]:
+    """Board, wedge, blocks and either their cords or the hook that builds, in one frame."""
+    x, y, angle = poses[0]
+    parts = [
+        Part("shade", x, FLOOR_Y - 0.02, (0.9, 0.08), (0.1, 0.1, 0.1), alpha=0.35),
+        Part("polygon", x, FLOOR_Y, (-0.28, 0.0, 0.28, 0.0, 0.0, y - FLOOR_Y), (0.42, 0.44, 0.48), actor=1),
+        Part("box", x, y, (*_BOARD, 0.03), WOOD, angle, actor=1),
+    ]
+    blocks = poses[1 : len(colours) + 1]
+    if not hook:
+        parts += [
+            Part("capsule", pose[0], pose[1], (0.0, 5.0, 0.01), (0.35, 0.35, 0.35), flat=True)
+            for pose in blocks
+        ]
+    for pose, colour in zip(blocks, colours, strict=True):
+        parts.append(Part("box", pose[0], pose[1], (*half, 0.035), colour, pose[2], actor=0))
+    if hook:
+        parts += _hook(poses[-1], half)
+    return parts
+
+
 def _hook(pose: np.ndarray, half: tuple[float, float]) -> list[Part]:
     """A line from above down to a block."""
     x, y = float(pose[0]), float(pose[1]) + half[1]
     line: Colour = (0.25, 0.25, 0.28)
     tackle = Part("box", x, y + 0.06, (0.1, 0.06, 0.02), line)
     return [Part("capsule", x, y + 0.12, (0.0, 6.0, 0.018), line, flat=True), tackle]
+
+
+def _captions(name: str, outcome: str) -> tuple[str, ...]:
+    """Sentences that say the same."""
+    return {
+        "falls": (
+            f"A {name} on a tilting board topples over.",
+            f"The board tilts and the {name} falls.",
+            "A tower collapses.",
+        ),
+        "sways": (
+            f"A {name} sways on a tilting board and stays up.",
+            f"The board tilts, but the {name} stands.",
+            "A tower wobbles without falling.",
+        ),
+        "built": (
+            f"A hook builds a {name}.",
+            f"A {name} is stacked piece by piece.",
+            "A tower grows block by block.",
+        ),
+        "let_down": (
+            f"A {name} on a tilting board is let down gently by its cords.",
+            f"The board tilts and cords lower the {name} to the floor.",
+            "A tower is taken down softly.",
+        ),
+    }[outcome]

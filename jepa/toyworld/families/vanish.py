@@ -1,6 +1,6 @@
 """A ball rolls behind a screen and comes out again, or does not: for measuring surprise.
 
-Four videos share everything else. In two the ball is there before and after the screen, or never; in two it
+Four videos are alike in everything else. In two the ball is there before and after the screen, or never; in two it
 vanishes or appears behind it, which cannot be. Every single frame occurs as often in a possible video as in
 an impossible one.
 """
@@ -23,7 +23,7 @@ def tasks(outcome: str) -> dict[str, str]:
 
 
 def build(setting: Setting) -> Scene:
-    """Rolls without slip at constant speed; what is hidden at the event is all that differs."""
+    """Rolls without slip at constant speed; what is hidden at the event is the only difference."""
     plan, rng = setting.plan, setting.rng
     event = setting.to_frame(setting.duration_s / 2)
     radius, toward, speed = rng.uniform(0.22, 0.3), int(rng.choice([-1, 1])), rng.uniform(0.75, 1.05)

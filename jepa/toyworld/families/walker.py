@@ -1,6 +1,6 @@
 """A figure walks and slips on a peel: it falls, lies down with care, or recovers; or it gets up from the floor.
 
-Falling and lying down share every pose: only the pace tells them apart.
+Falling and lying down go through the same poses and differ only in pace.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ def build(setting: Setting) -> Scene:
     lead = setting.lead(event)
     slip = event - lead
     pace = rng.uniform(0.75, 1.05)
-    upright, goes = outcome != "gets_up", outcome in ("falls", "lies_down")
+    upright = outcome != "gets_up"
     sign = setting.precursor(event, lead, outcome == "recovers") * upright
     wobble = (
         0.34
@@ -48,24 +48,8 @@ def build(setting: Setting) -> Scene:
         * np.sin(2 * math.pi * rng.uniform(1.3, 1.7) * (times - slip))
         * (1 - ease(times, event, event + 0.5))
     )
-    pendulum = 0.15, 0.5, plan.gravity, figure.HIP_M + 0.3
-    if outcome == "lies_down":
-        gone = 0.15 + (math.pi / 2 - 0.15) * ease(times, event, event + _SLOWER * topple_s(*pendulum))
-    else:
-        gone = topple(*pendulum, np.maximum(times - event, 0.0))
-    tipping = 0.15 * ease(times, event - 0.2, event)
-    angle = np.where(times >= event, gone, tipping)
-    if outcome == "recovers":
-        angle = tipping * (1 - ease(times, event, event + 0.6))
-    if outcome == "gets_up":
-        angle = math.pi / 2 * (1 - ease(times, event - 0.5, event + 0.9))
-    walking = 1 - 0.75 * ease(times, slip, slip + 0.3)
-    if goes:
-        walking = walking * (1 - ease(times, event, event + 0.25))
-    if outcome == "recovers":
-        walking = 1 - (1 - walking) * (1 - ease(times, event + 0.3, event + 0.8))
-    if not upright:
-        walking = ease(times, event + 0.8, event + 1.3)
+    angle = _angle(setting, event)
+    walking = _walking(setting, event, slip)
     steps = np.concatenate([[0.0], np.cumsum(walking[:-1] * pace / float(setting.rate))])
     here = VIEW_M / 2 + rng.uniform(-0.5, 0.5)
     at = np.interp(min(max(slip if upright else event, 0.0), setting.duration_s), times, steps)
@@ -90,40 +74,9 @@ def build(setting: Setting) -> Scene:
         pose = figure.fallen(pose, float(angle[k]))
         frames.append([*_peel(peel_x + facing * float(slid[k])), *figure.draw(pose, shirt, 0)])
     name = f"figure in {plan.colour}"
-    captions = {
-        "falls": (
-            f"A {name} walks, slips on a banana peel and falls.",
-            f"A {name} slips and lands on the back.",
-            "Someone falls after stepping on a peel.",
-        ),
-        "recovers": (
-            f"A {name} walks, slips on a banana peel and recovers.",
-            f"A {name} slips but keeps standing.",
-            "Someone stumbles on a peel and walks on.",
-        ),
-        "gets_up": (
-            f"A {name} lies on the floor, gets up and walks away.",
-            f"A {name} rises from the floor.",
-            "Someone who lay on the floor stands up.",
-        ),
-        "lies_down": (
-            f"A {name} walks, slips on a banana peel and lies down with care.",
-            f"A {name} slips and sinks gently to the back.",
-            "Someone who slipped on a peel lies down slowly.",
-        ),
-    }[outcome]
+    captions = _captions(name, outcome)
     precursor, end = max(0.0, slip), min(event + 0.7, setting.duration_s)
-    verb = {"falls": "fall", "recovers": "recover", "gets_up": "rise", "lies_down": "sink"}[outcome]
-    rest = {"falls": "lie", "recovers": "walk", "gets_up": "walk", "lies_down": "lie"}[outcome]
-    segments = [
-        Segment(precursor, event, "slip", "peel", (f"A {name} slips on a peel.",)),
-        Segment(event, end, verb, "figure", captions[1:2]),
-        Segment(end, setting.duration_s, rest, "figure"),
-    ]
-    if upright:
-        segments.insert(0, Segment(0.0, precursor, "walk", "figure", (f"A {name} walks.",)))
-    else:
-        segments[0] = Segment(0.0, event, "lie", "figure", (f"A {name} lies on the floor.",))
+    segments = _segments(setting, name, captions[1:2], (precursor, event, end))
     otherwise = {
         "falls": "The figure would have walked on had the peel not been there.",
         "lies_down": "The figure would have fallen had it not let itself down.",
@@ -148,3 +101,77 @@ def build(setting: Setting) -> Scene:
 def _peel(x: float) -> list[Part]:
     y = FLOOR_Y + 0.03
     return [Part("capsule", x, y + 0.03, (dx, -0.03, 0.04), _PEEL) for dx in (-0.14, 0.0, 0.14)]
+
+
+def _captions(name: str, outcome: str) -> tuple[str, ...]:
+    """Sentences that say the same."""
+    return {
+        "falls": (
+            f"A {name} walks, slips on a banana peel and falls.",
+            f"A {name} slips and lands on the back.",
+            "Someone falls after stepping on a peel.",
+        ),
+        "recovers": (
+            f"A {name} walks, slips on a banana peel and recovers.",
+            f"A {name} slips but keeps standing.",
+            "Someone stumbles on a peel and walks on.",
+        ),
+        "gets_up": (
+            f"A {name} lies on the floor, gets up and walks away.",
+            f"A {name} rises from the floor.",
+            "Someone who lay on the floor stands up.",
+        ),
+        "lies_down": (
+            f"A {name} walks, slips on a banana peel and lies down with care.",
+            f"A {name} slips and sinks gently to the back.",
+            "Someone who slipped on a peel lies down slowly.",
+        ),
+    }[outcome]
+
+
+def _angle(setting: Setting, event: float) -> np.ndarray:
+    """Angle of the body from upright in every frame, in radians."""
+    outcome, times = setting.plan.outcome, setting.times
+    if outcome == "gets_up":
+        return math.pi / 2 * (1 - ease(times, event - 0.5, event + 0.9))
+    tipping = 0.15 * ease(times, event - 0.2, event)
+    if outcome == "recovers":
+        return tipping * (1 - ease(times, event, event + 0.6))
+    pendulum = 0.15, 0.5, setting.plan.gravity, figure.HIP_M + 0.3
+    if outcome == "lies_down":
+        gone = 0.15 + (math.pi / 2 - 0.15) * ease(times, event, event + _SLOWER * topple_s(*pendulum))
+    else:
+        gone = topple(*pendulum, np.maximum(times - event, 0.0))
+    return np.where(times >= event, gone, tipping)
+
+
+def _walking(setting: Setting, event: float, slip: float) -> np.ndarray:
+    """Vigour of the walk in every frame, 0 to 1: slower after the slip, and none on the floor."""
+    outcome, times = setting.plan.outcome, setting.times
+    if outcome == "gets_up":
+        return ease(times, event + 0.8, event + 1.3)
+    walking = 1 - 0.75 * ease(times, slip, slip + 0.3)
+    if outcome == "recovers":
+        return 1 - (1 - walking) * (1 - ease(times, event + 0.3, event + 0.8))
+    return walking * (1 - ease(times, event, event + 0.25))
+
+
+def _segments(
+    setting: Setting, name: str, caption: tuple[str, ...], times: tuple[float, float, float]
+) -> list[Segment]:
+    """What the figure does before the slip, until the event, until its end and after."""
+    outcome, (slip, event, end) = setting.plan.outcome, times
+    verb = {"falls": "fall", "recovers": "recover", "gets_up": "rise", "lies_down": "sink"}[outcome]
+    rest = {"falls": "lie", "recovers": "walk", "gets_up": "walk", "lies_down": "lie"}[outcome]
+    if outcome == "gets_up":
+        first = [Segment(0.0, event, "lie", "figure", (f"A {name} lies on the floor.",))]
+    else:
+        first = [
+            Segment(0.0, slip, "walk", "figure", (f"A {name} walks.",)),
+            Segment(slip, event, "slip", "peel", (f"A {name} slips on a peel.",)),
+        ]
+    return [
+        *first,
+        Segment(event, end, verb, "figure", caption),
+        Segment(end, setting.duration_s, rest, "figure"),
+    ]

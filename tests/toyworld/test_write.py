@@ -17,9 +17,9 @@ from jepa.toyworld import ToyWorldConfig, World, write_world
 from jepa.toyworld.mp4 import write_mp4, yuv420
 
 
-def small(out, **knobs):
+def small(out, **keys):
     return ToyWorldConfig(
-        out=str(out), **{"videos": 3, "height_px": 64, "width_px": 64, "duration_s": 1.0, **knobs}
+        out=str(out), **{"videos": 3, "height_px": 64, "width_px": 64, "duration_s": 1.0, **keys}
     )
 
 
@@ -37,14 +37,14 @@ def test_same_seed_same_bytes_on_any_number_of_processes(tmp_path):
 
 @pytest.mark.slow
 def test_events_are_the_same_bytes_on_no_two_and_four_processes(tmp_path):
-    knobs = {
+    keys = {
         "videos": 16,
         "family": "events",
         "duration_s": 3.0,
         "temporal_noise": 0.5,
         "background": "varied",
     }
-    one, two, four = (contents(write_world(small(tmp_path / str(n), **knobs, workers=n))) for n in (0, 2, 4))
+    one, two, four = (contents(write_world(small(tmp_path / str(n), **keys, workers=n))) for n in (0, 2, 4))
     assert one == two == four
 
 
@@ -161,7 +161,7 @@ def test_folders_that_hold_something_else_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "knob",
+    "key",
     [
         {"family": "x"},
         {"fps": 0.0},
@@ -171,9 +171,9 @@ def test_folders_that_hold_something_else_are_refused(tmp_path):
         {"videos": 0},
     ],
 )
-def test_knobs_outside_their_limits_are_refused_before_anything_is_written(tmp_path, knob):
-    with pytest.raises(UserError, match=next(iter(knob))):
-        write_world(small(tmp_path / "w", **knob))
+def test_knobs_outside_their_limits_are_refused_before_anything_is_written(tmp_path, key):
+    with pytest.raises(UserError, match=next(iter(key))):
+        write_world(small(tmp_path / "w", **key))
     assert not (tmp_path / "w").exists()
 
 
