@@ -23,13 +23,10 @@ import numpy as np
 from jepa.data import read_items
 from jepa.probes import ProbeConfig, run
 from jepa.probes.config import AnticipateSettings, FeatureSettings, HeadSettings, ProbeData
-from jepa.signals.analyse import SignalsConfig, process
-from jepa.signals.decide.breaks import Sides, judge
+from jepa.signals import Analyser, Policy, ProbeDetector, SignalsDocument, read_document, read_policy
+from jepa.signals.command import SignalsConfig, process
+from jepa.signals.decide.breaks import BreakContext, score_candidate
 from jepa.signals.decide.decide import decide
-from jepa.signals.detect.probes import ProbeScorer
-from jepa.signals.document.hash_chain import read_document
-from jepa.signals.document.schema import SignalsDocument
-from jepa.signals.policy import Policy, read_policy
 
 POLICY = Path(__file__).parents[1] / "configs/policy/toy-brand.yaml"
 HAZARD_OF = {"walker": "fall", "meeting": "aggression", "fire": "fire"}
@@ -79,7 +76,7 @@ def watch(films: Path, encoder: str, out: Path) -> dict[str, SignalsDocument]:
     folder = out / "signals"
     config = SignalsConfig(out=str(folder), policy=str(POLICY), video=str(films))
     # The forecaster and its observer; tags have tables of their own.
-    process(config, videos, read_policy(POLICY), ProbeScorer(out / "anticipate", encoder, "auto"))
+    process(config, videos, Analyser(ProbeDetector(out / "anticipate", encoder), POLICY))
     documents = [read_document(file) for file in sorted(folder.glob("*/signals.json"))]
     return {Path(document.asset.name).stem: document for document in documents}
 
@@ -269,12 +266,14 @@ class Places:
 
 def judged(document: SignalsDocument, policy: Policy, causal: bool) -> Places:
     """A policy, applied to a document's scores: all candidates by score, and the breaks that it allows."""
-    sides = Sides(policy, document.tracks, causal)
+    context = BreakContext(policy, document.tracks, causal)
     places = [
-        judge(policy, sides, document.timeline, item.at_ms, item.at_frame, item.snap, [])
+        score_candidate(
+            policy, context, document.timeline, item.at_ms, item.at_frame, item.boundary_types, []
+        )
         for item in document.ads.breaks
     ]
-    found, _ = decide(policy, sides, [], [], places)
+    found, _ = decide(policy, context, [], [], places)
     return Places(
         [(place.score, place.at_ms / 1000) for place in places],
         [item.at_ms / 1000 for item in found if item.verdict == "allow"],

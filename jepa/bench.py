@@ -287,8 +287,8 @@ def _probe(config: BenchConfig, data: str, folder: Path) -> dict[str, Any]:
 
 
 def _signals(config: BenchConfig, data: str, folder: Path) -> dict[str, Any]:
-    from jepa.signals.analyse import SignalsConfig
-    from jepa.signals.analyse import run as process
+    from jepa.signals.command import SignalsConfig
+    from jepa.signals.command import run as process
 
     rows = []
     for repeat in range(config.repeats):
@@ -299,15 +299,15 @@ def _signals(config: BenchConfig, data: str, folder: Path) -> dict[str, Any]:
             )
         )  # fmt: skip
         rows.append(
-            {k: summary[k] for k in ("real_time_factor", "stage_shares", "video_s", "wall_s", "counts")}
+            {k: summary[k] for k in ("real_time_factor", "stage_fractions", "video_s", "wall_s", "counts")}
         )
     factors = [row["real_time_factor"] for row in rows]
     title = f"{rows[0]['video_s']:.0f} s of video, {config.repeats} repetitions"
     table = Table("signals", "median", "+-", title=title)
     table.add_row("wall time over video time", f"{median(factors):.3f}", f"{pstdev(factors):.2g}")
-    for stage in rows[0]["stage_shares"]:
-        shares = [row["stage_shares"].get(stage, 0.0) for row in rows]
-        table.add_row(f"share of {stage}", f"{mean(shares):.1%}", f"{100 * pstdev(shares):.1f}")
+    for stage in rows[0]["stage_fractions"]:
+        fractions = [row["stage_fractions"].get(stage, 0.0) for row in rows]
+        table.add_row(f"fraction of {stage}", f"{mean(fractions):.1%}", f"{100 * pstdev(fractions):.1f}")
     Console().print(table)
     return {"repetitions": rows}
 

@@ -56,10 +56,10 @@ COMMANDS = {
         "jepa.probes.embed", "EmbedConfig", "run", "features or one vector of every video, as one file"
     ),
     "signals": Command(
-        "jepa.signals", "SignalsConfig", "run", "a video in; a document, exports and a report out"
+        "jepa.signals.command", "SignalsConfig", "run", "a video in; a document, exports and a report out"
     ),
     "verify": Command(
-        "jepa.signals.verify", "VerifyConfig", "run", "check a signals document and replay it", "path"
+        "jepa.signals.verify_command", "VerifyConfig", "run", "check a signals document and replay it", "path"
     ),
     "shard": Command(
         "jepa.data.shards", "ShardConfig", "run", "pack many small videos into a few large files"

@@ -106,12 +106,12 @@ def test_probing_says_that_it_reads_no_shards(videos, tmp_path):
 
 
 def test_signals_report_what_the_pipeline_timed(tmp_path, monkeypatch):
-    from jepa.signals import analyse as pipeline
+    from jepa.signals import command as pipeline
 
     def process(config):
         assert config.video == "v" and config.probes == "p" and config.encoder is None
         return {
-            "real_time_factor": 0.5, "stage_shares": {"decode": 0.6, "encode": 0.4}, "video_s": 10.0, "wall_s": 5.0,
+            "real_time_factor": 0.5, "stage_fractions": {"decode": 0.6, "encode": 0.4}, "video_s": 10.0, "wall_s": 5.0,
             "counts": {"done": 1},
         }  # fmt: skip
 

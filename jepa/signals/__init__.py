@@ -1,5 +1,6 @@
-"""What a product does with an encoder: documents that say what was seen, foreseen and decided, and can be
-checked.
+"""Signals: documents of what was observed, anticipated and decided about a video, which can be checked.
+
+    analyse(video, detectors, policy) -> SignalsDocument        verify(document, policy, video=...) -> Findings
 
 Names are loaded on first use.
 """
@@ -10,13 +11,29 @@ import importlib
 from typing import Any
 
 _HOME = {
-    "SignalsConfig": "jepa.signals.analyse",
-    "run": "jepa.signals.analyse",
-    "VerifyConfig": "jepa.signals.verify",
-    "SignalsDocument": "jepa.signals.document.schema",
+    "analyse": "jepa.signals.analysis",
+    "Analyser": "jepa.signals.analysis",
+    "AnalysisResult": "jepa.signals.analysis",
+    "verify": "jepa.signals.verification",
+    "Findings": "jepa.signals.verification",
+    "rebuild_detectors": "jepa.signals.verification",
+    "Detector": "jepa.signals.detect.detector",
+    "WindowScores": "jepa.signals.detect.detector",
+    "ProbeDetector": "jepa.signals.detect.probes",
+    "register_detector": "jepa.signals.detect.registry",
+    "register_export": "jepa.signals.export",
+    "DetectorMetadata": "jepa.signals.document.objects",
+    "HeadMetadata": "jepa.signals.document.objects",
+    "ClipMetadata": "jepa.signals.document.objects",
+    "SignalsDocument": "jepa.signals.document.objects",
     "read_document": "jepa.signals.document.hash_chain",
-    "read_policy": "jepa.signals.policy",
     "json_schema": "jepa.signals.document.schema",
+    "Policy": "jepa.signals.policy",
+    "read_policy": "jepa.signals.policy",
+    "render": "jepa.signals.report",
+    "SignalsConfig": "jepa.signals.command",
+    "run": "jepa.signals.command",
+    "VerifyConfig": "jepa.signals.verify_command",
 }
 
 __all__ = [*_HOME]

@@ -1,19 +1,65 @@
-"""A document for other systems: OpenRTB 2.6, VMAP 1.0.1 and CSV. Only breaks that were allowed leave the
-house."""
+"""Exports of a document for other systems: OpenRTB 2.6, VMAP 1.0.1 and CSV; and the registry of exports.
+
+OpenRTB and VMAP hold only the breaks that the policy allows.
+"""
 
 from __future__ import annotations
 
 import csv
 import io
+import re
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+from jepa.errors import UserError
+from jepa.files import write_json, write_text
 from jepa.signals.document import taxonomy
-from jepa.signals.document.objects import Break, Segment
-from jepa.signals.document.schema import SignalsDocument
+from jepa.signals.document.objects import Break, Segment, SignalsDocument
 
 _VMAP = "http://www.iab.net/videosuite/vmap"
 _OURS = "urn:jepa:signals:1"
+
+Export = Callable[[SignalsDocument], Any]
+_EXPORTS: dict[str, Export] = {}
+
+
+def register_export(name: str, function: Export) -> None:
+    """Adds a file that `jepa signals` writes beside each document.
+
+    Args:
+        name: the file's name, such as "markers.edl".
+        function: makes its content from a document: a text, or lists and dicts that become JSON.
+
+    Raises:
+        UserError: the name is taken, or is no plain file name.
+
+    Example:
+        >>> register_export("breaks.txt", lambda document: "".join(f"{b.at_ms}\n" for b in document.ads.breaks))
+        >>> "breaks.txt" in list_exports()
+        True
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+        raise UserError(f"the export's name {name!r} may hold letters, digits, '.', '_' and '-' only.")
+    if name in ("signals.json", "report.html") or _EXPORTS.get(name, function) is not function:
+        raise UserError(f"a file called {name} is written already. Choose another name.")
+    _EXPORTS[name] = function
+
+
+def list_exports() -> list[str]:
+    """The files that are written beside each document, in the order of their registration."""
+    return list(_EXPORTS)
+
+
+def write_exports(folder: str | Path, document: SignalsDocument) -> None:
+    """Writes every registered export of a document into a folder."""
+    for name, function in _EXPORTS.items():
+        content = function(document)
+        if isinstance(content, str):
+            write_text(Path(folder) / name, content)
+        else:
+            write_json(Path(folder) / name, content)
 
 
 def allowed_breaks(document: SignalsDocument) -> list[Break]:
@@ -25,7 +71,7 @@ def openrtb(document: SignalsDocument) -> list[dict[str, Any]]:
     """One OpenRTB 2.6 bid request per allowed break, with the categories of the scene that it interrupts.
 
     `cattax` and `segtax` are 9, Content Taxonomy 3.1, since the default of `cattax` is a deprecated taxonomy.
-    A causal document says nothing about the scene after the break, because it has not been seen.
+    A causal document has nothing on the scene after the break, because it has not been observed.
     """
     segments = {segment.scene: segment for segment in document.ads.segments}
     requests = []
@@ -96,8 +142,8 @@ def vmap(document: SignalsDocument) -> str:
         node = ElementTree.SubElement(root, f"{{{_VMAP}}}AdBreak", attributes)
         extensions = ElementTree.SubElement(node, f"{{{_VMAP}}}Extensions")
         extension = ElementTree.SubElement(extensions, f"{{{_VMAP}}}Extension", {"type": "jepa.signals"})
-        facts = {"score": f"{item.score:.4f}", "decision": item.decision, "log": document.log.hash}
-        ElementTree.SubElement(extension, f"{{{_OURS}}}Break", facts)
+        attributes = {"score": f"{item.score:.4f}", "decision": item.decision, "log": document.log.hash}
+        ElementTree.SubElement(extension, f"{{{_OURS}}}Break", attributes)
     ElementTree.indent(root)
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ElementTree.tostring(root, encoding="unicode") + "\n"
 
@@ -118,13 +164,13 @@ def table(document: SignalsDocument) -> str:
     decided = {decision.subject: decision for decision in document.decisions}
     for span in document.observed:
         rows.append(["observed", span.id, span.start_ms, span.end_ms, span.label, span.cat, span.p, "", ""])
-    for item in document.anticipated:
-        p = next(point.p for point in item.curve if point.within_ms == item.horizon_ms)
-        until = item.issued_at_ms + item.horizon_ms
-        status = item.resolution.status
-        rows.append(["anticipated", item.id, item.issued_at_ms, until, item.label, item.cat, p, status, ""])
-    for place in document.ads.breaks:
-        rows.append(["break", place.id, place.at_ms, place.at_ms, "+".join(place.snap), "", "", "", ""])
+    for forecast in document.anticipated:
+        p = next(point.p for point in forecast.curve if point.within_ms == forecast.horizon_ms)
+        start, end = forecast.issued_at_ms, forecast.issued_at_ms + forecast.horizon_ms
+        status = forecast.resolution.status
+        rows.append(["anticipated", forecast.id, start, end, forecast.label, forecast.cat, p, status, ""])
+    for item in document.ads.breaks:
+        rows.append(["break", item.id, item.at_ms, item.at_ms, "+".join(item.boundary_types), "", "", "", ""])
     for row in rows:
         if row[1] in decided:
             row[8] = decided[row[1]].action
@@ -140,3 +186,8 @@ def table(document: SignalsDocument) -> str:
 def _cell(value: Any) -> Any:
     # A label that begins like a formula must not become one when a spreadsheet opens the file.
     return f"'{value}" if isinstance(value, str) and value[:1] in ("=", "+", "-", "@", "\t", "\r") else value
+
+
+register_export("openrtb.json", openrtb)
+register_export("breaks.vmap.xml", vmap)
+register_export("timeline.csv", table)

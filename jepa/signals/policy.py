@@ -1,13 +1,14 @@
-"""A customer's policy: data in a YAML file, checked when it is read, named and hashed in every decision.
+"""The policy: a customer's thresholds, weights and rules in a YAML file, checked when read, hashed in every decision.
 
-The library ships examples and no default: what a brand or a platform minds is theirs to say. Two things are
+The library ships examples and no default, because what a brand or a platform minds is its own decision. Two things are
 not theirs to switch off. A forecast never removes, labels or demotes; and a policy that speaks about
-something no probe looks at gets no silent "safe" but the decision that `when_not_assessed` names.
+something no detector looks at gets no silent "safe" but the decision that `when_not_assessed` names.
 """
 
 from __future__ import annotations
 
 import difflib
+import os
 import typing
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -17,8 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from jepa.errors import UserError
 from jepa.signals.document import taxonomy
-from jepa.signals.document.hash_chain import digest
-from jepa.signals.document.objects import (
+from jepa.signals.document.fields import (
     ANTICIPATED_ACTIONS,
     FINAL_ACTIONS,
     Action,
@@ -27,10 +27,15 @@ from jepa.signals.document.objects import (
     Text,
     Unit,
 )
+from jepa.signals.document.hash_chain import digest
 
 Weight = Annotated[float, Field(ge=-10, le=10)]
 Positive = Annotated[int, Field(gt=0)]
 NotNegative = Annotated[int, Field(ge=0)]
+
+
+# Keys of policies for earlier versions, for the error message.
+_RENAMED = {"new_look": "visual_change"}
 
 
 class _Section(BaseModel):
@@ -39,7 +44,7 @@ class _Section(BaseModel):
 
 
 class Meaning(_Section):
-    """What one label of a probe stands for: its IAB id, and whether it counts as a risk when it is seen."""
+    """What one label of a detector stands for: its IAB id, and whether it counts as a risk when it is observed."""
 
     iab: Text | None = None
     risk: bool = False
@@ -62,7 +67,7 @@ class SpanRule(_Section):
     def _band(self) -> SpanRule:
         if self.end_at > self.start_at:
             raise ValueError(
-                f"end_at={self.end_at} is above start_at={self.start_at}; a span would never hold"
+                f"end_at={self.end_at} is above start_at={self.start_at}; no span would stay open"
             )
         return self
 
@@ -82,7 +87,7 @@ class ForecastRule(_Section):
     def _band(self) -> ForecastRule:
         if self.rearm_at > self.issue_at:
             raise ValueError(
-                f"rearm_at={self.rearm_at} is above issue_at={self.issue_at}; it would always fire"
+                f"rearm_at={self.rearm_at} is above issue_at={self.issue_at}; it would always be issued"
             )
         return self
 
@@ -90,15 +95,15 @@ class ForecastRule(_Section):
 class Weights(_Section):
     """What each factor of a break's score counts; risks should count against it.
 
-    Editors end scenes with fades and dissolves, and cut inside them: so a cut alone is worth little, and something
-    only where what follows looks new. Stillness settles which of two like places is better; alone it makes no break,
-    because people stand still in the middle of scenes.
+    Editors end scenes with fades and dissolves, and cut inside them. So a cut alone is worth little, and more where
+    what follows looks different (`visual_change`). A static picture decides between two candidates that are otherwise
+    equal; alone it makes no break, because people stand still in the middle of scenes.
     """
 
     fade: Weight = 0.5
     dissolve: Weight = 0.5
     cut: Weight = 0.2
-    new_look: Weight = 0.4
+    visual_change: Weight = 0.4
     still_before: Weight = 0.1
     still_after: Weight = 0.1
     risk_before: Weight = -0.2
@@ -124,7 +129,7 @@ class Rule(_Section):
     """One condition and what follows from it.
 
     `subject` is what is judged; `signal` is what is read: `risk_before` or `risk_after` for a break, `p` for
-    a span or a forecast. `category` is an IAB id, a probe's label, or "any".
+    a span or a forecast. `category` is an IAB id, a detector's label, or "any".
     """
 
     id: Id
@@ -167,8 +172,7 @@ class Rule(_Section):
 class Policy(_Section):
     """A whole policy file. `policy` is its name, `version` its version; both are printed in every decision.
 
-    `groups` gathers classes of a probe under one name, such as fire: [ignite bin, burn bin]; a group is a
-    risk.
+    `groups` gathers labels of a head under one name, such as fire: [ignite bin, burn bin]; a group is a risk.
     """
 
     policy: Id
@@ -203,7 +207,7 @@ class Policy(_Section):
         return self
 
     def category(self, label: str) -> str | None:
-        """The IAB id that this policy gives to a probe's label."""
+        """The IAB id that this policy gives to a detector's label."""
         return self.labels[label].iab if label in self.labels else None
 
     def matches(self, wanted: str, label: str) -> bool:
@@ -234,7 +238,7 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
 _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
 
 
-def read_policy(path: str | Path) -> Policy:
+def read_policy(path: str | os.PathLike[str]) -> Policy:
     """Reads and checks a policy file.
 
     Raises:
@@ -254,7 +258,7 @@ def read_policy(path: str | Path) -> Policy:
         data = yaml.load(text, Loader=_Loader)
     except (yaml.YAMLError, TypeError) as error:
         detail = " ".join(str(error).split())
-        raise UserError(f"the policy {path} is not valid YAML: {detail}. Correct that place.") from error
+        raise UserError(f"the policy {path} is not valid YAML: {detail}. Correct that line.") from error
     if not isinstance(data, dict):
         raise UserError(
             f"the policy {path} holds no keys. Copy an example from configs/policy and change it."
@@ -267,19 +271,22 @@ def read_policy(path: str | Path) -> Policy:
 
 
 def _explain(where: tuple[int | str, ...], problem: Any) -> str:
-    place = ".".join(str(step) for step in where)
+    key = ".".join(str(step) for step in where)
     if problem["type"] != "extra_forbidden":
         message = problem["msg"].removeprefix("Value error, ").rstrip(".")
         message = message[:1].lower() + message[1:] if message.startswith("Input") else message
-        return f"{place}: {message}" if place else message
+        return f"{key}: {message}" if key else message
+    renamed = _RENAMED.get(str(where[-1]))
+    if renamed is not None:
+        return f"{key} is now called {renamed}; rename it"
     known = _keys_at(where[:-1])
     near = difflib.get_close_matches(str(where[-1]), known, n=2, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else f"the keys there are {', '.join(known)}"
-    return f"{place} is not a key of a policy; {hint}"
+    return f"{key} is not a key of a policy; {hint}"
 
 
 def _keys_at(where: tuple[int | str, ...]) -> list[str]:
-    """The keys that a policy knows at a place such as ("rules", 3)."""
+    """The keys that a policy knows below a path such as ("rules", 3)."""
     model: type[BaseModel] = Policy
     for step in where:
         annotation = model.model_fields[step].annotation if step in model.model_fields else None

@@ -1,6 +1,6 @@
-"""One HTML page per video that needs no network: what was seen, foreseen and decided, and on which evidence.
+"""The report: one HTML page per video that needs no network, with what was observed, forecast and decided, and why.
 
-Geometry is worked out here, words and looks are in `assets/report.html.j2`. Every text goes through Jinja's
+Geometry is computed here, words and looks are in `assets/report.html.j2`. Every text goes through Jinja's
 autoescaping, and the page carries a content security policy that lets it load nothing and run one script,
 whose hash it names.
 """
@@ -18,51 +18,51 @@ from typing import Any
 import jinja2
 import markupsafe
 
+from jepa.signals.analysis import AnalysisResult
+from jepa.signals.annotations import Annotation
 from jepa.signals.decide.forecasts import statistics_of
-from jepa.signals.detect.scan import Scan
 from jepa.signals.document import taxonomy
-from jepa.signals.document.objects import Anticipated, Break, Observed
-from jepa.signals.document.schema import SignalsDocument
-from jepa.signals.policy import Policy
+from jepa.signals.document.objects import Anticipated, Break, Observed, SignalsDocument
 
 _LEFT, _RIGHT, _WIDTH = 118.0, 12.0, 1100.0
 _CURVE = 58  # height of a risk lane
-_POINTS = 900  # points of a curve; more cannot be told apart on a screen
+_ANNOTATION = 22  # height of a lane of annotations
+_POINTS = 900  # points of a curve; more cannot be distinguished on a screen
 _LANES_MOST = 8
-# Okabe and Ito's colours, told apart by colour-blind readers too.
+# Okabe and Ito's colours, which colour-blind readers distinguish too.
 _COLOURS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f6bd6", "#8a8a00")
 _STATUS_WORDS = {
     "confirmed": "came true",
     "refuted": "did not come true",
     "expired": "cut off by the end",
-    "open": "unresolved, since no probe can tell",
+    "open": "unresolved, since no detector observes it",
 }
 
 
-def render(document: SignalsDocument, scan: Scan, truth: dict[str, Any] | None = None) -> str:
+def render(result: AnalysisResult, annotations: Sequence[Annotation] = ()) -> str:
     """The page.
 
     Args:
-        document: what was found.
-        scan: gives the pictures.
-        truth: a toy-world truth file, to be drawn beside the forecasts.
+        result: the document, and the pictures of its scan.
+        annotations: what people or a simulator say about the video, drawn in lanes of their own.
     """
+    document = result.document
     template = _environment().get_template("report.html.j2")
     script = _asset("report.js")
-    chart = _Chart(document, scan.desk.policy, truth)
+    chart = _Chart(document, annotations)
     stamp = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return template.render(
         doc=document,
         chart=chart.build(),
-        data=_data(document, scan, chart.colours),
-        breaks=[_break(document, scan, item) for item in document.ads.breaks],
-        evidence=_evidence(document, scan),
+        data=_data(result, chart.colours),
+        breaks=[_break(result, item) for item in document.ads.breaks],
+        evidence=_evidence(result),
         decisions={decision.id: decision for decision in document.decisions},
-        ledger=statistics_of(document.anticipated, document.asset.duration_ms),
+        forecast_log=statistics_of(document.anticipated, document.asset.duration_ms),
         words=_STATUS_WORDS,
         categories=taxonomy.categories(),
         verdicts=_counts(document),
-        truth=truth,
+        annotated=bool(annotations),
         script=markupsafe.Markup(script),
         script_hash=stamp,
         style=markupsafe.Markup(_asset("report.css")),
@@ -106,17 +106,18 @@ def _counts(document: SignalsDocument) -> dict[str, int]:
     return counts
 
 
-def _data(document: SignalsDocument, scan: Scan, colours: dict[str, str]) -> dict[str, Any]:
-    """What the page's script reads: pictures, scores, and the moments that keys jump to."""
+def _data(result: AnalysisResult, colours: dict[str, str]) -> dict[str, Any]:
+    """What the page's script reads: pictures, scores, and the times that keys jump to."""
+    document = result.document
     tracks, horizon = document.tracks, _shown_horizon(document)
-    moments = [
+    event_times = [
         *(item.at_ms for item in document.ads.breaks),
         *(item.issued_at_ms for item in document.anticipated),
         *(item.start_ms for item in document.observed),
     ]
     return {
         "duration": document.asset.duration_ms,
-        "stride": document.run.encoder.stride_ms,
+        "stride": document.run.stride_ms,
         "left": _LEFT,
         "width": _WIDTH - _LEFT - _RIGHT,
         "ends": tracks.window_end_ms,
@@ -133,8 +134,8 @@ def _data(document: SignalsDocument, scan: Scan, colours: dict[str, str]) -> dic
             [segment.scene, [tag.label for tag in segment.tags[:6]]] for segment in document.ads.segments
         ],
         "sceneTimes": [[scene.id, scene.start_ms, scene.end_ms] for scene in document.timeline.scenes],
-        "strip": [[at_ms, _picture(jpeg)] for at_ms, jpeg in scan.strip],
-        "moments": sorted(set(moments)),
+        "strip": [[at_ms, _picture(jpeg)] for at_ms, jpeg in result.scan.strip],
+        "times": sorted(set(event_times)),
     }
 
 
@@ -146,26 +147,27 @@ def _shown_horizon(document: SignalsDocument) -> int:
     return horizons[len(horizons) // 2] if horizons else 0
 
 
-def _nearest(scan: Scan, at_ms: int) -> str | None:
-    times = [moment for moment, _ in scan.strip]
-    place = max(0, bisect.bisect_right(times, at_ms) - 1)
-    return _picture(scan.strip[place][1]) if times else None
+def _nearest(result: AnalysisResult, at_ms: int) -> str | None:
+    strip = result.scan.strip
+    latest = max(0, bisect.bisect_right([time_ms for time_ms, _ in strip], at_ms) - 1)
+    return _picture(strip[latest][1]) if strip else None
 
 
-def _break(document: SignalsDocument, scan: Scan, item: Break) -> dict[str, Any]:
+def _break(result: AnalysisResult, item: Break) -> dict[str, Any]:
     widest = max((abs(factor.part) for factor in item.factors), default=0.0) or 1.0
-    decision = next(decision for decision in document.decisions if decision.id == item.decision)
+    decisions = result.document.decisions
     return {
         "item": item,
-        "decision": decision,
+        "decision": next(decision for decision in decisions if decision.id == item.decision),
         "bars": [(factor, 100 * abs(factor.part) / widest) for factor in item.factors],
-        "before": _nearest(scan, max(0, item.at_ms - 500)),
-        "after": _nearest(scan, item.at_ms + 500),
+        "before": _nearest(result, max(0, item.at_ms - 500)),
+        "after": _nearest(result, item.at_ms + 500),
     }
 
 
-def _evidence(document: SignalsDocument, scan: Scan) -> list[dict[str, Any]]:
-    by_frame = {(seen.frame, seen.end_ms): seen.jpeg for seen in scan.evidence.values()}
+def _evidence(result: AnalysisResult) -> list[dict[str, Any]]:
+    document = result.document
+    by_frame = {(kept.frame, kept.end_ms): kept.jpeg for kept in result.evidence.values()}
     users: dict[str, list[str]] = {}
     signals: list[Observed | Anticipated] = [*document.observed, *document.anticipated]
     for signal in signals:
@@ -184,8 +186,8 @@ def _evidence(document: SignalsDocument, scan: Scan) -> list[dict[str, Any]]:
 class _Chart:
     """The timeline as plain numbers: lanes from top to bottom, time from left to right."""
 
-    def __init__(self, document: SignalsDocument, policy: Policy, truth: dict[str, Any] | None) -> None:
-        self.document, self.policy, self.truth = document, policy, truth
+    def __init__(self, document: SignalsDocument, annotations: Sequence[Annotation]) -> None:
+        self.document, self.annotations = document, annotations
         self.scale = (_WIDTH - _LEFT - _RIGHT) / document.asset.duration_ms
         self.top = 0.0
         self.labels = self._ranked()
@@ -220,7 +222,7 @@ class _Chart:
         lanes, omitted = self._curves()
         forecasts = self._forecasts()
         breaks = self._breaks()
-        truth = self._truth()
+        annotations = self._annotation_lanes()
         axis = self.take(24)
         return {
             "strip": strip,
@@ -230,7 +232,7 @@ class _Chart:
             "omitted": omitted,
             "forecasts": forecasts,
             "breaks": breaks,
-            "truth": truth,
+            "annotations": annotations,
             "axis": axis,
             "ticks": self._ticks(),
             "height": round(self.top, 1),
@@ -258,8 +260,8 @@ class _Chart:
 
     def _curves(self) -> tuple[list[dict[str, Any]], list[str]]:
         tracks, horizon = self.document.tracks, _shown_horizon(self.document)
-        seen = {track.label: track.p for track in tracks.observed}
-        foreseen = {track.label: track.p for track in tracks.anticipated if track.within_ms == horizon}
+        observed = {track.label: track.p for track in tracks.observed}
+        ahead = {track.label: track.p for track in tracks.anticipated if track.within_ms == horizon}
         lanes = []
         for label in self.labels[:_LANES_MOST]:
             top = self.take(_CURVE + 10)
@@ -270,17 +272,15 @@ class _Chart:
                     "y": top,
                     "h": _CURVE,
                     "colour": self.colours[label],
-                    "observed": self._line(seen[label], top) if label in seen else None,
-                    "area": self._area(seen[label], top) if label in seen else None,
-                    "anticipated": self._line(foreseen[label], top) if label in foreseen else None,
+                    "observed": self._line(observed[label], top) if label in observed else None,
+                    "area": self._area(observed[label], top) if label in observed else None,
+                    "anticipated": self._line(ahead[label], top) if label in ahead else None,
                     "spans": [
                         {"id": s.id, "x": self.x(s.start_ms), "w": self._wide(s.start_ms, s.end_ms), "p": s.p}
                         for s in spans
                     ],
-                    "truth": [
-                        self.x(1000 * float(hazard["onset_s"]))
-                        for hazard in (self.truth or {}).get("hazards", [])
-                        if hazard["category"] == label or hazard["iab"] == self.policy.category(label)
+                    "annotated": [
+                        self.x(1000 * item.start_s) for item in self.annotations if item.label == label
                     ],
                 }
             )
@@ -337,30 +337,27 @@ class _Chart:
         ]
         return {"y": self.take(30), "h": 24, "rows": rows}
 
-    def _truth(self) -> dict[str, Any] | None:
-        if self.truth is None:
-            return None
-        hazards = [
-            {"x": self.x(1000 * float(item["onset_s"])), "label": str(item["category"])}
-            for item in self.truth.get("hazards", [])
-        ]
-        breaks = [
+    def _annotation_lanes(self) -> list[dict[str, Any]]:
+        """One lane for each kind of annotation, in the order in which they first appear."""
+        kinds = list(dict.fromkeys(item.kind for item in self.annotations))
+        return [
             {
-                "x": self.x(1000 * float(item["time_s"])),
-                "good": bool(item["good"]),
-                "why": str(item["reason"]),
+                "kind": kind,
+                "y": self.take(_ANNOTATION),
+                "h": _ANNOTATION - 3,
+                "rows": [
+                    {
+                        "x": self.x(1000 * item.start_s),
+                        "w": self._wide(1000 * item.start_s, 1000 * item.end_s),
+                        "point": item.end_s <= item.start_s,
+                        "label": item.label,
+                    }
+                    for item in self.annotations
+                    if item.kind == kind
+                ],
             }
-            for item in self.truth.get("breaks", [])
+            for kind in kinds
         ]
-        actions = [
-            {
-                "x": self.x(1000 * float(item["start_s"])),
-                "w": self._wide(1000 * float(item["start_s"]), 1000 * float(item["end_s"])),
-                "label": f"{item['verb']} {item['noun']}",
-            }
-            for item in self.truth.get("segments", [])
-        ]
-        return {"y": self.take(72), "h": 68, "hazards": hazards, "breaks": breaks, "actions": actions}
 
     def _ticks(self) -> list[dict[str, Any]]:
         duration = self.document.asset.duration_ms

@@ -1,4 +1,4 @@
-"""Tiny videos whose truth is their colour, and a scorer that reads it.
+"""Tiny videos whose truth is their colour, and a detector that reads it.
 
 Red is the risk: p of "red" is the red level of a window's last frame. Green announces it: p that "red" starts
 is the green level, less for near horizons. So every score can be worked out by hand, and none can see the
@@ -9,14 +9,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 import pytest
 import torch
 
-from jepa.signals.detect.detector import ClipSpec, Signal, WindowScores
-from jepa.signals.document.objects import Calibration, ProbeFacts
+from jepa.signals import Analyser, Detector, WindowScores, read_document
+from jepa.signals.command import SignalsConfig, process
+from jepa.signals.document.objects import (
+    Calibration,
+    ClipMetadata,
+    DetectorMetadata,
+    EncoderMetadata,
+    HeadMetadata,
+    SignalsDocument,
+)
 
 FPS = 10
 POLICY = """
@@ -40,39 +49,40 @@ rules:
 """
 
 
-class ColourScorer:
+NOW = HeadMetadata(
+    id="now",
+    task="classify",
+    weights_sha256="b" * 64,
+    labels=["red", "bright"],
+    calibration="cal",
+    trained_on="colours",
+)
+AHEAD = HeadMetadata(
+    id="ahead",
+    task="anticipate",
+    weights_sha256="c" * 64,
+    labels=["red"],
+    horizons_ms=[500, 1000, 2000],
+    base_rates={"red": [0.01, 0.02, 0.04]},
+    calibration="cal",
+    trained_on="colours",
+)
+
+
+class ColourDetector(Detector):
     """Reads colours; see the head of this file."""
 
-    encoder_name = "colour"
-    encoder_sha256 = "a" * 64
-    specs = (ClipSpec(4, 10.0), ClipSpec(2, 5.0))
-    probes = (
-        ProbeFacts(
-            id="see",
-            task="classify",
-            weights_sha256="b" * 64,
-            labels=["red", "bright"],
-            calibration="cal",
-            trained_on="colours",
-        ),
-        ProbeFacts(
-            id="foresee",
-            task="anticipate",
-            weights_sha256="c" * 64,
-            labels=["red"],
-            calibration="cal",
-            trained_on="colours",
-        ),
-    )
     calibrations = (Calibration(id="cal", method="none"),)
-    observed = (Signal("see", "red"), Signal("see", "bright"))
-    anticipated = (Signal("foresee", "red"),)
-    horizons_ms = (500, 1000, 2000)
-    base_rates = np.array([[0.01, 0.02, 0.04]])
-    tags = observed
 
-    def __init__(self) -> None:
+    def __init__(self, now: HeadMetadata = NOW, ahead: HeadMetadata = AHEAD) -> None:
         self.windows = 0
+        self.metadata = DetectorMetadata(
+            id="colours",
+            kind="colours",
+            encoder=EncoderMetadata(name="colour", weights_sha256="a" * 64),
+            clips=[ClipMetadata(num_frames=4, fps=10.0), ClipMetadata(num_frames=2, fps=5.0)],
+            heads=[now, ahead],
+        )
 
     def prepare(self, frame: torch.Tensor) -> torch.Tensor:
         return frame.float()[:, ::4, ::4] / 255
@@ -81,9 +91,8 @@ class ColourScorer:
         assert [clip.shape[2] for clip in clips] == [4, 2]
         self.windows += clips[0].shape[0]
         red, green, blue = clips[0][:, :, -1].mean(dim=(2, 3)).double().numpy().T
-        seen = np.stack([red, blue], axis=1)
-        foreseen = green[:, None, None] * np.array([0.5, 1.0, 1.0])[None, None]
-        return WindowScores(seen, foreseen, seen)
+        now = np.stack([red, blue], axis=1)
+        return WindowScores(now, green[:, None, None] * np.array([0.5, 1.0, 1.0])[None, None])
 
 
 def write_video(path: Path, colours: Sequence[tuple[int, int, int]], fps: int = FPS, size: int = 32) -> Path:
@@ -132,5 +141,58 @@ def make_video(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture
-def scorer() -> ColourScorer:
-    return ColourScorer()
+def detector() -> ColourDetector:
+    return ColourDetector()
+
+
+@pytest.fixture
+def run_command(detector: ColourDetector, policy_file: Path) -> Callable[..., dict[str, Any]]:
+    """`jepa signals` on videos, with the colour detector or others; returns the summary."""
+
+    def run(
+        videos: Sequence[Path], out: Path, detectors: Sequence[Detector] = (), **more: Any
+    ) -> dict[str, Any]:
+        config = SignalsConfig(
+            video=str(videos[0]), policy=str(policy_file), out=str(out), stride_ms=100, **more
+        )
+        analyser = Analyser(
+            list(detectors) or [detector],
+            policy_file,
+            stride_ms=100,
+            causal=config.causal,
+            batch_size=config.batch_size,
+            lenient=config.lenient,
+            limits=config.limits,
+        )
+        return process(config, videos, analyser)
+
+    return run
+
+
+@pytest.fixture
+def folder_of(run_command: Callable[..., dict[str, Any]]) -> Callable[..., Path]:
+    """The folder that `jepa signals` writes for one video."""
+
+    def run(video: Path, out: Path, detectors: Sequence[Detector] = (), **more: Any) -> Path:
+        run_command([video], out, detectors, **more)
+        return next(out.glob("*/signals.json")).parent
+
+    return run
+
+
+@pytest.fixture
+def document_of(folder_of: Callable[..., Path]) -> Callable[..., SignalsDocument]:
+    """The document that `jepa signals` writes for one video."""
+    return lambda *args, **more: read_document(folder_of(*args, **more) / "signals.json")
+
+
+@pytest.fixture(scope="session")
+def raw_document(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The story's document as JSON."""
+    folder = tmp_path_factory.mktemp("document")
+    policy = folder / "policy.yaml"
+    policy.write_text(POLICY)
+    video = write_video(folder / "story.mp4", PLAIN_STORY)
+    config = SignalsConfig(video=str(video), policy=str(policy), out=str(folder / "out"), stride_ms=100)
+    process(config, [video], Analyser(ColourDetector(), policy, stride_ms=100))
+    return next((folder / "out").glob("*/signals.json")).read_text()

@@ -19,8 +19,8 @@
   const holding = (spans, t) => spans.find((span) => span[1] <= t && t < span[2]) || spans[spans.length - 1];
   const stripTimes = data.strip.map((item) => item[0]);
 
-  const bars = (place, tracks, row) => {
-    $(place).replaceChildren(...tracks.map((track) => {
+  const bars = (id, tracks, row) => {
+    $(id).replaceChildren(...tracks.map((track) => {
       const p = row < 0 ? null : track.p[row];
       const line = document.createElement("div"), name = document.createElement("span");
       const rail = document.createElement("i"), fill = document.createElement("u"), value = document.createElement("span");
@@ -40,7 +40,7 @@
     const picture = data.strip[Math.max(0, before(stripTimes, now))];
     if (picture) frame.src = picture[1];
     const row = before(data.ends, now);
-    bars("seen", data.observed, row); bars("foreseen", data.anticipated, row);
+    bars("observed-now", data.observed, row); bars("forecast-now", data.anticipated, row);
     const shot = holding(data.shots, now), scene = holding(data.sceneTimes, now);
     const tags = (data.scenes.find((item) => item[0] === scene[0]) || [null, []])[1];
     $("clock").textContent = clock(now);
@@ -50,7 +50,7 @@
   };
 
   const jump = (direction) => {
-    const list = direction > 0 ? data.moments.filter((t) => t > now + 1) : data.moments.filter((t) => t < now - 1).reverse();
+    const list = direction > 0 ? data.times.filter((t) => t > now + 1) : data.times.filter((t) => t < now - 1).reverse();
     if (list.length) show(list[0]);
   };
   const keys = {
@@ -80,14 +80,14 @@
     });
   }
 
-  const slots = [...document.querySelectorAll("#strip image")];
-  slots.forEach((slot, i) => {
-    const picture = data.strip[Math.max(0, before(stripTimes, ((i + 0.5) / slots.length) * data.duration))];
-    if (picture) slot.setAttribute("href", picture[1]);
+  const cells = [...document.querySelectorAll("#strip image")];
+  cells.forEach((cell, i) => {
+    const picture = data.strip[Math.max(0, before(stripTimes, ((i + 0.5) / cells.length) * data.duration))];
+    if (picture) cell.setAttribute("href", picture[1]);
   });
   $("theme").addEventListener("click", () => {
     const dark = getComputedStyle(document.documentElement).getPropertyValue("--bg").trim() === "#14161a";
     document.documentElement.dataset.theme = dark ? "light" : "dark";
   });
-  show(data.moments.length ? data.moments[0] : 0);
+  show(data.times.length ? data.times[0] : 0);
 })();

@@ -1,30 +1,21 @@
-"""The policy at work: every span, forecast and break gets a decision with its rule, value, threshold and
-margin."""
+"""Policy decisions: every span, forecast and break gets a decision with its rule, value, threshold and margin."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
-from jepa.signals.decide.breaks import Candidate, Sides, choose
-from jepa.signals.document.objects import (
-    ACTION_ORDER,
-    FINAL_ACTIONS,
-    Action,
-    Anticipated,
-    Break,
-    Decision,
-    Observed,
-    Review,
-)
+from jepa.signals.decide.breaks import BreakContext, Candidate, choose
+from jepa.signals.document.fields import ACTION_ORDER, FINAL_ACTIONS, Action
+from jepa.signals.document.objects import Anticipated, Break, Decision, Observed, Review
 from jepa.signals.policy import Policy, Rule
 
 Basis = Literal["observed", "anticipated", "layout", "not_assessed"]
 
 
 class Reading(NamedTuple):
-    """A rule beside what it read: `value` is None where no probe looks."""
+    """A rule beside the value that it reads: `value` is None where nothing was assessed."""
 
     rule: Rule
     value: float | None
@@ -37,7 +28,7 @@ class Reading(NamedTuple):
         return -1.0 if self.value is None else self.value - self.rule.at_least
 
 
-@dataclass
+@dataclass(frozen=True, kw_only=True)
 class _Verdict:
     """A decision before it has its number."""
 
@@ -81,10 +72,10 @@ class _Verdict:
 
 def decide(
     policy: Policy,
-    sides: Sides,
+    context: BreakContext,
     observed: Sequence[Observed],
     forecasts: Sequence[Anticipated],
-    found: Sequence[Candidate],
+    candidates: Sequence[Candidate],
 ) -> tuple[list[Break], list[Decision]]:
     """Applies every rule to everything it is about.
 
@@ -92,186 +83,241 @@ def decide(
     fire, the strictest action wins, then the widest margin. If none fires, the decision prints the one that
     came closest.
 
+    Args:
+        policy: the rules.
+        context: gives the risks on both sides of a break.
+        observed: spans.
+        forecasts: forecasts that were issued.
+        candidates: times at which a break could go, in order of time.
+
     Returns:
         The breaks with their verdicts, and all decisions: spans first, then forecasts, then breaks.
     """
-    verdicts = [
-        verdict
-        for span in observed
-        if (verdict := _judge(policy, "observed", span.id, span.label, span.p)) is not None
-    ]
+    signals = [("observed", span.id, span.label, span.p) for span in observed]
     for forecast in forecasts:
         p = next(point.p for point in forecast.curve if point.within_ms == forecast.horizon_ms)
-        verdict = _judge(policy, "anticipated", forecast.id, forecast.label, p)
-        if verdict is not None:
-            verdicts.append(verdict)
-    on_breaks = _judge_breaks(policy, sides, found)
+        signals.append(("anticipated", forecast.id, forecast.label, p))
+    about_signals = [verdict for signal in signals if (verdict := _judge_signal(policy, *signal)) is not None]
+    about_breaks = _judge_breaks(policy, context, candidates)
     fingerprint = policy.sha256()
     decisions = [
         verdict.numbered(number, policy, fingerprint)
-        for number, verdict in enumerate([*verdicts, *on_breaks], start=1)
+        for number, verdict in enumerate([*about_signals, *about_breaks], start=1)
     ]
     breaks = [
         Break(
             id=decision.subject,
-            at_ms=place.at_ms,
-            at_frame=place.at_frame,
-            snap=place.snap,
-            score=place.score,
-            factors=place.factors,
-            before=place.before,
-            after=place.after,
+            at_ms=candidate.at_ms,
+            at_frame=candidate.at_frame,
+            boundary_types=candidate.boundary_types,
+            score=candidate.score,
+            factors=candidate.factors,
+            before=candidate.before,
+            after=candidate.after,
             verdict=decision.action,
             decision=decision.id,
         )
-        for place, decision in zip(found, decisions[len(verdicts) :], strict=True)
+        for candidate, decision in zip(candidates, decisions[len(about_signals) :], strict=True)
     ]
     return breaks, decisions
 
 
-def _judge(
-    policy: Policy, kind: Literal["observed", "anticipated"], subject: str, label: str, p: float
-) -> _Verdict | None:
+def _judge_signal(policy: Policy, kind: str, subject: str, label: str, p: float) -> _Verdict | None:
+    """The verdict on a span or a forecast; None where no rule is about it."""
+    basis: Basis = "observed" if kind == "observed" else "anticipated"
     readings = [
-        Reading(rule, p, kind, label)
+        Reading(rule, p, basis, label)
         for rule in policy.rules
         if rule.subject == kind and policy.matches(rule.category, label)
     ]
-    seen = "was seen" if kind == "observed" else f"is forecast within {_seconds(policy.forecast.horizon_ms)}"
-    return _strictest(policy, subject, readings, lambda _: f"{label} {seen}") if readings else None
+    ahead = f"is forecast within {_seconds(policy.forecast.horizon_ms)}"
+    words = f"{label} {'was observed' if kind == 'observed' else ahead}"
+    return _apply_rules(policy, subject, readings, lambda _: words) if readings else None
 
 
-def _judge_breaks(policy: Policy, sides: Sides, found: Sequence[Candidate]) -> list[_Verdict]:
-    verdicts: list[_Verdict | None] = []
-    readings: list[list[Reading]] = []
-    for number, place in enumerate(found, start=1):
-        readings.append(_readings(policy, sides, place))
-        verdict = _strictest(policy, f"b{number}", readings[-1], lambda reading: _side_words(policy, reading))
-        verdicts.append(verdict if verdict is not None and verdict.action != "allow" else None)
+def _judge_breaks(policy: Policy, context: BreakContext, candidates: Sequence[Candidate]) -> list[_Verdict]:
+    """One verdict per candidate: rules first, then score and layout among what the rules leave."""
+    readings = [_readings(policy, context, candidate) for candidate in candidates]
+    by_rule: list[_Verdict | None] = []
+    for number, read in enumerate(readings, start=1):
+        verdict = _apply_rules(policy, f"b{number}", read, lambda reading: _side_words(policy, reading))
+        by_rule.append(verdict if verdict is not None and verdict.action != "allow" else None)
     layout = policy.breaks
-    free = [i for i, verdict in enumerate(verdicts) if verdict is None and found[i].score >= layout.min_score]
-    # Scores are shifted so that any allowed place counts for something, however low the policy sets its
-    # floor.
+    # Only what no rule forbids competes for room: a held break must not push an allowed one out.
+    free = [
+        i for i, verdict in enumerate(by_rule) if verdict is None and candidates[i].score >= layout.min_score
+    ]
+    # Scores are shifted so that any candidate above the policy's floor counts for something, however low that is.
     shift = 1e-6 - min(0.0, layout.min_score)
     picks = choose(
-        [found[i].at_ms for i in free],
-        [found[i].score + shift for i in free],
+        [candidates[i].at_ms for i in free],
+        [candidates[i].score + shift for i in free],
         layout.min_gap_ms,
         layout.max_breaks,
     )
     taken = {free[pick] for pick in picks}
-    done = [
-        verdict if verdict is not None else _lay_out(policy, found, i, taken, readings[i])
+    verdicts = [
+        verdict if verdict is not None else _lay_out(policy, candidates, i, taken, readings[i])
+        for i, verdict in enumerate(by_rule)
+    ]
+    # Where to move a break is known only now that the others have been taken.
+    return [
+        _find_another(verdict, candidates, i, taken) if verdict.action == "move" else verdict
         for i, verdict in enumerate(verdicts)
     ]
-    for i, verdict in enumerate(done):
-        if verdict.action == "move":
-            _find_another(verdict, found, i, taken)
-    return done
 
 
-def _readings(policy: Policy, sides: Sides, place: Candidate) -> list[Reading]:
+def _readings(policy: Policy, context: BreakContext, candidate: Candidate) -> list[Reading]:
+    """What each rule about breaks reads at this candidate."""
     found = []
     for rule in policy.rules:
         if rule.subject != "break":
             continue
-        look = sides.before if rule.signal == "risk_before" else sides.after
-        worst = look(place.at_ms, rule.category)
-        basis: Basis = "anticipated" if rule.signal == "risk_after" and sides.causal else "observed"
-        if worst is None:
-            # Nobody looks for it, or the first window had not ended yet. Nothing known is not nothing there.
+        look = context.before if rule.signal == "risk_before" else context.after
+        risk = look(candidate.at_ms, rule.category)
+        basis: Basis = "anticipated" if rule.signal == "risk_after" and context.causal else "observed"
+        if risk is None:
+            # No detector looks for it, or the first window had not ended yet. Unknown is not safe.
             found.append(Reading(rule, None, "not_assessed"))
         else:
-            found.append(Reading(rule, worst.p, basis, worst.label))
+            found.append(Reading(rule, risk.p, basis, risk.label))
     return found
 
 
-def _strictest(
+def _apply_rules(
     policy: Policy, subject: str, readings: Sequence[Reading], words: Callable[[Reading], str]
 ) -> _Verdict | None:
-    """The verdict of the rules alone; None if there are no rules."""
+    """The verdict of the rules alone; None if there are no rules.
+
+    Three cases, in this order: a rule fires; a rule has nothing to read and the policy does not let that pass; no rule
+    fires, and the decision states the one that came closest, so that a reader sees by how much.
+    """
     fired = [reading for reading in readings if reading.value is not None and reading.margin >= 0]
     if fired:
-        reading = max(fired, key=lambda item: (ACTION_ORDER.index(item.rule.action), item.margin))
-        rule = reading.rule
-        # What needs a person, and what a person is asked about, goes to a queue even if the policy names
-        # none.
-        asks = rule.action == "review" or (rule.action in FINAL_ACTIONS and rule.human == "required")
+        return _fired(subject, max(fired, key=_severity), words)
+    unassessed = [reading.rule for reading in readings if reading.value is None]
+    if unassessed and policy.when_not_assessed != "allow":
+        rule = unassessed[0]
         return _Verdict(
-            subject, rule.action, rule.id, _condition(rule), reading.value, rule.at_least, reading.basis,
-            f"{rule.reason} ({words(reading)}, p {reading.value:.2f}, threshold {rule.at_least:.2f})",
-            rule.queue or ("review" if asks else None), rule.human,
-        )  # fmt: skip
-    blind = [reading for reading in readings if reading.value is None]
-    if blind and policy.when_not_assessed != "allow":
-        rule = blind[0].rule
-        return _Verdict(
-            subject, policy.when_not_assessed, rule.id, _condition(rule), None, rule.at_least, "not_assessed",
-            f"No probe could say anything about {rule.category} here, so the policy's when_not_assessed "
-            "applies.",
-            rule.queue or "review",
-        )  # fmt: skip
+            subject=subject,
+            action=policy.when_not_assessed,
+            rule_id=rule.id,
+            rule=_condition(rule),
+            value=None,
+            threshold=rule.at_least,
+            basis="not_assessed",
+            reason=f"No detector could assess {rule.category} here, so the policy's when_not_assessed applies.",
+            queue=rule.queue or "review",
+        )
     read = [reading for reading in readings if reading.value is not None]
     if not read:
         return None
-    nearest = max(read, key=lambda item: item.margin)
+    closest = max(read, key=lambda reading: reading.margin)
     return _Verdict(
-        subject, "allow", nearest.rule.id, _condition(nearest.rule), nearest.value, nearest.rule.at_least,
-        nearest.basis,
-        f"No rule fires; {nearest.rule.id} comes closest ({words(nearest)}, p {nearest.value:.2f}, threshold "
-        f"{nearest.rule.at_least:.2f}).",
+        subject=subject,
+        action="allow",
+        rule_id=closest.rule.id,
+        rule=_condition(closest.rule),
+        value=closest.value,
+        threshold=closest.rule.at_least,
+        basis=closest.basis,
+        reason=f"No rule fires; {closest.rule.id} comes closest ({_comparison(closest, words)}).",
         human="not_required",
-    )  # fmt: skip
+    )
+
+
+def _severity(reading: Reading) -> tuple[int, float]:
+    """Order among rules that fire: the strictest action, then the widest margin."""
+    return ACTION_ORDER.index(reading.rule.action), reading.margin
+
+
+def _fired(subject: str, reading: Reading, words: Callable[[Reading], str]) -> _Verdict:
+    rule = reading.rule
+    # What needs a person goes to a queue even if the policy names none.
+    needs_person = rule.action == "review" or (rule.action in FINAL_ACTIONS and rule.human == "required")
+    return _Verdict(
+        subject=subject,
+        action=rule.action,
+        rule_id=rule.id,
+        rule=_condition(rule),
+        value=reading.value,
+        threshold=rule.at_least,
+        basis=reading.basis,
+        reason=f"{rule.reason} ({_comparison(reading, words)})",
+        queue=rule.queue or ("review" if needs_person else None),
+        human=rule.human,
+    )
 
 
 def _lay_out(
-    policy: Policy, found: Sequence[Candidate], index: int, taken: set[int], readings: Sequence[Reading]
+    policy: Policy,
+    candidates: Sequence[Candidate],
+    index: int,
+    taken: set[int],
+    readings: Sequence[Reading],
 ) -> _Verdict:
-    """The verdict on a break that no rule forbids: is it worth it, and is there room?"""
-    place, layout, subject = found[index], policy.breaks, f"b{index + 1}"
-    if index in taken:
-        verdict = _strictest(policy, subject, readings, lambda reading: _side_words(policy, reading))
-        if verdict is not None:
-            return verdict
-        return _Verdict(
-            subject, "allow", "breaks.min_score", f"score >= {layout.min_score:.2f}", place.score,
-            layout.min_score, "layout", "No rule is about breaks; the score is high enough.", human="not_required",
-        )  # fmt: skip
-    if place.score < layout.min_score:
-        return _Verdict(
-            subject, "skip", "breaks.min_score", f"score >= {layout.min_score:.2f}", place.score,
-            layout.min_score, "layout", "The score is too low to interrupt here.", human="not_required",
-        )  # fmt: skip
-    gap = min((abs(found[other].at_ms - place.at_ms) for other in taken), default=0)
-    if gap < layout.min_gap_ms:
-        return _Verdict(
-            subject, "skip", "breaks.min_gap_ms", f"gap_ms >= {layout.min_gap_ms}", float(gap),
-            float(layout.min_gap_ms), "layout", "A better break is too close.", human="not_required",
-        )  # fmt: skip
-    return _Verdict(
-        subject, "skip", "breaks.max_breaks", f"breaks < {layout.max_breaks}", float(len(taken)),
-        float(layout.max_breaks), "layout", "There are as many breaks as the policy permits.",
+    """The verdict on a break that no rule forbids: is its score high enough, and is there room?"""
+    layout, candidate = policy.breaks, candidates[index]
+    verdict = _Verdict(
+        subject=f"b{index + 1}",
+        action="skip",
+        rule_id="breaks.min_score",
+        rule=f"score >= {layout.min_score:.2f}",
+        value=candidate.score,
+        threshold=layout.min_score,
+        basis="layout",
+        reason="The score is too low to interrupt here.",
         human="not_required",
-    )  # fmt: skip
+    )
+    if index in taken:
+        by_rule = _apply_rules(policy, verdict.subject, readings, lambda item: _side_words(policy, item))
+        reason = "No rule is about breaks; the score is high enough."
+        return by_rule if by_rule is not None else replace(verdict, action="allow", reason=reason)
+    if candidate.score < layout.min_score:
+        return verdict
+    gap = min((abs(candidates[other].at_ms - candidate.at_ms) for other in taken), default=0)
+    if gap < layout.min_gap_ms:
+        return replace(
+            verdict,
+            rule_id="breaks.min_gap_ms",
+            rule=f"gap_ms >= {layout.min_gap_ms}",
+            value=float(gap),
+            threshold=float(layout.min_gap_ms),
+            reason="A better break is too close.",
+        )
+    return replace(
+        verdict,
+        rule_id="breaks.max_breaks",
+        rule=f"breaks < {layout.max_breaks}",
+        value=float(len(taken)),
+        threshold=float(layout.max_breaks),
+        reason="There are as many breaks as the policy permits.",
+    )
 
 
-def _find_another(verdict: _Verdict, found: Sequence[Candidate], index: int, taken: set[int]) -> None:
-    others = sorted(taken, key=lambda other: abs(found[other].at_ms - found[index].at_ms))
+def _find_another(
+    verdict: _Verdict, candidates: Sequence[Candidate], index: int, taken: set[int]
+) -> _Verdict:
+    """A verdict to move, with the nearest allowed break to move to; without one the break is held."""
+    others = sorted(taken, key=lambda other: abs(candidates[other].at_ms - candidates[index].at_ms))
     if others:
-        verdict.to = f"b{others[0] + 1}"
-    else:
-        verdict.action = "hold"
-        verdict.reason += " There is no other break to move to, so it is held."
+        return replace(verdict, to=f"b{others[0] + 1}")
+    reason = f"{verdict.reason} There is no other break to move to, so it is held."
+    return replace(verdict, action="hold", reason=reason)
 
 
 def _condition(rule: Rule) -> str:
     return f"{rule.signal}.{rule.category} >= {rule.at_least:.2f}"
 
 
+def _comparison(reading: Reading, words: Callable[[Reading], str]) -> str:
+    return f"{words(reading)}, p {reading.value:.2f}, threshold {reading.rule.at_least:.2f}"
+
+
 def _side_words(policy: Policy, reading: Reading) -> str:
     if reading.rule.signal == "risk_before":
-        return f"{reading.label} seen in the {_seconds(policy.breaks.before_ms)} before"
-    how = "foreseen" if reading.basis == "anticipated" else "seen"
+        return f"{reading.label} observed in the {_seconds(policy.breaks.before_ms)} before"
+    how = "forecast" if reading.basis == "anticipated" else "observed"
     return f"{reading.label} {how} for the {_seconds(policy.breaks.after_ms)} after"
 
 

@@ -1,4 +1,4 @@
-"""From scores over time to events: observed spans, and forecasts with what became of them.
+"""Event detection: from scores over time to observed spans, and to forecasts with their outcomes.
 
 Everything here is a function of the scores and the policy, window by window and without looking ahead, so
 that a reader can run it again over the scores that a document holds.
@@ -13,9 +13,9 @@ from typing import NamedTuple
 import numpy as np
 
 from jepa.errors import UserError
-from jepa.signals.decide.forecasts import ForecastDesk, Issue, resolve
-from jepa.signals.detect.detector import DIGITS, Signal
-from jepa.signals.document.objects import Anticipated, CurvePoint, Observed, ProbeFacts, Tracks
+from jepa.signals.decide.forecasts import ForecastTracker, Issue, resolve
+from jepa.signals.detect.detector import Signal
+from jepa.signals.document.objects import Anticipated, CurvePoint, HeadMetadata, Observed, Tracks
 from jepa.signals.policy import Policy, SpanRule
 
 
@@ -28,8 +28,8 @@ class Run(NamedTuple):
 
 
 class SpanTracker:
-    """Finds runs of high scores with two thresholds, so that a score that trembles around one makes one
-    run."""
+    """Finds runs of high scores with two thresholds, so that a score that wavers around one makes one
+    run (hysteresis)."""
 
     def __init__(self, rule: SpanRule) -> None:
         self._rule = rule
@@ -43,7 +43,7 @@ class SpanTracker:
         return self._open is not None
 
     def push(self, row: int, p: float) -> bool:
-        """Takes the next window's score; says whether it is the highest of its run so far."""
+        """Takes the next window's score; returns whether it is the highest of its run so far."""
         if self._open is None:
             if p < self._rule.start_at:
                 return False
@@ -64,7 +64,7 @@ class SpanTracker:
 
 
 @dataclass
-class Moments:
+class WindowEvents:
     """What a window brought: forecasts issued, and observed signals (columns) that reached a new height."""
 
     issues: list[Issue] = field(default_factory=list)
@@ -73,11 +73,38 @@ class Moments:
     """observed columns whose run is at its highest so far"""
 
 
-class EventDesk:
-    """Reads one window after the other and keeps runs and forecasts.
+def check_horizons(policy: Policy, horizons_ms: Sequence[int]) -> None:
+    """Refuses a policy that asks for a horizon that the detectors do not forecast within.
+
+    Args:
+        policy: the customer's policy.
+        horizons_ms: horizons of the anticipating heads, in milliseconds; empty where nothing is forecast.
 
     Raises:
-        UserError: the policy asks for a horizon that the probes do not give.
+        UserError: names the key, its value and the horizons there are.
+    """
+    for key, wanted in (
+        ("forecast.horizon_ms", policy.forecast.horizon_ms),
+        ("breaks.after_ms", policy.breaks.after_ms),
+    ):
+        if horizons_ms and wanted not in horizons_ms:
+            raise UserError(
+                f"the policy {policy.policy} asks for {key}={wanted}, but the detectors forecast within "
+                f"{', '.join(map(str, horizons_ms))} ms. Choose one of these."
+            )
+
+
+class EventTracker:
+    """Reads one window after the other and keeps runs and forecasts.
+
+    Args:
+        policy: thresholds of spans and forecasts.
+        observed: what the observed scores are, [R].
+        anticipated: what the rows of the anticipated scores are, [A, H].
+        horizons_ms: what their columns are.
+
+    Raises:
+        UserError: the policy asks for a horizon that the detectors do not give.
     """
 
     def __init__(
@@ -87,94 +114,89 @@ class EventDesk:
         anticipated: Sequence[Signal],
         horizons_ms: Sequence[int],
     ) -> None:
+        check_horizons(policy, horizons_ms)
         self.policy, self.observed, self.anticipated = policy, list(observed), list(anticipated)
         self.horizons_ms = list(horizons_ms)
-        self.trackers = [SpanTracker(policy.observed) for _ in observed]
-        self._desks = []
+        self.span_trackers = [SpanTracker(policy.observed) for _ in observed]
+        self._forecast_trackers = []
         if anticipated:
-            for key, wanted in (
-                ("forecast.horizon_ms", policy.forecast.horizon_ms),
-                ("breaks.after_ms", policy.breaks.after_ms),
-            ):
-                if wanted not in self.horizons_ms:
-                    raise UserError(
-                        f"the policy {policy.policy} asks for {key}={wanted}, but the probes forecast within "
-                        f"{', '.join(map(str, self.horizons_ms))} ms. Choose one of these."
-                    )
             column = self.horizons_ms.index(policy.forecast.horizon_ms)
-            self._desks = [ForecastDesk(i, column, policy.forecast) for i in range(len(self.anticipated))]
+            self._forecast_trackers = [
+                ForecastTracker(i, column, policy.forecast) for i in range(len(self.anticipated))
+            ]
         self.issues: list[Issue] = []
 
-    def push(self, row: int, end_ms: int, observed: np.ndarray, anticipated: np.ndarray) -> Moments:
-        """Takes the next window: observed [O], anticipated [A, H], both rounded as the document keeps
+    def push(self, row: int, end_ms: int, observed: np.ndarray, anticipated: np.ndarray) -> WindowEvents:
+        """Takes the next window: observed [R], anticipated [A, H], both rounded as the document keeps
         them."""
-        moments = Moments()
-        for column, tracker in enumerate(self.trackers):
+        events = WindowEvents()
+        for column, tracker in enumerate(self.span_trackers):
             if tracker.push(row, float(observed[column])):
-                moments.peaks.append(column)
+                events.peaks.append(column)
         now = {
             signal.label
-            for signal, tracker in zip(self.observed, self.trackers, strict=True)
+            for signal, tracker in zip(self.observed, self.span_trackers, strict=True)
             if tracker.happening
         }
-        for desk, signal, p in zip(self._desks, self.anticipated, anticipated, strict=True):
-            issue = desk.push(row, end_ms, p, signal.label in now)
+        # Spans first: what is happening in this very window can no longer be forecast by it.
+        for forecaster, signal, p in zip(self._forecast_trackers, self.anticipated, anticipated, strict=True):
+            issue = forecaster.push(row, end_ms, p, signal.label in now)
             if issue is not None:
-                moments.issues.append(issue)
-        self.issues += moments.issues
-        return moments
+                events.issues.append(issue)
+        self.issues += events.issues
+        return events
 
 
-def replay(policy: Policy, tracks: Tracks) -> EventDesk:
-    """Runs the desk again over the scores of a document."""
-    observed = [Signal(track.probe, track.label) for track in tracks.observed]
-    anticipated = list(dict.fromkeys(Signal(track.probe, track.label) for track in tracks.anticipated))
+def track_again(policy: Policy, tracks: Tracks) -> EventTracker:
+    """Tracks events again over the scores of a document."""
+    observed = [Signal(track.head, track.label) for track in tracks.observed]
+    anticipated = list(dict.fromkeys(Signal(track.head, track.label) for track in tracks.anticipated))
     horizons = sorted({track.within_ms for track in tracks.anticipated})
     curves = {
-        (Signal(track.probe, track.label), track.within_ms): np.array(track.p) for track in tracks.anticipated
+        (Signal(track.head, track.label), track.within_ms): np.array(track.p) for track in tracks.anticipated
     }
-    desk = EventDesk(policy, observed, anticipated, horizons)
+    tracker = EventTracker(policy, observed, anticipated, horizons)
     for row, end_ms in enumerate(tracks.window_end_ms):
-        seen = np.array([track.p[row] for track in tracks.observed])
-        foreseen = np.array([[curves[signal, h][row] for h in horizons] for signal in anticipated])
-        desk.push(row, end_ms, seen, foreseen)
-    return desk
+        now = np.array([track.p[row] for track in tracks.observed])
+        ahead = np.array([[curves[signal, h][row] for h in horizons] for signal in anticipated])
+        tracker.push(row, end_ms, now, ahead)
+    return tracker
 
 
 def observed_spans(
-    desk: EventDesk,
+    tracker: EventTracker,
     tracks: Tracks,
     stride_ms: int,
     duration_ms: int,
-    probes: Mapping[str, ProbeFacts],
+    heads: Mapping[str, HeadMetadata],
     evidence: Mapping[int, str],
 ) -> list[Observed]:
-    """The runs as spans, in order of time. The window that ends at t speaks for `[t, t + stride_ms)`.
+    """The runs as spans, in order of time. The window that ends at t stands for `[t, t + stride_ms)`.
 
     Args:
-        desk: after its last window.
+        tracker: after its last window.
         tracks: the same scores, as the document keeps them.
         stride_ms: time between two windows.
         duration_ms: length of the video.
-        probes: by id.
+        heads: by id.
         evidence: evidence id by row, for the rows at which a run is highest.
     """
     ends, found = tracks.window_end_ms, []
-    for signal, tracker, track in zip(desk.observed, desk.trackers, tracks.observed, strict=True):
-        for run in tracker.runs():
+    for signal, spans, track in zip(tracker.observed, tracker.span_trackers, tracks.observed, strict=True):
+        for run in spans.runs():
             found.append((ends[run.first], signal, run, track.p[run.peak]))
     found.sort(key=lambda item: (item[0], item[1]))
     return [
         Observed(
             id=f"o{number}",
-            probe=signal.probe,
+            head=signal.head,
             label=signal.label,
-            cat=desk.policy.category(signal.label),
+            cat=tracker.policy.category(signal.label),
             start_ms=start,
             end_ms=min(duration_ms, ends[run.last] + stride_ms),
             p=p,
             peak_ms=ends[run.peak],
-            calibration=probes[signal.probe].calibration,
+            calibration=heads[signal.head].calibration,
             evidence=[evidence[run.peak]] if run.peak in evidence else [],
         )
         for number, (start, signal, run, p) in enumerate(found, start=1)
@@ -182,57 +204,58 @@ def observed_spans(
 
 
 def forecasts(
-    desk: EventDesk,
+    tracker: EventTracker,
     tracks: Tracks,
     observed: Sequence[Observed],
     duration_ms: int,
-    probes: Mapping[str, ProbeFacts],
+    heads: Mapping[str, HeadMetadata],
     contexts: Mapping[int, tuple[int, int]],
-    base_rates: Mapping[Signal, float | None],
     evidence: Mapping[int, str],
 ) -> list[Anticipated]:
     """The issued forecasts with their resolutions, in order of issue.
 
     Args:
-        desk: after its last window.
+        tracker: after its last window.
         tracks: the same scores, as the document keeps them.
-        observed: everything that was seen.
+        observed: all spans.
         duration_ms: length of the video.
-        probes: by id.
-        contexts: by row, the first and last moment that the window saw.
-        base_rates: by signal, how often it starts within the policy's horizon anyway.
+        heads: by id.
+        contexts: by row, first and last frame time of the window.
         evidence: evidence id by row.
     """
-    watched = {signal.label for signal in desk.observed}
+    observable = {signal.label for signal in tracker.observed}
     curves: dict[Signal, list[tuple[int, list[float]]]] = {}
     for track in sorted(tracks.anticipated, key=lambda track: track.within_ms):
-        curves.setdefault(Signal(track.probe, track.label), []).append((track.within_ms, track.p))
-    horizon = desk.policy.forecast.horizon_ms
+        curves.setdefault(Signal(track.head, track.label), []).append((track.within_ms, track.p))
+    horizon = tracker.policy.forecast.horizon_ms
+    column = tracker.horizons_ms.index(horizon) if tracker.anticipated else 0
     made = []
-    for number, issue in enumerate(desk.issues, start=1):
-        signal = desk.anticipated[issue.signal]
+    for number, issue in enumerate(tracker.issues, start=1):
+        signal = tracker.anticipated[issue.signal]
         made.append(
             Anticipated(
                 id=f"a{number}",
-                probe=signal.probe,
+                head=signal.head,
                 label=signal.label,
-                cat=desk.policy.category(signal.label),
+                cat=tracker.policy.category(signal.label),
                 issued_at_ms=issue.issued_at_ms,
                 context_ms=contexts[issue.row],
                 last_frame=tracks.last_frame[issue.row],
                 horizon_ms=horizon,
                 curve=[CurvePoint(within_ms=within, p=p[issue.row]) for within, p in curves[signal]],
-                base_rate=base_rates.get(signal),
-                calibration=probes[signal.probe].calibration,
+                base_rate=rates[column]
+                if (rates := heads[signal.head].base_rates.get(signal.label))
+                else None,
+                calibration=heads[signal.head].calibration,
                 evidence=[evidence[issue.row]] if issue.row in evidence else [],
                 resolution=resolve(
-                    signal.label, issue.issued_at_ms, horizon, observed, signal.label in watched, duration_ms
+                    signal.label,
+                    issue.issued_at_ms,
+                    horizon,
+                    observed,
+                    signal.label in observable,
+                    duration_ms,
                 ),
             )
         )
     return made
-
-
-def rounded(p: np.ndarray) -> np.ndarray:
-    """Probabilities as the document keeps them; rounding keeps order, so curves stay non-decreasing."""
-    return np.round(np.clip(np.asarray(p, dtype=np.float64), 0.0, 1.0), DIGITS)

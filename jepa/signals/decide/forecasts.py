@@ -1,4 +1,4 @@
-"""Every forecast, when it was issued and what became of it. A forecast that was wrong stays in the book."""
+"""The forecast log: when each forecast was issued, and its outcome. A forecast that was wrong stays in the log."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from jepa.signals.policy import ForecastRule
 
 
 class Issue(NamedTuple):
-    """A forecast at the moment of issue: `signal` is its column in the scores, `row` its window."""
+    """A forecast when it is issued: `signal` is its column in the scores, `row` its window."""
 
     signal: int
     row: int
     issued_at_ms: int
 
 
-class ForecastDesk:
+class ForecastTracker:
     """Issues forecasts of one label, window by window, from what is known at that window's end.
 
     Args:
@@ -41,7 +41,7 @@ class ForecastDesk:
             row: the window's number.
             end_ms: the window's end, which is the issue time.
             p: probabilities within each horizon, [H].
-            happening: whether the label is being observed now, so that it can no longer be foreseen.
+            happening: whether the label is being observed now, so that it can no longer be forecast.
         """
         now = float(p[self._column])
         if now < self._rule.rearm_at or (end_ms >= self._quiet_until and not happening):
@@ -57,18 +57,17 @@ def resolve(
     issued_at_ms: int,
     horizon_ms: int,
     observed: Sequence[Observed],
-    watched: bool,
+    observable: bool,
     duration_ms: int,
 ) -> Resolution:
-    """What became of a forecast by the end of the video.
+    """The outcome of a forecast by the end of the video.
 
     Args:
         label: what was forecast.
         issued_at_ms: when.
         horizon_ms: it was to start within this time.
-        observed: everything that was seen in the whole video.
-        watched: whether any probe looks for `label`. If none does, nobody can tell, and the forecast stays
-        open.
+        observed: all spans of the whole video.
+        observable: whether any head observes `label`. If none does, the forecast stays open.
         duration_ms: length of the video.
     """
     until = issued_at_ms + horizon_ms
@@ -77,13 +76,17 @@ def resolve(
         first = min(onsets, key=lambda span: span.start_ms)
         lead = first.start_ms - issued_at_ms
         return Resolution(status="confirmed", by=first.id, onset_ms=first.start_ms, lead_ms=lead)
-    if not watched:
+    if not observable:
         return Resolution(status="open")
     return Resolution(status="expired" if until > duration_ms else "refuted")
 
 
 def statistics_of(forecasts: Sequence[Anticipated], duration_ms: int) -> dict[str, Any]:
-    """The book's balance.
+    """Summary of a forecast log.
+
+    Args:
+        forecasts: all forecasts of one video.
+        duration_ms: length of the video.
 
     Returns:
         Counts by status; `precision`, confirmed among confirmed and refuted, None if there are none;

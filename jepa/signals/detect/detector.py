@@ -1,31 +1,42 @@
-"""What passes between the probes and everything that reads them: windows of the past in, scores over time
-out."""
+"""The detector interface: windows of past frames in, calibrated probabilities over time out.
+
+A detector reads clips and scores labels. It may be a frozen encoder with probes (`probes.py`), a network of somebody
+else's, or three lines of arithmetic. Several run side by side in one pass over a video, as a `DetectorSet`.
+
+    B windows, O observed labels, A anticipated labels, H horizons
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
 from torch import Tensor
 
-from jepa.signals.document.objects import Calibration, ProbeFacts
+from jepa.errors import UserError
+from jepa.signals.document.objects import Calibration, DetectorMetadata, HeadMetadata
 
+Prepare = Callable[[Tensor], Tensor]
 # Digits that a document keeps. Enough to recompute sums to 1e-6 and few enough to read.
 DIGITS = 6
 
 
 class Signal(NamedTuple):
-    """One score of one probe."""
+    """One score of one head."""
 
-    probe: str
+    head: str
     label: str
 
 
 class ClipSpec(NamedTuple):
-    """The frames that a probe looks at: `num_frames` of them, `fps` per second, the last one at the window's
-    end."""
+    """The frames that a detector reads: `num_frames` of them, `fps` per second, the last one at the window's end.
+
+    Example:
+        >>> ClipSpec(num_frames=16, fps=5.0).reach_s
+        3.0
+    """
 
     num_frames: int
     fps: float
@@ -36,107 +47,177 @@ class ClipSpec(NamedTuple):
         return (self.num_frames - 1) / self.fps
 
 
+class Feed(NamedTuple):
+    """Clips of one kind: their `spec`, and what `prepare` makes of each frame uint8 [C, H, W]."""
+
+    spec: ClipSpec
+    prepare: Prepare
+
+
 class WindowScores(NamedTuple):
-    """Calibrated probabilities of B windows: observed [B, O], anticipated [B, A, H], tags [B, K]."""
+    """Calibrated probabilities of B windows: observed [B, O], and anticipated [B, A, H] where something is forecast."""
 
     observed: np.ndarray
-    anticipated: np.ndarray
-    tags: np.ndarray
+    anticipated: np.ndarray | None = None
 
 
-class Scorer(Protocol):
-    """A frozen encoder with its probes."""
+class Detector(Protocol):
+    """What scores windows of a video. Derive from it to get the defaults.
 
-    @property
-    def encoder_name(self) -> str:
-        """Name of the encoder's architecture."""
-        ...
+    `metadata` names the detector, the clips that it reads and its heads. The columns of `WindowScores` follow from
+    it: `observed` are the labels of all `classify` and `describe` heads, in order; `anticipated` those of all
+    `anticipate` heads, whose horizons must agree.
 
-    @property
-    def encoder_sha256(self) -> str:
-        """Hash of its configuration and weights."""
-        ...
+    A detector that works frame by frame asks for clips of one frame.
 
-    @property
-    def specs(self) -> Sequence[ClipSpec]:
-        """The distinct clips that the probes look at."""
-        ...
+    Example:
+        >>> from jepa.signals.document.objects import ClipMetadata, DetectorMetadata, HeadMetadata
+        >>> class Red(Detector):
+        ...     head = HeadMetadata(id="red", task="describe", labels=["red"], weights_sha256="0" * 64,
+        ...                         calibration=None, trained_on="nothing: it is the mean of the red channel")
+        ...     clip = ClipMetadata(num_frames=1, fps=2.0)
+        ...     metadata = DetectorMetadata(id="red", kind="red", clips=[clip], heads=[head])
+        ...     def score(self, clips):
+        ...         return WindowScores(clips[0][:, :1].float().mean(dim=(2, 3, 4)).numpy() / 255)
+        >>> import torch
+        >>> Red().score([torch.zeros(4, 3, 1, 8, 8)]).observed.shape
+        (4, 1)
+    """
 
-    @property
-    def probes(self) -> Sequence[ProbeFacts]:
-        """The probes, as a document lists them."""
-        ...
-
-    @property
-    def calibrations(self) -> Sequence[Calibration]:
-        """The probes' calibrations."""
-        ...
-
-    @property
-    def observed(self) -> Sequence[Signal]:
-        """What the columns of `WindowScores.observed` are."""
-        ...
-
-    @property
-    def anticipated(self) -> Sequence[Signal]:
-        """What the columns of `WindowScores.anticipated` are."""
-        ...
-
-    @property
-    def horizons_ms(self) -> Sequence[int]:
-        """What its last axis is, ascending."""
-        ...
-
-    @property
-    def base_rates(self) -> np.ndarray:
-        """[A, H]: how often each starts within each horizon anyway."""
-        ...
-
-    @property
-    def tags(self) -> Sequence[Signal]:
-        """What the columns of `WindowScores.tags` are."""
-        ...
+    metadata: DetectorMetadata
+    calibrations: Sequence[Calibration] = ()
+    """the calibrations that the heads name"""
+    source: Mapping[str, str] = {}
+    """what its builder needs to make it again besides `metadata.settings`: files of this machine, say"""
 
     def prepare(self, frame: Tensor) -> Tensor:
-        """Turns one frame uint8 [C, H, W] into the encoder's input [C, h, w]."""
-        ...
+        """Turns one frame uint8 [C, H, W] into one frame of the input [C, h, w]; kept as it is by default."""
+        return frame
 
     def score(self, clips: Sequence[Tensor]) -> WindowScores:
-        """Scores B windows, given as one tensor [B, C, T, h, w] for each of `specs`."""
+        """Scores B windows, given as one tensor [B, C, T, h, w] for each of `metadata.clips`."""
         ...
 
 
-@dataclass
+class DetectorSet:
+    """Detectors that run side by side, as one: their heads, feeds and scores one after the other.
+
+    Args:
+        detectors: at least one.
+
+    Raises:
+        UserError: none; two of the same id; two heads of the same id; heads with different horizons.
+    """
+
+    def __init__(self, detectors: Sequence[Detector]) -> None:
+        self.detectors = list(detectors)
+        if not self.detectors:
+            raise UserError("there is no detector, so nothing can be detected. Give at least one.")
+        self.metadata: list[DetectorMetadata] = [detector.metadata for detector in self.detectors]
+        self.heads: list[HeadMetadata] = [head for metadata in self.metadata for head in metadata.heads]
+        _refuse_twice("detectors", [metadata.id for metadata in self.metadata])
+        _refuse_twice("heads", [head.id for head in self.heads])
+        self.calibrations = [item for detector in self.detectors for item in detector.calibrations]
+        seen = [head for head in self.heads if head.task != "anticipate"]
+        ahead = [head for head in self.heads if head.task == "anticipate"]
+        self.observed = [Signal(head.id, label) for head in seen for label in head.labels]
+        self.anticipated = [Signal(head.id, label) for head in ahead for label in head.labels]
+        horizons = {head.id: tuple(head.horizons_ms) for head in ahead}
+        if len(set(horizons.values())) > 1:
+            raise UserError(
+                f"the heads forecast within different times: {horizons} (ms). Train them with the same "
+                "anticipate.horizons_s, or use one of them."
+            )
+        self.horizons_ms = list(next(iter(horizons.values()), ()))
+        if self.horizons_ms != sorted(set(self.horizons_ms)):
+            raise UserError(f"the horizons {self.horizons_ms} (ms) are not ascending. Order them.")
+
+    def feeds(self, wrap: Callable[[Prepare], Prepare] | None = None) -> list[Feed]:
+        """The clips that all detectors read, in the order that `score` takes them; `wrap` may time `prepare`."""
+        found = []
+        for detector in self.detectors:
+            # One callable per detector: windows prepare a frame once for all of its clips.
+            prepare = detector.prepare if wrap is None else wrap(detector.prepare)
+            found += [Feed(ClipSpec(clip.num_frames, clip.fps), prepare) for clip in detector.metadata.clips]
+        return found
+
+    def score(self, clips: Sequence[Tensor]) -> WindowScores:
+        """Scores B windows: observed [B, O] and anticipated [B, A, H] of all detectors.
+
+        Raises:
+            ValueError: a detector's scores do not have the shape that its metadata promises.
+        """
+        batch, horizons = clips[0].shape[0], len(self.horizons_ms)
+        observed, anticipated, first = [np.zeros((batch, 0))], [np.zeros((batch, 0, horizons))], 0
+        for detector in self.detectors:
+            metadata = detector.metadata
+            scores = detector.score(clips[first : first + len(metadata.clips)])
+            first += len(metadata.clips)
+            ahead = sum(len(head.labels) for head in metadata.heads if head.task == "anticipate")
+            now = sum(len(head.labels) for head in metadata.heads) - ahead
+            observed.append(_checked(metadata.id, "observed", scores.observed, (batch, now)))
+            anticipated.append(
+                _checked(metadata.id, "anticipated", scores.anticipated, (batch, ahead, horizons))
+            )
+        return WindowScores(np.concatenate(observed, axis=1), np.concatenate(anticipated, axis=1))
+
+
+def _checked(detector: str, name: str, array: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray:
+    """A detector's scores, which must have this shape; where it promises none, any empty array or None will do."""
+    scores = np.zeros((0,)) if array is None else np.asarray(array)
+    if scores.size == 0 and 0 in shape:
+        return np.zeros(shape)
+    if scores.shape != shape:
+        raise ValueError(
+            f"detector {detector}: {name} has the shape {list(scores.shape)}, and its metadata promises "
+            f"{list(shape)}"
+        )
+    return scores
+
+
+def _refuse_twice(what: str, names: Sequence[str]) -> None:
+    twice = [name for name, times in Counter(names).items() if times > 1]
+    if twice:
+        raise UserError(
+            f"two {what} are called {twice[0]}, and a document could not distinguish them. Give one of them another id."
+        )
+
+
 class ScoreTrack:
-    """Scores over time. Row i belongs to the window that ends at `end_ms[i]` and saw `last_frame[i]` last."""
+    """Scores over time. Row i belongs to the window that ends at `end_ms[i]` and whose last frame is `last_frame[i]`.
 
-    observed_signals: list[Signal]
-    """what the columns of `observed` are"""
-    anticipated_signals: list[Signal]
-    """what the columns of `anticipated` are"""
-    horizons_ms: list[int]
-    """what the last axis of `anticipated` is"""
-    end_ms: list[int] = field(default_factory=list)
-    """end of each window, in milliseconds"""
-    last_frame: list[int] = field(default_factory=list)
-    """index of the last frame that each window saw"""
-    observed: list[np.ndarray] = field(default_factory=list)
-    """[O] for each window"""
-    anticipated: list[np.ndarray] = field(default_factory=list)
-    """[A, H] for each window"""
+    Args:
+        observed_signals: what the columns of `observed` are.
+        anticipated_signals: what the columns of `anticipated` are.
+        horizons_ms: what the last axis of `anticipated` is.
+    """
 
-    def add(self, end_ms: int, last_frame: int, observed: np.ndarray, anticipated: np.ndarray) -> None:
-        """Appends one window."""
-        self.end_ms.append(end_ms)
-        self.last_frame.append(last_frame)
-        self.observed.append(observed)
-        self.anticipated.append(anticipated)
+    def __init__(
+        self,
+        observed_signals: Sequence[Signal],
+        anticipated_signals: Sequence[Signal],
+        horizons_ms: Sequence[int],
+    ) -> None:
+        self.observed_signals = list(observed_signals)
+        self.anticipated_signals = list(anticipated_signals)
+        self.horizons_ms = list(horizons_ms)
+        self.end_ms: list[int] = []
+        self.last_frame: list[int] = []
+        self.context_ms: list[tuple[int, int]] = []
+        """first and last frame time of each window"""
+        self.observed: list[np.ndarray] = []
+        """[O] for each window"""
+        self.anticipated: list[np.ndarray] = []
+        """[A, H] for each window"""
+        self.tags: list[np.ndarray] = []
+        """every label of every head that looks at the present, before the policy groups them, for each window"""
 
-    def observed_of(self, index: int) -> np.ndarray:
-        """One signal over time, [W]."""
-        return np.array([row[index] for row in self.observed], dtype=np.float64)
 
-    def rows_between(self, after_ms: int, until_ms: int) -> slice:
-        """The windows that end after `after_ms` and not later than `until_ms`."""
-        first, last = np.searchsorted(self.end_ms, [after_ms, until_ms], side="right")
-        return slice(int(first), int(last))
+def rounded(p: np.ndarray) -> np.ndarray:
+    """Probabilities as the document keeps them; rounding keeps order, so curves stay non-decreasing.
+
+    Example:
+        >>> rounded(np.array([0.12345678, 1.0000001])).tolist()
+        [0.123457, 1.0]
+    """
+    return np.round(np.clip(np.asarray(p, dtype=np.float64), 0.0, 1.0), DIGITS)

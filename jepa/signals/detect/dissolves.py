@@ -1,9 +1,9 @@
-"""Dissolves: one picture turns into the next while both are seen.
+"""Dissolve detection: one picture turns into the next while both are visible.
 
-Three things tell a dissolve from motion, from a slow camera and from light. A pixel walks in equal steps from what it
-was to what it will be (the linear blend of Hampapur, Jain and Weymouth, "Digital Video Segmentation", ACM Multimedia
-1994), where things that move make it jump. The picture half-way is as soft as the mean of both ends, where a camera's
-is as sharp as they are. And neither end is the other made lighter or darker, as in a fade.
+Three things distinguish a dissolve from motion, from a slow camera and from light. A pixel walks in equal steps from
+what it was to what it will be (the linear blend of Hampapur, Jain and Weymouth, "Digital Video Segmentation", ACM
+Multimedia 1994), where things that move make it jump. The picture half-way is as soft as the mean of both ends, where
+a camera's is as sharp as they are. And neither end is the other made lighter or darker, as in a fade.
 
 All are looked for in windows of half a second, in which little else moves, and of more, in which a slow dissolve
 changes enough. One that lasts longer is a run of windows, because each part of a linear blend is one too.
@@ -22,16 +22,16 @@ _WINDOWS_S = (0.5, 1.25)
 _STEPS = 6  # steps of a window, whatever the frame rate; even, so that there is a picture half-way
 _CHANGED = 8.0  # grey levels from one end of a window to the other; less is noise
 _STEP_ERROR = 0.25  # of a pixel's change; how far off equal steps it may be
-_SHARE = 0.05  # of the picture must change in equal steps
-_SOFTER = 0.2  # of its sharpness is what a blend of these ends would lose; else they are too alike to tell
+_FRACTION = 0.05  # of the picture must change in equal steps
+_SOFTER = 0.2  # of its sharpness is what a blend of these ends would lose; else they are too alike to decide
 _SOFT = 0.5  # of that is lost half-way
 _NEW = 0.05  # of the change is more than the same picture made lighter or darker
 _DARK = 12.0  # mean grey level; what touches black is a fade, however it gets there
-_LONGEST_S = 4.0  # what goes on for longer is no dissolve
+_LONGEST_S = 4.0  # what lasts longer is no dissolve
 
 
 class DissolveFinder:
-    """Reads every frame once and tells each dissolve when it has ended.
+    """Reads every frame once and returns each dissolve when it has ended.
 
     Args:
         fps: average frame rate.
@@ -73,7 +73,7 @@ def is_blend(window: np.ndarray) -> bool:
     steps = np.arange(1, len(window) - 1)[:, None] / (len(window) - 1)
     error = np.abs(window[1:-1, changed] - first[changed] - steps * change[changed])
     even = (error <= _STEP_ERROR * np.abs(change[changed])).all(axis=0)
-    if even.sum() < _SHARE * change.size:
+    if even.sum() < _FRACTION * change.size:
         return False
     walked = change[changed][even]
     if any(_explained(walked, end[changed][even]) > 1 - _NEW for end in (first, last)):
@@ -85,10 +85,10 @@ def is_blend(window: np.ndarray) -> bool:
 
 
 def _explained(change: np.ndarray, picture: np.ndarray) -> float:
-    """Share of a change's energy that a multiple of the picture and a constant account for."""
-    centred, deviation = picture - picture.mean(), change - change.mean()
-    slope = (centred * deviation).sum() / max(float((centred**2).sum()), 1e-6)
-    return 1.0 - float(((deviation - slope * centred) ** 2).sum() / (change**2).sum())
+    """Fraction of a change's energy that a multiple of the picture and a constant account for."""
+    centred, difference = picture - picture.mean(), change - change.mean()
+    slope = (centred * difference).sum() / max(float((centred**2).sum()), 1e-6)
+    return 1.0 - float(((difference - slope * centred) ** 2).sum() / (change**2).sum())
 
 
 def _sharpness(picture: np.ndarray) -> float:

@@ -1,5 +1,4 @@
-"""Saved probes and their encoder as one scorer. The only file here that knows what a probe folder looks
-like."""
+"""Saved probes on one frozen encoder, as a detector. The only file here that knows what a probe folder looks like."""
 
 from __future__ import annotations
 
@@ -17,27 +16,40 @@ from jepa.device import choose_device
 from jepa.errors import UserError
 from jepa.models import Encoder, load_encoder
 from jepa.models.weights.load import load_predictor
-from jepa.probes import encoder_hash, load_probe
+from jepa.probes import encoder_hash, load_probe, predict_future
 from jepa.probes.saved import WEIGHTS_FILE
-from jepa.signals.detect.detector import ClipSpec, Signal, WindowScores
-from jepa.signals.document.objects import Calibration, ProbeFacts
+from jepa.signals.detect.detector import DIGITS, ClipSpec, Detector, WindowScores
+from jepa.signals.document.objects import (
+    Calibration,
+    ClipMetadata,
+    DetectorMetadata,
+    EncoderMetadata,
+    HeadMetadata,
+)
 
 _ENCODER_FILE = "encoder.safetensors"
 
 
-class ProbeScorer:
-    """Loads every probe under a folder and the one encoder that they were trained on.
+class ProbeDetector(Detector):
+    """Every probe under a folder, with the one encoder that they were trained on, which runs once per window.
 
     Args:
         probes: a folder that `jepa probe` wrote, or one that holds several.
         encoder: the export that they were trained on; None looks for it under `probes`.
         device: "auto", "cpu" or "cuda".
+        id: the detector's id, put before its heads' ids; needed when two such detectors run side by side.
 
     Raises:
-        UserError: no probe, no encoder, a probe of another encoder, or probes with different horizons.
+        UserError: no probe, no encoder, or a probe of another encoder.
     """
 
-    def __init__(self, probes: str | os.PathLike[str], encoder: str | None, device: str) -> None:
+    def __init__(
+        self,
+        probes: str | os.PathLike[str],
+        encoder: str | os.PathLike[str] | None = None,
+        device: str = "auto",
+        id: str | None = None,
+    ) -> None:
         root = Path(probes)
         folders = sorted(path.parent for path in root.rglob(WEIGHTS_FILE))
         if not folders:
@@ -47,78 +59,63 @@ class ProbeScorer:
                 "`make demo` makes a set."
             )
         self._device = choose_device(device)
-        self._encoder_folder = Path(encoder) if encoder is not None else _find_encoder(root)
-        loaded: Encoder = load_encoder(self._encoder_folder)
+        # A folder of `jepa export`, or whatever else load_encoder takes, such as timm:NAME.
+        export = str(encoder) if encoder is not None else str(_find_encoder(root))
+        export = str(Path(export).absolute()) if Path(export).exists() else export
+        loaded: Encoder = load_encoder(export)
         self._encoder = loaded.eval().requires_grad_(False).to(self._device)
-        self.encoder_sha256 = encoder_hash(self._encoder)
-        self._loaded: list[Any] = [load_probe(folder, self._encoder) for folder in folders]
-        self.encoder_name = str(self._loaded[0].metadata["encoder"]["name"])
-        self.probes: list[ProbeFacts] = []
-        self.calibrations: list[Calibration] = []
-        for name, probe in zip(_names(root, folders), self._loaded, strict=True):
-            calibration = _calibration(name, probe.metadata.get("calibration"))
-            self.calibrations += [calibration] if calibration else []
-            self.probes.append(_facts(name, probe, calibration))
-        self._read_signals()
-        specs = [ClipSpec(probe.window.num_frames, float(probe.window.fps)) for probe in self._loaded]
-        self.specs: list[ClipSpec] = list(dict.fromkeys(specs))
-        self._spec_of = [self.specs.index(spec) for spec in specs]
+        self._probes: list[Any] = [load_probe(folder, self._encoder) for folder in folders]
+        self.source = {"probes": str(root.absolute()), "encoder": export}
+        specs = [ClipSpec(probe.window.num_frames, float(probe.window.fps)) for probe in self._probes]
+        distinct = list(dict.fromkeys(specs))
+        self._clip_of = [distinct.index(spec) for spec in specs]
+        calibrations, heads = [], []
+        for name, probe in zip(_names(root, folders), self._probes, strict=True):
+            full_name = name if id is None else f"{id}-{name}"
+            calibration = _calibration(full_name, probe.metadata.get("calibration"))
+            calibrations += [calibration] if calibration else []
+            heads.append(_head(full_name, probe, calibration))
+        self.calibrations = calibrations
+        self.metadata = DetectorMetadata(
+            id=id or "probes",
+            kind="probes",
+            settings={} if id is None else {"id": id},
+            encoder=EncoderMetadata(
+                name=str(self._probes[0].metadata["encoder"]["name"]),
+                weights_sha256=encoder_hash(self._encoder),
+            ),
+            clips=[ClipMetadata(num_frames=spec.num_frames, fps=spec.fps) for spec in distinct],
+            heads=heads,
+        )
+        self._horizons = max((len(head.horizons_ms) for head in heads), default=0)
         self._predictor = None
-        if any(probe.needs_future for probe in self._loaded):
-            self._predictor = load_predictor(self._encoder_folder).eval().to(self._device)
-
-    def _read_signals(self) -> None:
-        self.observed: list[Signal] = []
-        self.anticipated: list[Signal] = []
-        self.tags: list[Signal] = []
-        rates: list[np.ndarray] = []
-        horizons: dict[str, list[int]] = {}
-        for facts, probe in zip(self.probes, self._loaded, strict=True):
-            if probe.task == "anticipate":
-                self.anticipated += [Signal(facts.id, name) for name in probe.hazards]
-                rates.append(np.asarray(probe.base_rates, dtype=np.float64))
-                horizons[facts.id] = [round(1000 * float(h)) for h in probe.horizons_s]
-            else:
-                signals = [Signal(facts.id, name) for name in probe.classes]
-                self.observed += signals
-                self.tags += signals
-        if len({tuple(values) for values in horizons.values()}) > 1:
-            raise UserError(
-                f"the probes forecast within different times: {horizons}. Train them with the same "
-                "anticipate.horizons_s, or use one of them."
-            )
-        self.horizons_ms = next(iter(horizons.values()), [])
-        self.base_rates: np.ndarray = np.concatenate(rates) if rates else np.zeros((0, 0))
+        if any(probe.needs_future for probe in self._probes):
+            self._predictor = load_predictor(export).eval().to(self._device)
 
     def prepare(self, frame: Tensor) -> Tensor:
         """Resizes, crops and normalises one frame uint8 [C, H, W] to [C, h, w], as the encoder wants it."""
         return self._encoder.preprocess(frame[None])[:, 0]
 
     def score(self, clips: Sequence[Tensor]) -> WindowScores:
-        """Calibrated probabilities of B windows; see `scores.Scorer`."""
-        batch = clips[0].shape[0]
-        seen = np.zeros((batch, 0))
-        tags = np.zeros((batch, 0))
-        foreseen = np.zeros((batch, 0, len(self.horizons_ms)))
+        """Calibrated probabilities of B windows, given as one clip tensor [B, C, T, h, w] per clip rate."""
+        observed = [np.zeros((clips[0].shape[0], 0))]
+        anticipated = [np.zeros((clips[0].shape[0], 0, self._horizons))]
         with torch.inference_mode():
             inputs = [clip.to(self._device) for clip in clips]
             tokens = [self._encoder(clip) for clip in inputs]
-            for probe, which in zip(self._loaded, self._spec_of, strict=True):
+            for probe, which in zip(self._probes, self._clip_of, strict=True):
                 future = self._future(probe, tokens[which], inputs[which])
                 prediction = probe.predict(tokens[which], future)
                 if probe.task == "anticipate":
-                    foreseen = np.concatenate([foreseen, _numbers(prediction.hazard)], axis=1)
+                    anticipated.append(_numbers(prediction.hazard))
                 else:
                     p = prediction.probability if probe.task == "classify" else prediction.tags
-                    seen = np.concatenate([seen, _numbers(p)], axis=1)
-                    tags = np.concatenate([tags, _numbers(p)], axis=1)
-        return WindowScores(seen, foreseen, tags)
+                    observed.append(_numbers(p))
+        return WindowScores(np.concatenate(observed, axis=1), np.concatenate(anticipated, axis=1))
 
     def _future(self, probe: Any, tokens: Tensor, clip: Tensor) -> Tensor | None:
         if not probe.needs_future:
             return None
-        from jepa.probes import predict_future
-
         return predict_future(self._predictor, tokens, self._encoder.grid_of(clip), probe.future_slots)
 
 
@@ -150,33 +147,37 @@ def _names(root: Path, folders: Sequence[Path]) -> list[str]:
     return names
 
 
-def _calibration(name: str, about: dict[str, Any] | None) -> Calibration | None:
-    if about is None:
+def _calibration(name: str, stated: dict[str, Any] | None) -> Calibration | None:
+    if stated is None:
         return None
-    by_horizon = about.get("ece_by_horizon", {})
+    by_horizon = stated.get("ece_by_horizon", {})
     return Calibration(
         id=f"cal-{name}",
-        method=str(about["method"]),
-        n_videos=about.get("videos"),
-        set_sha256=about.get("set_sha256"),
-        ece=about.get("ece_after"),
+        method=str(stated["method"]),
+        n_videos=stated.get("videos"),
+        set_sha256=stated.get("set_sha256"),
+        ece=stated.get("ece_after"),
         ece_by_horizon={str(key): float(value) for key, value in by_horizon.items()},
     )
 
 
-def _facts(name: str, probe: Any, calibration: Calibration | None) -> ProbeFacts:
-    data, learnt = probe.metadata["data"], probe.metadata.get("trained_on")
-    if learnt is None:
+def _head(name: str, probe: Any, calibration: Calibration | None) -> HeadMetadata:
+    data, trained_on = probe.metadata["data"], probe.metadata.get("trained_on")
+    if trained_on is None:
         raise UserError(
             f"The probe {name!r} does not say which videos it was trained on: an older version wrote it, and a "
             "document must say so. Train it again with `jepa probe`."
         )
-    labels = list(probe.hazards) if probe.task == "anticipate" else list(probe.classes)
-    return ProbeFacts(
+    ahead = probe.task == "anticipate"
+    labels = list(probe.hazards) if ahead else list(probe.classes)
+    rates = np.round(np.asarray(probe.base_rates, dtype=np.float64), DIGITS).tolist() if ahead else []
+    return HeadMetadata(
         id=name,
         task=probe.task,
         weights_sha256=probe.weights_sha256,
         labels=labels,
+        horizons_ms=[round(1000 * float(h)) for h in probe.horizons_s] if ahead else [],
+        base_rates=dict(zip(labels, rates, strict=True)) if ahead else {},
         calibration=calibration.id if calibration else None,
-        trained_on=f"{learnt['videos']} videos of {data['name']}",
+        trained_on=f"{trained_on['videos']} videos of {data['name']}",
     )

@@ -1,15 +1,14 @@
-"""One video, decoded once from start to end: every frame goes to the timeline and to the windows, and is let
-go.
+"""One sequential pass over a video: every frame goes to shot detection and to the windows, and is let go.
 
-What stays in memory is one clip per clip rate, a batch of windows, a few numbers per frame and window, and
-some small pictures for the report.
+What stays in memory is one clip per clip rate, a batch of windows, a few numbers per frame and window, and some small
+pictures for the report.
 """
 
 from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -20,36 +19,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from jepa.data import LimitsConfig, open_video
+from jepa.data import LimitsConfig, VideoReader, open_video
 from jepa.errors import VideoError
-from jepa.signals.decide.events import EventDesk, rounded
-from jepa.signals.detect.detector import Scorer, ScoreTrack
-from jepa.signals.detect.risks import Watch
-from jepa.signals.detect.shots import TimelineMaker, reduce_frame
+from jepa.signals.detect.detector import DetectorSet, ScoreTrack, rounded
+from jepa.signals.detect.risks import Risks
+from jepa.signals.detect.shots import ShotFinder, reduce_frame
 from jepa.signals.detect.windows import Window, WindowMaker
-from jepa.signals.policy import Policy
 
-_STRIP_MOST = 128  # pictures of the film strip; when there are more, every second one goes
+_STRIP_MOST = 128  # pictures of the strip; when there are more, every second one goes
 _STRIP_PX = 240
-_EVIDENCE_PX = 480
-_EVIDENCE_MOST = 400  # pictures of evidence kept for the report; the document lists all of it
+_SLOWEST_FPS = Fraction(1, 60)  # slower than this, shot detection could not count frames
 
-
-@dataclass(frozen=True)
-class Seen:
-    """The last frame of a window, as evidence: where it is, what it hashes to, and a small picture as
-    JPEG."""
-
-    frame: int
-    """index of the frame"""
-    start_ms: int
-    """first moment that the window saw"""
-    end_ms: int
-    """end of the window"""
-    sha256: str
-    """hash of the frame's size and RGB bytes"""
-    jpeg: bytes | None
-    """a picture for the report"""
+OnWindow = Callable[[int, Window, np.ndarray, np.ndarray], None]
 
 
 @dataclass
@@ -64,22 +45,14 @@ class Scan:
     """average frame rate"""
     duration_ms: int
     """from the first frame to the end of the last"""
-    timeline: TimelineMaker
+    shots: ShotFinder
     """shots, scenes and pauses"""
     track: ScoreTrack
     """scores of every window"""
-    tags: list[np.ndarray]
-    """[K] for each window"""
-    contexts: dict[int, tuple[int, int]]
-    """by window, first and last moment that it saw"""
-    desk: EventDesk
-    """runs and forecasts"""
-    evidence: dict[int, Seen]
-    """by window: those at which a forecast was issued or a run is highest"""
     strip: list[tuple[int, bytes]]
     """(milliseconds, JPEG), evenly spread"""
-    short: bool
-    """whether the video is shorter than one window"""
+    notices: list[str]
+    """what a reader of the document must know about the pass"""
     seconds: dict[str, float]
     """wall-clock time by stage"""
 
@@ -98,6 +71,15 @@ class Stopwatch:
             yield
         finally:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start
+
+    def timed(self, name: str, function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        """The function, with its time counted towards `name`."""
+
+        def inner(frame: Tensor) -> Tensor:
+            with self.stage(name):
+                return function(frame)
+
+        return inner
 
 
 def frame_sha256(frame: Tensor) -> str:
@@ -136,20 +118,19 @@ class _Strip:
 
 
 class _Scoring:
-    """Scores windows in batches and keeps what they bring."""
+    """Scores windows in batches, keeps the scores, and hands each window on with them."""
 
     def __init__(
-        self, scorer: Scorer, policy: Policy, watch: Watch, batch_size: int, clock: Stopwatch
+        self,
+        detectors: DetectorSet,
+        risks: Risks,
+        batch_size: int,
+        clock: Stopwatch,
+        on_window: OnWindow | None,
     ) -> None:
-        self.scorer, self.watch, self.batch_size, self.clock = scorer, watch, batch_size, clock
-        signals = list(watch.signals)
-        self.desk = EventDesk(policy, signals, scorer.anticipated, scorer.horizons_ms)
-        self.track = ScoreTrack(signals, list(scorer.anticipated), list(scorer.horizons_ms))
-        self.tags: list[np.ndarray] = []
-        self.contexts: dict[int, tuple[int, int]] = {}
-        self.evidence: dict[int, Seen] = {}
-        self._peaks: dict[int, int] = {}
-        self._issued: set[int] = set()
+        self.detectors, self.risks, self.batch_size, self.clock = detectors, risks, batch_size, clock
+        self.on_window = on_window
+        self.track = ScoreTrack(risks.signals, detectors.anticipated, detectors.horizons_ms)
         self._waiting: list[Window] = []
 
     def push(self, window: Window) -> None:
@@ -163,120 +144,126 @@ class _Scoring:
         with self.clock.stage("encode"):
             count = len(self._waiting[0].clips)
             clips = [torch.stack([window.clips[i] for window in self._waiting]) for i in range(count)]
-            scores = self.scorer.score(clips)
+            scores = self.detectors.score(clips)
         with self.clock.stage("events"):
-            seen, foreseen = rounded(self.watch.read(scores.observed)), rounded(scores.anticipated)
+            tags = rounded(scores.observed)
+            observed = rounded(self.risks.probabilities(scores.observed))
+            assert scores.anticipated is not None
+            anticipated = rounded(scores.anticipated)
             for i, window in enumerate(self._waiting):
-                self._keep(window, seen[i], foreseen[i], rounded(scores.tags[i]))
+                self._keep(window, observed[i], anticipated[i], tags[i])
         self._waiting = []
 
-    def _keep(self, window: Window, seen: np.ndarray, foreseen: np.ndarray, tags: np.ndarray) -> None:
-        row = len(self.track.end_ms)
-        self.track.add(window.end_ms, window.last_frame, seen, foreseen)
-        self.tags.append(tags)
-        self.contexts[row] = window.context_ms
-        moments = self.desk.push(row, window.end_ms, seen, foreseen)
-        if not moments.issues and not moments.peaks:
-            return
-        picture = jpeg(window.image, _EVIDENCE_PX) if len(self.evidence) < _EVIDENCE_MOST else None
-        self.evidence[row] = Seen(
-            window.last_frame, window.context_ms[0], window.end_ms, frame_sha256(window.image), picture
-        )
-        if moments.issues:
-            self._issued.add(row)
-        for column in moments.peaks:
-            self._replace_peak(column, row)
+    def _keep(self, window: Window, observed: np.ndarray, anticipated: np.ndarray, tags: np.ndarray) -> None:
+        track, row = self.track, len(self.track.end_ms)
+        track.end_ms.append(window.end_ms)
+        track.last_frame.append(window.last_frame)
+        track.context_ms.append(window.context_ms)
+        track.observed.append(observed)
+        track.anticipated.append(anticipated)
+        track.tags.append(tags)
+        if self.on_window is not None:
+            self.on_window(row, window, observed, anticipated)
 
-    def _replace_peak(self, column: int, row: int) -> None:
-        """Lets the picture of a run's former height go, unless something else needs it."""
-        former = self._peaks.get(column)
-        self._peaks[column] = row
-        run = self.desk.trackers[column].runs()[-1]
-        if former is None or former < run.first or former in self._issued:
-            return
-        if former not in self._peaks.values():
-            kept = {run.peak for tracker in self.desk.trackers for run in tracker.closed}
-            if former not in kept:
-                del self.evidence[former]
+
+class FrameClock:
+    """Frame times from the first frame on, which never run backwards."""
+
+    def __init__(self) -> None:
+        self._first_s: float | None = None
+        self.now_s = 0.0
+
+    def at(self, time_s: float) -> float:
+        """The time of the next frame, for the time that its file states."""
+        if self._first_s is None:
+            self._first_s = time_s
+        # Damaged files jump back; time only goes forward here.
+        self.now_s = max(self.now_s, time_s - self._first_s)
+        return self.now_s
 
 
 def scan(
     path: Path,
-    scorer: Scorer,
-    policy: Policy,
-    watch: Watch,
+    detectors: DetectorSet,
+    risks: Risks,
     stride_ms: int,
     batch_size: int,
     limits: LimitsConfig | None = None,
+    lenient: bool = False,
+    on_window: OnWindow | None = None,
 ) -> Scan:
     """Decodes a video once and reads everything from it.
 
     Args:
         path: the video.
-        scorer: encoder and probes.
-        policy: thresholds of spans and forecasts.
-        watch: which risks to watch for.
+        detectors: what scores the windows.
+        risks: which risks to track.
         stride_ms: time between the ends of two windows.
         batch_size: windows per forward pass.
         limits: what the file may cost.
+        lenient: pass over what does not decode; a notice says so.
+        on_window: called for each window in order, with its row, the window, and its scores [R] and [A, H].
 
     Raises:
         VideoError: the file cannot be read, or holds no frame.
     """
     clock = Stopwatch()
-    scoring = _Scoring(scorer, policy, watch, batch_size, clock)
-    strip = _Strip()
-
-    def prepare(frame: Tensor) -> Tensor:
-        with clock.stage("prepare"):
-            return scorer.prepare(frame)
-
-    windows = WindowMaker(scorer.specs, stride_ms, prepare)
+    scoring = _Scoring(detectors, risks, batch_size, clock, on_window)
+    strip, times = _Strip(), FrameClock()
+    windows = WindowMaker(detectors.feeds(lambda prepare: clock.timed("prepare", prepare)), stride_ms)
     with clock.stage("decode"):
-        reader = open_video(path, limits=limits)
+        reader = open_video(path, limits=limits, lenient=lenient)
     with reader:
-        fps = Fraction(reader.fps).limit_denominator(1001) if reader.fps > 0 else Fraction(25)
-        timeline = TimelineMaker(fps)
-        frames, first_s, last_s, gap_s = iter(reader), 0.0, 0.0, float(1 / fps)
-        width = height = index = 0
+        fps = _frame_rate(reader)
+        shots = ShotFinder(max(fps, _SLOWEST_FPS))
+        frames, index, size = iter(reader), 0, (0, 0)
         while True:
             with clock.stage("decode"):
                 item = next(frames, None)
             if item is None:
                 break
-            frame, moment = item
+            frame, time_s = item
             if index == 0:
-                first_s, height, width = moment, frame.shape[1], frame.shape[2]
-            # Damaged files jump back; time only goes forward here.
-            at_s = max(last_s, moment - first_s)
-            if at_s > last_s:
-                gap_s = at_s - last_s
-            last_s = at_s
+                size = (frame.shape[2], frame.shape[1])
+            at_s = times.at(time_s)
             with clock.stage("shots"):
-                timeline.push(reduce_frame(frame), at_s)
+                shots.push(reduce_frame(frame), at_s)
                 strip.push(frame, round(at_s * 1000))
             for window in windows.push(index, frame, at_s):
                 scoring.push(window)
             index += 1
-    if index == 0:
-        raise VideoError(str(path), "decode", "the file opens but holds no frame")
-    # Whole milliseconds, because that is what a document keeps and a replay starts from.
-    duration_ms = max(round((last_s + min(gap_s, 1.0)) * 1000), round(last_s * 1000) + 1)
+        if index == 0:
+            raise VideoError(str(path), "decode", "the file opens but holds no frame")
+        duration_ms, notices = _end(reader, index, times.now_s, lenient)
     for window in windows.finish(duration_ms / 1000):
         scoring.push(window)
     scoring.flush()
-    return Scan(
-        frames=index,
-        size=(width, height),
-        fps=fps,
-        duration_ms=duration_ms,
-        timeline=timeline,
-        track=scoring.track,
-        tags=scoring.tags,
-        contexts=scoring.contexts,
-        desk=scoring.desk,
-        evidence=scoring.evidence,
-        strip=strip.pictures,
-        short=windows.short,
-        seconds=clock.seconds,
-    )
+    if windows.short:
+        notices.append("The video is shorter than one window; its only window repeats the first frame.")
+    return Scan(index, size, fps, duration_ms, shots, scoring.track, strip.pictures, notices, clock.seconds)
+
+
+def _frame_rate(reader: VideoReader) -> Fraction:
+    """The average frame rate; 25 where the file states none."""
+    if reader.fps <= 0:
+        return Fraction(25)
+    # A denominator of 1001 is exact for broadcast rates; rates below one frame a second need more.
+    return Fraction(reader.fps).limit_denominator(1001 if reader.fps >= 1 else 10_000_000)
+
+
+def _end(reader: VideoReader, frames: int, last_s: float, lenient: bool) -> tuple[int, list[str]]:
+    """Length of the video in whole milliseconds, which is what a document keeps and a replay starts from.
+
+    The last frame is on screen until the time that the file states. Where part of a file did not decode, nothing is
+    known after the last frame that did, so the video ends one frame later.
+    """
+    notices, end_s = [], reader.duration_s
+    if lenient:
+        missing = reader.num_frames - frames
+        if missing > 0:
+            notices.append(
+                f"The file was read leniently: {missing} of {reader.num_frames} frames did not decode and were left "
+                f"out, and nothing is known about what they show."
+            )
+            end_s = last_s + 1 / reader.fps if reader.fps > 0 else last_s
+    return max(round(end_s * 1000), round(last_s * 1000) + 1), notices

@@ -1,4 +1,4 @@
-"""Shots, scenes and pauses, from frames that somebody else decodes.
+"""Shot boundary detection (cuts, fades, dissolves), scenes and pauses, from frames that somebody else decodes.
 
 Shots come from PySceneDetect: `AdaptiveDetector` for cuts, `ThresholdDetector` for fades through black, fed
 frame by frame; dissolves from `dissolves.py`. Scenes are runs of shots that look alike: a shot that resembles
@@ -28,10 +28,10 @@ from jepa.signals.document.objects import Pause, Scene, Shot
 _WIDTH_PX = 256  # what detectors look at: wide enough for cuts, small enough to cost little
 _MIN_SHOT_S = 0.5
 _SCENE_MEMORY = 6  # shots that a new shot is compared with, so that shot and counter-shot stay one scene
-_SCENE_CHANGE = 0.45  # share of colours that must differ from each of them for a new scene after a cut
+_SCENE_CHANGE = 0.45  # fraction of colours that must differ from each of them for a new scene after a cut
 _RECENT_S = 0.5
 _BLACK = 12  # mean grey level below which PySceneDetect calls a frame black; its default
-_DIM = 32  # a dip need not be sampled at its blackest moment: at low frame rates the darkest frame of a fade is grey
+_DIM = 32  # a dip need not be sampled at its blackest time: at low frame rates the darkest frame of a fade is grey
 _DIP_S = 1.5  # a fade out and in again takes no longer; what is dim for longer is a dark scene
 _DIP_DEPTH = 3.0  # both sides of a dip are this many times brighter than its bottom
 _DIP_STEP = 0.75  # of a dip's depth; a larger step between two frames is a cut to or from a dark shot
@@ -50,7 +50,7 @@ def reduce_frame(frame: Tensor) -> np.ndarray:
 
 
 def colour_histogram(image: np.ndarray) -> np.ndarray:
-    """Shares of 8 hues x 4 saturations x 4 values in a BGR image, summing to 1."""
+    """Fractions of 8 hues x 4 saturations x 4 values in a BGR image, [128], summing to 1."""
     hsv = cv2.cvtColor(image, cv2.COLOR_BGR2HSV)
     counts = cv2.calcHist([hsv], [0, 1, 2], None, [8, 4, 4], [0, 180, 0, 256, 0, 256])
     return counts.ravel() / counts.sum()
@@ -61,15 +61,15 @@ Kind = Literal["start", "cut", "fade", "dissolve"]
 
 @dataclass(frozen=True)
 class Cut:
-    """A shot begins at this frame; `change` is its distance in colour from the shots before (0 same, 1 all
-    new)."""
+    """A shot begins at this frame; `visual_change` is its distance in colour from the shots before (0 same,
+    1 all new)."""
 
     frame: int
     kind: Kind
-    change: float
+    visual_change: float
 
 
-class TimelineMaker:
+class ShotFinder:
     """Reads every frame once and keeps per frame two numbers: its time and how still the picture is.
 
     Args:
@@ -125,7 +125,7 @@ class TimelineMaker:
             return
         self._starts[frame] = kind
         index, latest = self._histograms[-1]
-        # A shot that comes in gradually is not told by its first frame, but by one that shows nothing else.
+        # A shot that comes in gradually is not represented by its first frame, but by one that shows nothing else.
         self._firsts[frame] = dict(self._histograms).get(frame, latest) if kind == "cut" else latest
         self._settling = (frame, index + self._shortest if kind == "fade" else -1)
 
@@ -218,21 +218,21 @@ class TimelineMaker:
                     start_frame=cut.frame,
                     end_frame=end,
                     kind=cut.kind,
-                    change=round(cut.change, DIGITS) if number > 1 else None,
+                    visual_change=round(cut.visual_change, DIGITS) if number > 1 else None,
                 )
             )
-            if not groups or cut.change >= _SCENE_CHANGE or cut.kind in ("fade", "dissolve"):
+            if not groups or cut.visual_change >= _SCENE_CHANGE or cut.kind in ("fade", "dissolve"):
                 groups.append([number - 1])
             else:
                 groups[-1].append(number - 1)
-        changes = [round(cuts[group[0]].change, DIGITS) for group in groups[1:]] + [None]
+        changes = [round(cuts[group[0]].visual_change, DIGITS) for group in groups[1:]] + [None]
         scenes = [
             Scene(
                 id=f"c{number}",
                 start_ms=shots[group[0]].start_ms,
                 end_ms=shots[group[-1]].end_ms,
                 shots=[shots[i].id for i in group],
-                change=change,
+                visual_change=change,
             )
             for number, (group, change) in enumerate(zip(groups, changes, strict=True), start=1)
         ]

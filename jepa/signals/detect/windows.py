@@ -1,9 +1,8 @@
 """Sliding windows over one sequential decode: each window holds the past of its own end and nothing later.
 
-Time runs in events. Every probe's clip rate has its own grid of sampling moments, and windows end every
-`stride_ms`. An event at time t is served by the frame on screen at t, so it waits until a frame later than t
-arrives: that tells that t has passed, and nothing about what the later frame shows. Memory: one prepared clip
-per rate, one frame.
+Time runs in events. Every feed's clip rate has its own grid of frame times, and windows end every `stride_ms`. An
+event at time t is served by the frame on screen at t, so it waits until a frame later than t arrives: that tells that
+t has passed, and nothing about what the later frame shows. Memory: one prepared clip per feed, one frame.
 """
 
 from __future__ import annotations
@@ -11,27 +10,27 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from jepa.data.video.pyav import TOLERANCE_S
-from jepa.signals.detect.detector import ClipSpec
+from jepa.signals.detect.detector import Feed
 
 
 @dataclass(frozen=True)
 class Window:
-    """A window and what it saw: `clips` holds one tensor [C, T, h, w] per spec, `image` the last frame."""
+    """A window: `clips` holds one tensor [C, T, h, w] per feed, `image` its last frame."""
 
     end_ms: int
-    """the moment that the window speaks for"""
+    """end of the window, the time that its scores are about"""
     context_ms: tuple[int, int]
-    """times of the first and of the last frame that it saw"""
+    """times of its first and last frame"""
     last_frame: int
     """index of the last frame"""
     clips: list[Tensor]
-    """the encoder's input, one clip per spec"""
+    """the detectors' input, one clip per feed"""
     image: Tensor
     """the last frame, uint8 [C, H, W], as it was decoded"""
 
@@ -41,22 +40,20 @@ class _Latest:
     index: int
     time_s: float
     frame: Tensor
-    input: Tensor
+    inputs: dict[Callable[[Tensor], Tensor], Tensor] = field(default_factory=dict)
+    """the prepared frame, by the function that made it, so that the clips of one detector share it"""
 
 
 class WindowMaker:
     """Cuts a stream of frames into windows.
 
     Args:
-        specs: frame counts and rates that the probes want.
+        feeds: the clips to cut, and how their frames are prepared.
         stride_ms: time between the ends of two windows.
-        prepare: turns a frame uint8 [C, H, W] into the encoder's input [C, h, w].
     """
 
-    def __init__(
-        self, specs: Sequence[ClipSpec], stride_ms: int, prepare: Callable[[Tensor], Tensor]
-    ) -> None:
-        self._specs, self._stride_ms, self._prepare = list(specs), stride_ms, prepare
+    def __init__(self, feeds: Sequence[Feed], stride_ms: int) -> None:
+        self._feeds, self._specs, self._stride_ms = list(feeds), [feed.spec for feed in feeds], stride_ms
         self._held: list[deque[tuple[float, Tensor]]] = [
             deque(maxlen=spec.num_frames) for spec in self._specs
         ]
@@ -110,8 +107,7 @@ class WindowMaker:
             if samples[which] <= self._next_ms / 1000 + 1e-9:
                 if samples[which] >= limit_s:
                     return
-                sample = self._sample()
-                self._held[which].append((sample.time_s, sample.input))
+                self._held[which].append(self._sample(self._feeds[which].prepare))
                 self._ticks[which] += 1
             else:
                 if self._next_ms / 1000 >= limit_s:
@@ -119,16 +115,18 @@ class WindowMaker:
                 yield self._window(self._next_ms)
                 self._next_ms += self._stride_ms
 
-    def _sample(self) -> _Latest:
+    def _sample(self, prepare: Callable[[Tensor], Tensor]) -> tuple[float, Tensor]:
         assert self._current is not None
         index, frame, time_s = self._current
         if self._latest is None or self._latest.index != index:
-            self._latest = _Latest(index, time_s, frame, self._prepare(frame))
-        return self._latest
+            self._latest = _Latest(index, time_s, frame)
+        if prepare not in self._latest.inputs:
+            self._latest.inputs[prepare] = prepare(frame)
+        return self._latest.time_s, self._latest.inputs[prepare]
 
     def _window(self, end_ms: int) -> Window:
         assert self._latest is not None  # ends come at or after the first full clip
         first, last = min(held[0][0] for held in self._held), self._latest
         clips = [torch.stack([prepared for _, prepared in held], dim=1) for held in self._held]
-        seen_ms = (round(first * 1000), min(round(last.time_s * 1000), end_ms))
-        return Window(end_ms, seen_ms, last.index, clips, last.frame)
+        context_ms = (round(first * 1000), min(round(last.time_s * 1000), end_ms))
+        return Window(end_ms, context_ms, last.index, clips, last.frame)

@@ -1,4 +1,4 @@
-"""The hash chain: change one number in a document and the link that covers it no longer fits.
+"""The hash chain (SHA-256): change one number in a document and the link that covers it no longer fits.
 
 Every object of a document is one link, in the order in which things became known: a forecast enters the chain
 when it is issued, its resolution is a later link of its own. Each folder of results also has `chain.jsonl`,
@@ -17,7 +17,9 @@ from pydantic import ValidationError
 
 from jepa.errors import UserError
 from jepa.files import write_text
-from jepa.signals.document.schema import SignalsDocument, explain, parse_document
+from jepa.signals.document.invariants import violations
+from jepa.signals.document.objects import SignalsDocument
+from jepa.signals.document.schema import explain, parse_document
 
 GENESIS = "0" * 64
 CHAIN_FILE = "chain.jsonl"
@@ -122,9 +124,13 @@ def seal(parts: dict[str, Any]) -> SignalsDocument:
         entries.append({"seq": seq, "kind": link.kind, "id": link.id, "hash": head})
     raw["log"] = {"seq": len(entries), "prev": previous, "hash": head, "entries": entries}
     try:
-        return SignalsDocument.model_validate_json(canonical(raw))
+        document = SignalsDocument.model_validate_json(canonical(raw))
     except ValidationError as error:
         raise UserError(f"the document cannot be sealed: {'; '.join(explain(error))}.") from error
+    found = violations(document)
+    if found:
+        raise UserError(f"the document cannot be sealed: {'; '.join(found)}.")
+    return document
 
 
 def chain_faults(raw: dict[str, Any]) -> list[str]:

@@ -1,26 +1,23 @@
-"""What must hold between the parts of a document; `schema.py` checks each part alone."""
+"""Invariants: what must hold between the parts of a document. `objects.py` checks each part alone."""
 
 from __future__ import annotations
 
 import itertools
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jepa.signals.document import taxonomy
+from jepa.signals.document.fields import ANTICIPATED_ACTIONS, FINAL_ACTIONS
 from jepa.signals.document.objects import (
-    ANTICIPATED_ACTIONS,
-    FINAL_ACTIONS,
     Anticipated,
     AnticipatedTrack,
     Break,
     Decision,
     Observed,
     ObservedTrack,
+    SignalsDocument,
 )
-
-if TYPE_CHECKING:
-    from jepa.signals.document.schema import SignalsDocument
 
 SUM_TOLERANCE = 1e-6
 LOOKS_AHEAD = "still_after"  # the factor that only a finished video has
@@ -90,8 +87,15 @@ def _shots(document: SignalsDocument) -> Iterator[str]:
             yield f"scene {scene.id} does not span its shots"
     for scene, following in itertools.pairwise(document.timeline.scenes):
         first = shots.get(following.shots[0]) if following.shots else None
-        if first is not None and first.change is not None and first.change != scene.change:
-            yield f"scene {scene.id}: its change {scene.change} is not that of shot {first.id}, {first.change}"
+        if (
+            first is not None
+            and first.visual_change is not None
+            and first.visual_change != scene.visual_change
+        ):
+            yield (
+                f"scene {scene.id}: its visual_change {scene.visual_change} is not that of shot {first.id}, "
+                f"{first.visual_change}"
+            )
     if listed != list(shots):
         yield "the scenes do not hold each shot once and in order"
 
@@ -99,7 +103,7 @@ def _shots(document: SignalsDocument) -> Iterator[str]:
 def _tracks(document: SignalsDocument) -> Iterator[str]:
     tracks, known = (
         document.tracks,
-        {probe.id: {*probe.labels, *probe.groups} for probe in document.run.probes},
+        {head.id: {*head.labels, *head.groups} for head in document.run.heads},
     )
     count = len(tracks.window_end_ms)
     if any(late <= early for early, late in itertools.pairwise(tracks.window_end_ms)):
@@ -113,10 +117,10 @@ def _tracks(document: SignalsDocument) -> Iterator[str]:
     for track in every:
         if len(track.p) != count:
             yield f"tracks: {track.label} has {len(track.p)} values for {count} windows"
-        if track.label not in known.get(track.probe, ()):
-            yield f"tracks: {track.label} is not a label of probe {track.probe}"
+        if track.label not in known.get(track.head, ()):
+            yield f"tracks: {track.label} is not a label of head {track.head}"
     for curve in tracks.anticipated:
-        curves[curve.probe, curve.label].append(curve)
+        curves[curve.head, curve.label].append(curve)
     for (_, label), family in curves.items():
         family.sort(key=lambda track: track.within_ms)
         for near, far in itertools.pairwise(family):
@@ -126,10 +130,9 @@ def _tracks(document: SignalsDocument) -> Iterator[str]:
 
 
 def _signal(document: SignalsDocument, kind: str, signal: Observed | Anticipated) -> Iterator[str]:
-    probes = {probe.id: probe for probe in document.run.probes}
-    probe = probes.get(signal.probe)
-    if probe is None or signal.label not in (*probe.labels, *probe.groups):
-        yield f"{kind} {signal.id}: {signal.label} is not a label of a probe {signal.probe} of this run"
+    head = _by_id(document.run.heads).get(signal.head)
+    if head is None or signal.label not in (*head.labels, *head.groups):
+        yield f"{kind} {signal.id}: {signal.label} is not a label of a head {signal.head} of this run"
     if signal.cat is not None and signal.cat not in taxonomy.categories():
         yield f"{kind} {signal.id}: {signal.cat} is not an id of the IAB Content Taxonomy {taxonomy.VERSION}"
     if signal.calibration is not None and signal.calibration not in _by_id(document.calibrations):
@@ -143,15 +146,7 @@ def _observed(document: SignalsDocument) -> Iterator[str]:
     for span in document.observed:
         yield from _signal(document, "observed", span)
         if not span.start_ms <= span.peak_ms < span.end_ms:
-            yield f"observed {span.id}: the peak at {span.peak_ms} ms lies outside the span"
-        if span.level is not None:
-            if set(span.level) - set(taxonomy.RISK_ORDER):
-                yield (
-                    f"observed {span.id}: unknown risk levels "
-                    f"{sorted(set(span.level) - set(taxonomy.RISK_ORDER))}"
-                )
-            if abs(sum(span.level.values()) - 1) > SUM_TOLERANCE:
-                yield f"observed {span.id}: the levels sum to {sum(span.level.values())}, not 1"
+            yield f"observed {span.id}: the peak at {span.peak_ms} ms is outside the span"
 
 
 def _anticipated(document: SignalsDocument) -> Iterator[str]:
@@ -231,7 +226,7 @@ def _breaks(document: SignalsDocument) -> Iterator[str]:
     for item in document.ads.breaks:
         name = f"break {item.id}"
         if item.at_ms > document.asset.duration_ms or item.at_frame >= document.asset.frames:
-            yield f"{name} lies outside the video"
+            yield f"{name} is outside the video"
         for factor in item.factors:
             if abs(factor.value * factor.weight - factor.part) > SUM_TOLERANCE:
                 yield (
@@ -254,16 +249,16 @@ def _breaks(document: SignalsDocument) -> Iterator[str]:
 
 def _sides(name: str, item: Break, forecasts: dict[str, Anticipated]) -> Iterator[str]:
     if not item.before.window_ms[0] <= item.before.window_ms[1] <= item.at_ms:
-        yield f"{name}: what it calls before lies after it"
+        yield f"{name}: what it calls before is after it"
     if not item.at_ms <= item.after.window_ms[0] <= item.after.window_ms[1]:
-        yield f"{name}: what it calls after lies before it"
-    if item.after.ref is not None:
-        forecast = forecasts.get(item.after.ref)
+        yield f"{name}: what it calls after is before it"
+    if item.after.forecast is not None:
+        forecast = forecasts.get(item.after.forecast)
         if forecast is None:
-            yield f"{name}: no forecast {item.after.ref}"
+            yield f"{name}: no forecast {item.after.forecast}"
         elif forecast.issued_at_ms > item.at_ms:
-            yield f"{name}: forecast {item.after.ref} was issued after it"
-    for side in (item.before.worst, item.after.worst):
+            yield f"{name}: forecast {item.after.forecast} was issued after it"
+    for side in (item.before.max_risk, item.after.max_risk):
         if side is not None and side.cat is not None and side.cat not in taxonomy.categories():
             yield f"{name}: {side.cat} is not an id of the IAB Content Taxonomy {taxonomy.VERSION}"
 
@@ -302,9 +297,18 @@ def _permission(name: str, decision: Decision) -> Iterator[str]:
 
 
 def _registers(document: SignalsDocument) -> Iterator[str]:
-    for probe in document.run.probes:
-        if probe.calibration is not None and probe.calibration not in _by_id(document.calibrations):
-            yield f"probe {probe.id}: no calibration {probe.calibration}"
+    heads = document.run.heads
+    for identifier, times in Counter(head.id for head in heads).items():
+        if times > 1:
+            yield f"the head {identifier} is listed {times} times"
+    for head in heads:
+        if head.calibration is not None and head.calibration not in _by_id(document.calibrations):
+            yield f"head {head.id}: no calibration {head.calibration}"
+        if (head.task == "anticipate") != bool(head.horizons_ms):
+            yield f"head {head.id}: a head has horizons exactly when it anticipates"
+        for label, rates in head.base_rates.items():
+            if label not in head.labels or len(rates) != len(head.horizons_ms):
+                yield f"head {head.id}: the base rates of {label} do not fit its labels and horizons"
     for entry in document.taxonomies:
         if entry.key == "risk" and tuple(entry.order or ()) != taxonomy.RISK_ORDER:
             yield f"taxonomies: the order of risk is {entry.order}, not {list(taxonomy.RISK_ORDER)}"

@@ -1,10 +1,10 @@
-"""The objects that a `jepa.signals/1` document is made of.
+"""The signals document (`jepa.signals/2`): one pydantic model for each object that it is made of.
 
-Rules of the house, checked here field by field and in `invariants.py` between objects:
+Rules, checked here field by field and in `invariants.py` between objects:
 
 - times are integer milliseconds from the start of the video, intervals are half-open `[start_ms, end_ms)`;
 - frames are counted from 0 in the order in which they are shown;
-- every probability lies in `[0, 1]` and names its calibration; a number that is none is not called `p`;
+- every probability is in `[0, 1]` and names its calibration; a number that is no probability is not called `p`;
 - observed and anticipated signals live in separate arrays and never mix;
 - an unknown field is an error, in every object.
 """
@@ -13,28 +13,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import ConfigDict, Field, model_validator
 
-Id = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=128)]
-Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-Ms = Annotated[int, Field(ge=0)]
-Count = Annotated[int, Field(ge=0)]
-Probability = Annotated[float, Field(ge=0, le=1)]
-Unit = Annotated[float, Field(ge=0, le=1)]
-Text = Annotated[str, StringConstraints(max_length=4000)]
+from jepa.signals.document.fields import Action, Count, Id, Ms, Part, Probability, Sha256, Text, Unit
 
-Action = Literal["allow", "move", "hold", "review", "skip", "label", "demote", "remove"]
-# When several rules fire, the action furthest to the right wins. `skip` declines a break for layout reasons.
-ACTION_ORDER: tuple[Action, ...] = ("allow", "skip", "move", "hold", "review", "label", "demote", "remove")
-# A forecast may hold a break, move it or ask a person. It may never act on content that has not happened.
-ANTICIPATED_ACTIONS: frozenset[Action] = frozenset({"allow", "move", "hold", "review"})
-FINAL_ACTIONS: frozenset[Action] = frozenset({"label", "demote", "remove"})
-
-
-class Part(BaseModel):
-    """Base of every object: immutable, no unknown fields, no silent conversion, no NaN."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+SCHEMA_ID = "jepa.signals/2"
 
 
 class Asset(Part):
@@ -51,33 +34,56 @@ class Asset(Part):
     height: Annotated[int, Field(gt=0)]
 
 
-class EncoderFacts(Part):
-    """The frozen encoder and the windows it sees: `clip_frames` frames at `clip_fps`, one every
-    `stride_ms`."""
+class EncoderMetadata(Part):
+    """A frozen encoder: its architecture's name, and a hash of its configuration and weights."""
 
     name: Text
     weights_sha256: Sha256
     frozen: Literal[True] = True
-    clip_frames: Annotated[int, Field(gt=0)]
-    clip_fps: Annotated[float, Field(gt=0)]
-    stride_ms: Annotated[int, Field(gt=0)]
 
 
-class ProbeFacts(Part):
-    """One probe. `groups` names sets of its labels that the policy counts as one; `trained_on` says in words
-    which videos it learnt from, so what it cannot know."""
+class ClipMetadata(Part):
+    """Frames that a detector reads: `num_frames` of them at `fps`, the last one at the window's end."""
+
+    num_frames: Annotated[int, Field(gt=0)]
+    fps: Annotated[float, Field(gt=0)]
+
+
+class HeadMetadata(Part):
+    """One output of a detector, such as one probe, and what may be concluded from it.
+
+    `task` says how to read the labels: `classify` (they exclude each other), `describe` (they are independent) or
+    `anticipate` (each starts within `horizons_ms`; `base_rates` says how often that happens anyway, by label).
+    `groups` names sets of labels that the policy counts as one. `trained_on` says in words which videos it learnt
+    from, so what it cannot know.
+    """
 
     id: Id
     task: Literal["anticipate", "describe", "classify"]
     weights_sha256: Sha256
-    labels: list[Text]
-    groups: dict[str, list[Text]] = {}
+    labels: Annotated[list[Text], Field(min_length=1)]
+    groups: dict[str, list[Text]] = Field(default_factory=dict)
+    horizons_ms: list[Annotated[int, Field(gt=0)]] = Field(default_factory=list)
+    base_rates: dict[str, list[Probability]] = Field(default_factory=dict)
     calibration: Id | None
     trained_on: Text
 
 
+class DetectorMetadata(Part):
+    """One detector. `kind` is the name under which `register_detector` knows it, and `settings` are what its builder
+    needs besides files of this machine; `encoder` is null for a detector that has none."""
+
+    id: Id
+    kind: Id
+    settings: dict[str, Text] = Field(default_factory=dict)
+    encoder: EncoderMetadata | None = None
+    clips: Annotated[list[ClipMetadata], Field(min_length=1)]
+    heads: Annotated[list[HeadMetadata], Field(min_length=1)]
+
+
 class Run(Part):
-    """What made the document. `causal`: every number about time t used frames up to t only.
+    """What made the document. A window ends every `stride_ms`. `causal`: every score about time t used frames up to t
+    only. `lenient`: what did not decode was passed over, and a notice says so.
 
     `tolerance` is how far a replayed probability may differ: sums in another order, or on other hardware,
     round differently.
@@ -88,9 +94,15 @@ class Run(Part):
     decoder: Text
     config_sha256: Sha256
     causal: bool
+    lenient: bool
+    stride_ms: Annotated[int, Field(gt=0)]
     tolerance: Annotated[float, Field(ge=0, le=0.01)]
-    encoder: EncoderFacts
-    probes: list[ProbeFacts]
+    detectors: Annotated[list[DetectorMetadata], Field(min_length=1)]
+
+    @property
+    def heads(self) -> list[HeadMetadata]:
+        """The heads of all detectors."""
+        return [head for detector in self.detectors for head in detector.heads]
 
 
 class Calibration(Part):
@@ -98,11 +110,10 @@ class Calibration(Part):
 
     id: Id
     method: Text
-    parameters: dict[str, float] = {}
     n_videos: Count | None = None
     set_sha256: Sha256 | None = None
     ece: Unit | None = None
-    ece_by_horizon: dict[str, Unit] = {}
+    ece_by_horizon: dict[str, Unit] = Field(default_factory=dict)
 
 
 class Taxonomy(Part):
@@ -141,21 +152,21 @@ class Span(Part):
 class Shot(Span):
     """One camera take; `kind` says how it begins; frames are half-open too.
 
-    `change` is how unlike the shots before its colours are (0 same, 1 nothing in common).
+    `visual_change` is how unlike the shots before its colours are (0 same, 1 nothing in common).
     """
 
     start_frame: Count
     end_frame: Annotated[int, Field(gt=0)]
     kind: Literal["start", "cut", "fade", "dissolve"]
-    change: Unit | None = None
+    visual_change: Unit | None = None
 
 
 class Scene(Span):
-    """Neighbouring shots that look alike and are joined by cuts. `change` is how unlike the next shot is (0 same,
-    1 nothing in common)."""
+    """Neighbouring shots that look alike and are joined by cuts. `visual_change` is how unlike the next shot is
+    (0 same, 1 nothing in common)."""
 
     shots: list[Id]
-    change: Unit | None
+    visual_change: Unit | None
 
 
 class Pause(Span):
@@ -175,7 +186,7 @@ class Timeline(Part):
 class ObservedTrack(Part):
     """The probability that `label` is happening, at the end of each window."""
 
-    probe: Id
+    head: Id
     label: Text
     p: list[Probability]
 
@@ -183,7 +194,7 @@ class ObservedTrack(Part):
 class AnticipatedTrack(Part):
     """The probability that `label` starts within `within_ms` after the end of each window."""
 
-    probe: Id
+    head: Id
     label: Text
     within_ms: Annotated[int, Field(gt=0)]
     p: list[Probability]
@@ -199,18 +210,16 @@ class Tracks(Part):
 
 
 class Observed(Span):
-    """Something seen. `p` is its highest calibrated probability, reached at `peak_ms`.
+    """Something observed. `p` is its highest calibrated probability, reached at `peak_ms`.
 
-    `cat` is the IAB id that the policy gives to the probe's `label`, or null; `level` spreads over the four
-    risk levels, where a probe tells them apart.
+    `cat` is the IAB id that the policy gives to the head's `label`, or null.
     """
 
-    probe: Id
+    head: Id
     label: Text
     cat: Text | None
     p: Probability
     peak_ms: Ms
-    level: dict[str, Probability] | None = None
     calibration: Id | None
     evidence: list[Id]
 
@@ -235,12 +244,11 @@ class Resolution(Part):
 class Anticipated(Part):
     """A forecast: made at `issued_at_ms` from the frames in `context_ms`, none of them later.
 
-    `base_rate` is how often this happens within the longest horizon anyway; `spread` is the disagreement
-    between seeds, where there are several.
+    `base_rate` is how often this starts within `horizon_ms` anyway, null where nobody counted.
     """
 
     id: Id
-    probe: Id
+    head: Id
     label: Text
     cat: Text | None
     issued_at_ms: Ms
@@ -249,7 +257,6 @@ class Anticipated(Part):
     horizon_ms: Annotated[int, Field(gt=0)]
     curve: Annotated[list[CurvePoint], Field(min_length=1)]
     base_rate: Probability | None
-    spread: Unit | None = None
     calibration: Id | None
     evidence: list[Id]
     resolution: Resolution
@@ -265,23 +272,22 @@ class CategoryScore(Part):
 
 
 class TagScore(Part):
-    """One of the probe's own words."""
+    """One of a head's own labels."""
 
     label: Text
     p: Probability
 
 
 class Suitability(Part):
-    """A brand-safety category seen in a scene; `level` stays null unless a probe tells levels apart."""
+    """A brand-safety category observed in a scene."""
 
     category: Id
-    level: Literal["bsr001", "bsr002", "bsr003", "bsr004"] | None
     p: Probability
 
 
 class Segment(Part):
-    """What one scene is about: IAB categories and plain tags from the description probe, risks from what was
-    seen."""
+    """What one scene is about: IAB categories and plain tags averaged over its windows, risks from what was
+    observed."""
 
     scene: Id
     cats: list[CategoryScore]
@@ -298,7 +304,7 @@ class Factor(Part):
     part: float
 
 
-class Worst(Part):
+class MaxRisk(Part):
     """The likeliest risk on one side of a break."""
 
     label: Text
@@ -310,28 +316,31 @@ class Before(Part):
     """The side already shown."""
 
     window_ms: tuple[Ms, Ms]
-    worst: Worst | None
+    max_risk: MaxRisk | None
 
 
 class After(Part):
     """The side to come: forecast, or looked up when the video is complete and `run.causal` is false.
 
-    `ref` is the forecast in force at the break, if one had been issued.
+    `forecast` is the one in force at the break, if one had been issued.
     """
 
     source: Literal["anticipated", "observed"]
     window_ms: tuple[Ms, Ms]
-    ref: Id | None
-    worst: Worst | None
+    forecast: Id | None
+    max_risk: MaxRisk | None
+
+
+BoundaryType = Literal["shot", "scene", "pause"]
 
 
 class Break(Part):
-    """A place where an advertisement could go. `score` is the sum of the factors' parts."""
+    """A time at which an advertisement could go. `score` is the sum of the factors' parts."""
 
     id: Id
     at_ms: Ms
     at_frame: Count
-    snap: list[Literal["shot", "scene", "pause"]]
+    boundary_types: list[BoundaryType]
     score: float
     factors: list[Factor]
     before: Before
@@ -345,15 +354,6 @@ class Ads(Part):
 
     segments: list[Segment]
     breaks: list[Break]
-
-
-class Guarantee(Part):
-    """A statistical promise about a decision, e.g. from conformal risk control."""
-
-    risk: Text
-    alpha: Probability
-    method: Text
-    n: Count
 
 
 class Review(Part):
@@ -383,19 +383,13 @@ class Decision(Part):
     basis: Literal["observed", "anticipated", "layout", "not_assessed"]
     automated: Literal["not", "partially", "fully"]
     human: Literal["required", "not_required"]
-    guarantee: Guarantee | None = None
     reason: Text
     review: Review | None
     to: Id | None = None
-    appeal: Text | None = None
 
 
 class Evidence(Part):
-    """A frame that can be decoded again: `frame_sha256` covers its height, width and RGB bytes.
-
-    `box` is the region, as left, top, width and height in parts of the frame, that matters most by `method`;
-    `delta_p` is how the probability changes when it is hidden.
-    """
+    """A frame that can be decoded again: `frame_sha256` covers its height, width and RGB bytes."""
 
     id: Id
     kind: Literal["frame"]
@@ -403,9 +397,6 @@ class Evidence(Part):
     end_ms: Ms
     frame: Count
     frame_sha256: Sha256
-    box: tuple[Unit, Unit, Unit, Unit] | None = None
-    method: Text | None = None
-    delta_p: Annotated[float, Field(ge=-1, le=1)] | None = None
 
 
 class LogEntry(Part):
@@ -424,3 +415,28 @@ class Log(Part):
     prev: Sha256
     hash: Sha256
     entries: list[LogEntry]
+
+
+class SignalsDocument(Part):
+    """One video, one document: what was observed, forecast and decided, by what, and on which evidence.
+
+    `schema.parse_document` and `hash_chain.seal` also check what must hold between the parts.
+    """
+
+    schema_id: Annotated[Literal["jepa.signals/2"], Field(alias="schema")]
+    asset: Asset
+    run: Run
+    calibrations: list[Calibration]
+    taxonomies: list[Taxonomy]
+    not_assessed: list[NotAssessed]
+    notices: list[Text]
+    timeline: Timeline
+    tracks: Tracks
+    observed: list[Observed]
+    anticipated: list[Anticipated]
+    ads: Ads
+    decisions: list[Decision]
+    evidence: list[Evidence]
+    log: Log
+
+    model_config = ConfigDict(populate_by_name=True)

@@ -1,62 +1,15 @@
-"""The document `jepa.signals/1`: what was observed, what was foreseen, what was decided, and on which
-evidence."""
+"""Reading and checking a signals document, and its JSON Schema (2020-12)."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+import json
+from typing import Any
 
-from pydantic import ConfigDict, Field, ValidationError, model_validator
+from pydantic import ValidationError
 
 from jepa.errors import UserError
 from jepa.signals.document.invariants import violations
-from jepa.signals.document.objects import (
-    Ads,
-    Anticipated,
-    Asset,
-    Calibration,
-    Decision,
-    Evidence,
-    Log,
-    NotAssessed,
-    Observed,
-    Part,
-    Run,
-    Taxonomy,
-    Text,
-    Timeline,
-    Tracks,
-)
-
-SCHEMA_ID = "jepa.signals/1"
-
-
-class SignalsDocument(Part):
-    """One video, one document."""
-
-    schema_id: Annotated[Literal["jepa.signals/1"], Field(alias="schema")]
-    asset: Asset
-    run: Run
-    calibrations: list[Calibration]
-    taxonomies: list[Taxonomy]
-    not_assessed: list[NotAssessed]
-    notices: list[Text]
-    timeline: Timeline
-    tracks: Tracks
-    observed: list[Observed]
-    anticipated: list[Anticipated]
-    ads: Ads
-    decisions: list[Decision]
-    evidence: list[Evidence]
-    log: Log
-
-    model_config = ConfigDict(populate_by_name=True)
-
-    @model_validator(mode="after")
-    def _hold_together(self) -> SignalsDocument:
-        found = violations(self)
-        if found:
-            raise ValueError("; ".join(found))
-        return self
+from jepa.signals.document.objects import SCHEMA_ID, SignalsDocument
 
 
 def parse_document(text: str | bytes, name: str) -> SignalsDocument:
@@ -70,11 +23,31 @@ def parse_document(text: str | bytes, name: str) -> SignalsDocument:
         UserError: not JSON, not this schema, or an invariant is broken; the message lists what and where.
     """
     try:
-        return SignalsDocument.model_validate_json(text)
+        document = SignalsDocument.model_validate_json(text)
     except ValidationError as error:
+        older = _older_version(text)
+        if older is not None:
+            raise UserError(
+                f"{name} is a {older} document, and this version reads {SCHEMA_ID} only. Run `jepa signals` again with "
+                "this version; the old document can be verified with the version that `run.tool` in it names."
+            ) from error
         raise UserError(
             f"{name} is not a valid {SCHEMA_ID} document: {'; '.join(explain(error))}."
         ) from error
+    found = violations(document)
+    if found:
+        raise UserError(f"{name} is not a valid {SCHEMA_ID} document: {'; '.join(found)}.")
+    return document
+
+
+def _older_version(text: str | bytes) -> str | None:
+    """The schema of a document of another version of this library; None for anything else."""
+    try:
+        stated = json.loads(text).get("schema")
+    except (ValueError, AttributeError):
+        return None
+    known = isinstance(stated, str) and stated.startswith("jepa.signals/") and stated != SCHEMA_ID
+    return stated if known else None
 
 
 def explain(error: ValidationError) -> list[str]:

@@ -1,4 +1,4 @@
-"""Saved probes as a scorer: what it says about them, and which it refuses."""
+"""Saved probes as a detector: its metadata, and which probes it refuses."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from jepa.models import EncoderConfig, Preprocessing, VideoEncoder, save_encoder
 from jepa.probes import encoder_hash
 from jepa.probes.heads.stacked import StackedLinear
 from jepa.probes.saved import save_probe
-from jepa.signals.detect.probes import ProbeScorer
+from jepa.signals.detect.probes import ProbeDetector
+from jepa.signals.detect.registry import build_detector
 
 
 def encoder(seed: int) -> VideoEncoder:
@@ -51,14 +52,24 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_probe_says_how_many_videos_trained_it_and_not_how_many_there_were(folder: Path) -> None:
-    scorer = ProbeScorer(folder / "probes", str(folder / "export"), "cpu")
-    assert scorer.probes[0].trained_on == "70 videos of toyworld"
-    assert scorer.calibrations[0].n_videos == 10
-    scores = scorer.score([torch.zeros(3, 3, 4, 16, 16)])
+def test_the_metadata_states_how_many_videos_trained_a_probe_and_not_how_many_there_were(
+    folder: Path,
+) -> None:
+    detector = ProbeDetector(folder / "probes", str(folder / "export"), "cpu")
+    (head,) = detector.metadata.heads
+    assert head.trained_on == "70 videos of toyworld" and head.id == "now"
+    assert detector.calibrations[0].n_videos == 10
+    assert detector.metadata.encoder is not None and detector.metadata.encoder.name == "tiny"
+    scores = detector.score([torch.zeros(3, 3, 4, 16, 16)])
     assert scores.observed.shape == (3, 2) and scores.observed.sum(1) == pytest.approx([1, 1, 1])
     with pytest.raises(UserError, match="does not say which videos"):
-        ProbeScorer(folder / "old", str(folder / "export"), "cpu")
+        ProbeDetector(folder / "old", str(folder / "export"), "cpu")
+
+
+def test_the_registry_makes_the_same_detector_again(folder: Path) -> None:
+    first = ProbeDetector(folder / "probes", folder / "export", "cpu", id="left")
+    again = build_detector(first.metadata.kind, {**first.source, **first.metadata.settings}, "cpu")
+    assert again.metadata == first.metadata and again.metadata.heads[0].id == "left-now"
 
 
 def test_a_probe_of_another_encoder_is_refused(folder: Path) -> None:
@@ -66,8 +77,8 @@ def test_a_probe_of_another_encoder_is_refused(folder: Path) -> None:
     assert other.preprocessing is not None
     save_encoder(folder / "other", other, other.preprocessing, {"name": "other"})
     with pytest.raises(UserError, match=r"trained on the encoder 'tiny'.*Its scores would mean nothing"):
-        ProbeScorer(folder / "probes", str(folder / "other"), "cpu")
+        ProbeDetector(folder / "probes", str(folder / "other"), "cpu")
     with pytest.raises(UserError, match=r"there is none under .*encoder=DIR"):
-        ProbeScorer(folder / "probes", None, "cpu")
+        ProbeDetector(folder / "probes", None, "cpu")
     with pytest.raises(UserError, match="holds no probe"):
-        ProbeScorer(folder / "export", str(folder / "export"), "cpu")
+        ProbeDetector(folder / "export", str(folder / "export"), "cpu")

@@ -1,0 +1,299 @@
+"""`jepa signals`: from videos to documents, exports and reports, one folder each.
+
+out/
+  clip-1a2b3c4d/signals.json  report.html  openrtb.json  breaks.vmap.xml  timeline.csv
+  policy.yaml     the policy as it was read
+  summary.json    every video: done, skipped or failed, with the reason; timings
+  failures.log    the traceback of every failure that is no typed one
+  chain.jsonl     one line per finished document
+"""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from jepa.data import LimitsConfig
+from jepa.data.manifest import VIDEO_SUFFIXES
+from jepa.errors import UserError, VideoError
+from jepa.files import sha256_file, write_json, write_text
+from jepa.signals.analysis import Analyser, AnalysisResult, asset_id, printable
+from jepa.signals.annotations import Annotation, Annotations, read_annotations
+from jepa.signals.decide.forecasts import statistics_of
+from jepa.signals.detect.detector import Detector
+from jepa.signals.detect.registry import PROBES, build_detector
+from jepa.signals.document.hash_chain import append_chain, read_chain, read_document
+from jepa.signals.export import write_exports
+from jepa.signals.policy import read_policy
+from jepa.signals.report import render
+
+DOCUMENT, REPORT, SUMMARY, POLICY_COPY = "signals.json", "report.html", "summary.json", "policy.yaml"
+FAILURES = "failures.log"
+
+
+@dataclass
+class SignalsConfig:
+    """`jepa signals`."""
+
+    video: str = "???"
+    """a video file, or a folder whose videos are all processed"""
+    policy: str = "???"
+    """the customer's policy, YAML; configs/policy holds examples"""
+    out: str = "???"
+    """folder to write; started again on it, finished videos are skipped"""
+    probes: str | None = None
+    """folder with one or more probes that `jepa probe` wrote, all for the same encoder"""
+    encoder: str | None = None
+    """export that the probes were trained on; null looks for it under `probes`"""
+    detectors: list[str] = field(default_factory=list)
+    """further detectors, beside the probes or without them: kinds given to register_detector, or
+    package.module:KIND, which imports the module first"""
+    stride_ms: int = 500
+    """time between two windows"""
+    causal: bool = True
+    """judge a break only by what was known at that time; false looks up what comes after it, for finished
+    videos"""
+    batch_size: int = 8
+    """windows per forward pass"""
+    device: str = "auto"
+    """where the encoder runs: auto, cpu or cuda"""
+    annotations: str | None = None
+    """CSV with path, start_s, end_s, kind and label, drawn over the report and used nowhere else"""
+    lenient: bool = False
+    """pass over what does not decode instead of refusing the video; the document has a notice then"""
+    limits: LimitsConfig = field(default_factory=LimitsConfig)
+    """what a file may cost"""
+
+
+def run(config: SignalsConfig) -> dict[str, Any]:
+    """Processes every video and returns the summary, which is also written to `out/summary.json`.
+
+    A video that fails, for whatever reason, is counted with it and does not stop the others.
+
+    Raises:
+        UserError: a wrong path, policy, detector or setting; nothing has been processed then.
+        VideoError: not one video could be processed.
+    """
+    videos, policy = find_videos(Path(config.video)), read_policy(config.policy)
+    analyser = Analyser(
+        _detectors(config),
+        policy,
+        stride_ms=config.stride_ms,
+        causal=config.causal,
+        batch_size=config.batch_size,
+        lenient=config.lenient,
+        limits=config.limits,
+    )
+    return process(config, videos, analyser)
+
+
+def _detectors(config: SignalsConfig) -> list[Detector]:
+    made = []
+    if config.probes is not None:
+        source = {"probes": config.probes}
+        if config.encoder is not None:
+            source["encoder"] = config.encoder
+        made.append(build_detector(PROBES, source, config.device))
+    made += [build_detector(name, {}, config.device) for name in config.detectors]
+    if not made:
+        raise UserError(
+            "there is nothing to detect with. Say probes=DIR, a folder that `jepa probe` wrote, or detectors=[...]."
+        )
+    return made
+
+
+def find_videos(where: Path) -> list[Path]:
+    """The file itself, or all files below a folder whose names end like a video's.
+
+    Raises:
+        UserError: nothing there.
+    """
+    if where.is_file():
+        return [where]
+    if not where.is_dir():
+        raise UserError(f"video={str(where)!r} is neither a file nor a folder. Give the path of a video.")
+    found = sorted(
+        path for path in where.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file()
+    )
+    if not found:
+        known = ", ".join(sorted(VIDEO_SUFFIXES))
+        raise UserError(f"video={str(where)!r} holds no video; looked for names that end in {known}.")
+    return found
+
+
+def process(config: SignalsConfig, videos: Sequence[Path], analyser: Analyser) -> dict[str, Any]:
+    """The work of `run`, for any analyser."""
+    out = Path(config.out)
+    annotations = read_annotations(config.annotations) if config.annotations is not None else Annotations({})
+    write_text(out / POLICY_COPY, Path(config.policy).read_text("utf-8"))
+    for head in analyser.detectors.heads:
+        names = ", ".join(map(printable, head.labels))
+        print(
+            f"Head {head.id} ({head.task}) was trained on {printable(head.trained_on)}. It knows only: {names}."
+        )
+    print("What no detector knows is not assessed, which is not the same as safe.")
+    folder = _Folder(out, analyser, annotations)
+    rows: list[dict[str, Any]] = []
+    for number, path in enumerate(videos, start=1):
+        print(f"[{number}/{len(videos)}] {printable(path.name)}", flush=True)
+        rows.append(folder.add(path))
+        print(f"    {_line(rows[-1])}", flush=True)
+        write_json(out / SUMMARY, _summary(config, analyser, rows, len(videos)))
+    summary = _summary(config, analyser, rows, len(videos))
+    _print_end(summary, out)
+    failed = [row for row in rows if row["status"] == "failed"]
+    if len(failed) == len(rows):
+        row = failed[0]
+        raise VideoError(
+            row["path"], row["stage"], f"{row['reason']} (no video of {len(rows)} could be processed)"
+        )
+    return summary
+
+
+class _Folder:
+    """A folder of results, and what happens to each video that is added to it."""
+
+    def __init__(self, out: Path, analyser: Analyser, annotations: Annotations) -> None:
+        self.out, self.analyser, self.annotations = out, analyser, annotations
+        self._taken: Counter[str] = Counter()
+
+    def add(self, path: Path) -> dict[str, Any]:
+        """Processes one video; whatever goes wrong becomes a row that says so."""
+        # The URI holds every byte of the name; the path is for people to read.
+        row: dict[str, Any] = {
+            "path": printable(str(path.absolute())),
+            "uri": path.absolute().as_uri(),
+            "id": None,
+        }
+        try:
+            return self._process(path, row)
+        except VideoError as error:
+            return {**row, "status": "failed", "stage": error.stage, "reason": error.reason}
+        except UserError as error:
+            return {**row, "status": "failed", "stage": "document", "reason": str(error)}
+        except Exception as error:  # noqa: BLE001
+            # One odd file must not end a batch of thousands. It is no secret either: the traceback is kept.
+            with open(self.out / FAILURES, "a", encoding="utf-8") as log:
+                log.write(f"{row['path']}\n{traceback.format_exc()}\n")
+            reason = f"{type(error).__name__}: {printable(str(error))}; the traceback is in {FAILURES}"
+            return {**row, "status": "failed", "stage": "internal", "reason": reason}
+
+    def _process(self, path: Path, row: dict[str, Any]) -> dict[str, Any]:
+        try:
+            sha256 = sha256_file(path)
+        except OSError as error:
+            raise VideoError(path, "open", f"the file cannot be read: {error.strerror}") from error
+        name = asset_id(path, sha256)
+        self._taken[name] += 1
+        row["id"] = name if self._taken[name] == 1 else f"{name}-{self._taken[name]}"
+        folder = self.out / row["id"]
+        if self._finished(folder, sha256):
+            reason = "finished before, with the same video, detectors and policy"
+            return {**row, "status": "skipped", "reason": reason}
+        start = time.perf_counter()
+        result = self.analyser.run(path, sha256=sha256, identifier=row["id"])
+        scanned = time.perf_counter() - start
+        _write(folder, result, self.annotations.of(path))
+        append_chain(self.out, row["id"], result.document.log.hash)
+        total = time.perf_counter() - start
+        seconds = {**result.scan.seconds, "write": total - scanned}
+        seconds["rest"] = total - sum(seconds.values())
+        document = result.document
+        duration_s = document.asset.duration_ms / 1000
+        return {
+            **row,
+            "status": "done",
+            "duration_s": duration_s,
+            "seconds": {name: round(value, 3) for name, value in sorted(seconds.items())},
+            "wall_s": round(total, 3),
+            "real_time_factor": round(total / duration_s, 3),
+            "breaks": dict(Counter(item.verdict for item in document.ads.breaks)),
+            "forecast_log": statistics_of(document.anticipated, document.asset.duration_ms),
+            "notices": document.notices,
+        }
+
+    def _finished(self, folder: Path, sha256: str) -> bool:
+        """Whether a sound document of exactly this video and these settings is there. `signals.json` is written
+        last."""
+        if not (folder / DOCUMENT).exists():
+            return False
+        try:
+            document = read_document(folder / DOCUMENT)
+        except UserError:
+            return False
+        chained = any(line["head"] == document.log.hash for line in read_chain(self.out))
+        return (
+            chained
+            and document.run.config_sha256 == self.analyser.config_sha256
+            and document.asset.sha256 == sha256
+        )
+
+
+def _write(folder: Path, result: AnalysisResult, annotations: Sequence[Annotation]) -> None:
+    write_text(folder / REPORT, render(result, annotations))
+    write_exports(folder, result.document)
+    write_json(folder / DOCUMENT, result.document.model_dump(mode="json", by_alias=True))
+
+
+def _summary(
+    config: SignalsConfig, analyser: Analyser, rows: Sequence[dict[str, Any]], total: int
+) -> dict[str, Any]:
+    done = [row for row in rows if row["status"] == "done"]
+    video_s, wall_s = sum(row["duration_s"] for row in done), sum(row["wall_s"] for row in done)
+    stages: Counter[str] = Counter()
+    for row in done:
+        stages.update(row["seconds"])
+    return {
+        "video": printable(config.video),
+        # Where `jepa verify` finds what the detectors are made from; documents hold no path of this machine.
+        "detectors": [
+            {"id": item.metadata.id, "kind": item.metadata.kind, "source": dict(item.source)}
+            for item in analyser.detectors.detectors
+        ],
+        "modules": [name for name in config.detectors if ":" in name],
+        "videos": total,
+        "counts": dict(Counter(row["status"] for row in rows)),
+        "reasons": dict(Counter(row["reason"] for row in rows if row["status"] == "failed")),
+        "video_s": round(video_s, 3),
+        "wall_s": round(wall_s, 3),
+        "real_time_factor": round(wall_s / video_s, 3) if video_s else None,
+        "stage_fractions": {name: round(value / wall_s, 3) for name, value in stages.most_common()}
+        if wall_s
+        else {},
+        "rows": list(rows),
+    }
+
+
+def _line(row: dict[str, Any]) -> str:
+    if row["status"] == "failed":
+        return f"failed ({row['stage']}): {row['reason']}"
+    if row["status"] == "skipped":
+        return f"skipped: {row['reason']}"
+    breaks = ", ".join(f"{count} {verdict}" for verdict, count in row["breaks"].items()) or "none"
+    log = row["forecast_log"]
+    return "\n    ".join(
+        [
+            f"{row['duration_s']:.1f} s in {row['wall_s']:.1f} s ({row['real_time_factor']:.2f} of real time); "
+            f"breaks: {breaks}; forecasts: {log['issued']}, confirmed {log['confirmed']}, refuted "
+            f"{log['refuted']}, expired {log['expired']}, open {log['open']}",
+            *row["notices"],
+        ]
+    )
+
+
+def _print_end(summary: dict[str, Any], out: Path) -> None:
+    counts = ", ".join(f"{count} {status}" for status, count in summary["counts"].items())
+    print(f"{summary['videos']} videos: {counts}.")
+    if summary["real_time_factor"] is not None:
+        stages = ", ".join(f"{name} {part:.0%}" for name, part in summary["stage_fractions"].items())
+        print(
+            f"Real-time factor {summary['real_time_factor']:.3f} (below 1 is faster than watching); {stages}."
+        )
+    for reason, count in summary["reasons"].items():
+        print(f"{count} failed: {reason}")
+    print(f"Wrote {out / SUMMARY}; open {out}/*/{REPORT} in a browser, check with: jepa verify path={out}")

@@ -1,0 +1,138 @@
+"""The command: one folder per video, finished ones skipped, failures counted and the rest done."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from jepa.errors import UserError, VideoError
+from jepa.signals import Detector, analysis, command, verify_command
+from jepa.signals.document.hash_chain import read_document
+
+
+def change(path: Path, where: list[str], value: Any) -> None:
+    raw = json.loads(path.read_text())
+    raw[where[0]][where[1]] = value
+    path.write_text(json.dumps(raw))
+
+
+def test_one_bad_file_does_not_stop_the_rest(
+    detector: Any, run_command: Any, video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad = tmp_path / "bad.mp4"
+    bad.write_bytes(b"not a video")
+    summary = run_command([bad, video], tmp_path / "many")
+    assert summary["counts"] == {"failed": 1, "done": 1}
+    assert sum(summary["reasons"].values()) == 1
+    assert summary["rows"][0]["stage"] in ("open", "probe")
+    assert "failed (" in capsys.readouterr().out
+    before = detector.windows
+    again = run_command([bad, video], tmp_path / "many")
+    assert again["counts"] == {"failed": 1, "skipped": 1} and detector.windows == before
+    with pytest.raises(VideoError, match="no video of 1"):
+        run_command([bad], tmp_path / "many")
+
+
+def test_a_second_start_redoes_what_changed(
+    run_command: Any, policy_file: Path, video: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "twice"
+    run_command([video], out)
+    first = next(out.glob("*/signals.json")).read_bytes()
+    policy_file.write_text(policy_file.read_text().replace("at_least: 0.6", "at_least: 0.95"))
+    assert run_command([video], out)["counts"] == {"done": 1}
+    second = next(out.glob("*/signals.json"))
+    assert second.read_bytes() != first
+    policy_file.write_text(policy_file.read_text().replace("at_least: 0.95", "at_least: 0.6"))
+    assert run_command([video], out)["counts"] == {"done": 1}
+    assert second.read_bytes() == first  # the same inputs give the same bytes
+    change(second, ["asset", "name"], "x")
+    assert run_command([video], out)["counts"] == {"done": 1}
+    assert second.read_bytes() == first
+
+
+def test_any_failure_of_one_video_is_its_own_and_its_traceback_is_kept(
+    detector: Any, run_command: Any, make_video: Callable[..., Path], video: Path, tmp_path: Path
+) -> None:
+    """A fault in a detector, or in anything else, ends one video and not the batch."""
+
+    class Breaks(type(detector)):  # type: ignore[misc]
+        def score(self, clips: Any) -> Any:
+            if clips[0].max() > 0.99:  # only the odd video is this white
+                raise ZeroDivisionError("by nothing")
+            return super().score(clips)
+
+    odd = make_video("odd.mp4", [(255, 255, 255)] * 12)
+    summary = run_command([odd, video], tmp_path / "out", [Breaks()])
+    assert summary["counts"] == {"failed": 1, "done": 1}
+    assert summary["rows"][0]["stage"] == "internal"
+    assert summary["rows"][0]["reason"].startswith("ZeroDivisionError: by nothing")
+    log = (tmp_path / "out/failures.log").read_text()
+    assert "odd.mp4" in log and "Traceback" in log and "in score" in log
+
+
+def test_each_file_is_hashed_once(
+    run_command: Any, video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed: list[Path] = []
+    real = command.sha256_file
+    for module in (command, analysis):
+        monkeypatch.setattr(module, "sha256_file", lambda path: hashed.append(path) or real(path))
+    run_command([video], tmp_path / "out")
+    run_command([video], tmp_path / "out")
+    assert hashed == [video, video]  # once per start
+
+
+@pytest.mark.parametrize("name", [b"caf\xe9.mp4", b"two\nlines.mp4", b"50% & more#1.mp4"])
+def test_videos_with_any_name_are_processed_and_found_again(
+    detector: Any, run_command: Any, make_video: Callable[..., Path], tmp_path: Path, name: bytes,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    odd = tmp_path / os.fsdecode(name)
+    make_video("plain.mp4", [(20, 20, 20)] * 8 + [(220, 20, 20)] * 8).rename(odd)
+    (row,) = run_command([odd], tmp_path / "out")["rows"]
+    assert row["path"].isprintable() and row["uri"].startswith("file:///")
+    document = read_document(tmp_path / "out" / row["id"] / "signals.json")
+    assert document.asset.name.isprintable()
+    monkeypatch.setattr("jepa.signals.detect.registry._BUILDERS", {"colours": lambda *_: detector})
+    (found,) = verify_command.run(verify_command.VerifyConfig(str(tmp_path / "out")))["findings"].values()
+    assert found.sound and found.replayed > 0
+
+
+def test_verifying_a_folder_in_which_every_video_failed_tells_so(run_command: Any, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.mp4"
+    bad.write_bytes(b"not a video")
+    with pytest.raises(VideoError):
+        run_command([bad], tmp_path / "out")
+    with pytest.raises(
+        UserError, match=r"holds no document, because all 1 videos failed: .*nothing to verify"
+    ):
+        verify_command.run(verify_command.VerifyConfig(str(tmp_path / "out")))
+
+
+def test_a_run_without_anything_to_detect_with_is_refused(
+    policy_file: Path, video: Path, tmp_path: Path
+) -> None:
+    config = command.SignalsConfig(video=str(video), policy=str(policy_file), out=str(tmp_path / "out"))
+    with pytest.raises(UserError, match=r"nothing to detect with. Say probes=DIR"):
+        command.run(config)
+
+
+def test_a_registered_detector_runs_from_the_command_line(
+    detector: Any, policy_file: Path, video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built: list[Detector] = []
+    monkeypatch.setattr(
+        "jepa.signals.detect.registry._BUILDERS", {"colours": lambda *_: built.append(detector) or detector}
+    )
+    config = command.SignalsConfig(
+        video=str(video), policy=str(policy_file), out=str(tmp_path / "out"), detectors=["colours"]
+    )
+    assert command.run(config)["counts"] == {"done": 1}
+    verify_command.run(verify_command.VerifyConfig(str(tmp_path / "out")))
+    assert built == [detector, detector]
