@@ -25,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _dispatch(arguments: list[str]) -> int:
-    from jepa.config import COMMANDS, compose_config, config_class, to_dataclass
+    from jepa.config import COMMANDS, compose_config, config_class, to_dataclass, to_yaml
 
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_overview())
@@ -45,7 +45,7 @@ def _dispatch(arguments: list[str]) -> int:
     command = COMMANDS[name]
     cls = config_class(command)
     if "--help" in rest or "-h" in rest:
-        print(_help(name))
+        print(_help(name, rest))
         return 0
     show_only = _take_cfg_flag(rest)
     if command.bare:
@@ -60,9 +60,7 @@ def _dispatch(arguments: list[str]) -> int:
         rest = _gather(command.many, rest)
     config = compose_config(name, cls, rest)
     if show_only:
-        from omegaconf import OmegaConf
-
-        print(OmegaConf.to_yaml(config), end="")
+        print(to_yaml(cls, config), end="")
         return 0
     getattr(importlib.import_module(command.module), command.function)(to_dataclass(name, config))
     return 0
@@ -97,10 +95,12 @@ def _overview() -> str:
     )
 
 
-def _help(name: str) -> str:
-    from jepa.config import COMMANDS, config_class, describe_keys, recipes
+def _help(name: str, rest: list[str]) -> str:
+    from jepa.config import COMMANDS, chosen_classes, config_class, recipes
+    from jepa.fields import describe_keys
 
-    rows = list(describe_keys(config_class(COMMANDS[name])))
+    cls = config_class(COMMANDS[name])
+    rows = list(describe_keys(cls, chosen=chosen_classes(cls, rest)))
     wide = max(
         [len(f"{key}={default}") for key, default, _ in rows if len(f"{key}={default}") < 48], default=0
     )

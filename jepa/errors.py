@@ -1,8 +1,10 @@
-"""The two kinds of failure a person meets: a mistake in what was asked, and a video that cannot be read."""
+"""Exceptions: a mistake in a request, a video that cannot be read; and optional dependencies by the extra's name."""
 
 from __future__ import annotations
 
+import importlib
 import os
+from types import ModuleType
 
 
 class UserError(ValueError):
@@ -29,3 +31,28 @@ class VideoError(Exception):
     def __reduce__(self) -> tuple[type[VideoError], tuple[str, str, str]]:
         # Exceptions cross from loader workers by pickle, which would call __init__ with one argument.
         return type(self), (self.path, self.stage, self.reason)
+
+
+def require(module: str, extra: str) -> ModuleType:
+    """Imports an optional dependency, or says which extra of the package installs it.
+
+    Args:
+        module: name to import, such as "sklearn.linear_model".
+        extra: the extra of `jepa-video` that installs it.
+
+    Raises:
+        UserError: the module is not installed. One that is installed and fails to import raises its own error.
+
+    Example:
+        >>> require("json", extra="probes").loads("[1]")
+        [1]
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        top = module.partition(".")[0]
+        if error.name is None or error.name.partition(".")[0] != top:
+            raise
+        raise UserError(
+            f"This needs {top}, which is not installed: pip install 'jepa-video[{extra}]'."
+        ) from error

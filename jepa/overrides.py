@@ -1,0 +1,124 @@
+"""Hydra overrides (`key=value`): reading a value by the type of its key, and expanding the sweeps of `--multirun`.
+
+Hydra's grammar would read `out=2026_11_28` as a number and `video=a,b.mp4` as a sweep. Here the type of the key
+decides: text stays as it was written, and a key that names a file or folder takes whatever signs a file name may hold.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Iterator
+from typing import Any
+
+from jepa.errors import UserError
+from jepa.fields import without_none
+
+
+def is_path(field: dataclasses.Field[Any]) -> bool:
+    """Whether a field names a file or folder, so that its value is taken literally."""
+    return bool(field.metadata.get("path"))
+
+
+def read_value(key: str, text: str, hint: Any, field: dataclasses.Field[Any]) -> Any:
+    """The value that `text` stands for, given the annotation of its key.
+
+    Raises:
+        UserError: an empty path, or a value that Hydra's grammar does not read.
+    """
+    if is_path(field):
+        return _path(key, text, field)
+    plain = without_none(hint)
+    if plain is str:
+        return _text(text, optional=plain is not hint)
+    # In [1.10, 2] the elements of a list of strings are strings, too; anything quoted is left to the grammar.
+    if typing.get_origin(plain) is list and typing.get_args(plain) == (str,) and _is_plain_list(text):
+        return [item.strip() for item in text[1:-1].split(",") if item.strip()]
+    override = parse(f"{key}={text}")
+    if override.is_sweep_override():
+        raise UserError(
+            f"{key}={text} is a sweep over several values; add --multirun (-m) to run each of them."
+        )
+    return override.value()
+
+
+def parse(text: str) -> Any:
+    """Hydra's reading of one override.
+
+    Raises:
+        UserError: the grammar does not allow it.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        return OverridesParser.create().parse_override(text)
+    except HydraException as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"{text} cannot be read: {reason}. Quote text with special signs, key=\"'...'\"."
+        ) from error
+
+
+def _is_plain_list(text: str) -> bool:
+    return (
+        text.startswith("[") and text.endswith("]") and not any(sign in text[1:-1] for sign in "'\"[]{}()$")
+    )
+
+
+def _path(key: str, text: str, field: dataclasses.Field[Any]) -> Any:
+    default = field.default
+    if not text.strip() and default != "":
+        remedy = f"write {key}=null for none" if default is None else "name one"
+        raise UserError(f"{key}= is empty, and it stands for a file or folder; {remedy}.")
+    if text == "null" and default is None:
+        return None
+    if typing.get_origin(field.type) is list or str(field.type).startswith(("list", "Any")):
+        # Several paths are a list in brackets; quotes protect commas in it.
+        if text.startswith("[") and text.endswith("]"):
+            return [str(item) for item in parse(f"{key}={text}").value()]
+        return [_literal(text)]
+    return _literal(text)
+
+
+def _literal(text: str) -> str:
+    return text.replace("${", "\\${")  # OmegaConf would look up what stands in ${...}
+
+
+def _text(text: str, optional: bool) -> str | None:
+    if optional and text == "null":
+        return None
+    if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":
+        return text[1:-1].replace(f"\\{text[0]}", text[0])
+    return text
+
+
+def expand(overrides: list[str], find: Any) -> Iterator[list[tuple[str, str, bool]]]:
+    """Every combination of swept values, as (key, text, swept) of each override.
+
+    Args:
+        overrides: as typed; `a=1,2`, `a=choice(x,y)` and `a=range(1,4)` are sweeps.
+        find: key -> (annotation, field), or None where it is unknown.
+
+    Raises:
+        UserError: a sweep over config groups, `glob(...)`, or one that the grammar does not allow.
+    """
+    import itertools
+
+    axes: list[list[tuple[str, str, bool]]] = []
+    for text in overrides:
+        key, _, value = text.partition("=")
+        found = find(key.lstrip("+"))
+        swept: list[str] = []
+        # A file name may hold commas; a sweep over files is written as one.
+        if not text.startswith("~") and not (
+            found and is_path(found[1]) and not value.startswith(("choice(", "range("))
+        ):
+            override = parse(text)
+            if override.is_sweep_override():
+                if not (override.is_choice_sweep() or override.is_range_sweep()):
+                    raise UserError(f"{text}: glob is not supported in a sweep; list the values, {key}=A,B.")
+                swept = list(override.sweep_string_iterator())
+        axes.append([(key, item, True) for item in swept] or [(key, value, False)])
+    for combination in itertools.product(*axes):
+        yield list(combination)
