@@ -160,13 +160,25 @@ def chart(lines: Sequence[Line], x: Scale, floor: float | None = None, unit: str
     }
 
 
-def frame(width: float = WIDTH, height: float = HEIGHT) -> dict[str, float]:
-    """Size of a chart and the edges of its plot, in pixels."""
+def frame(
+    width: float = WIDTH,
+    height: float = HEIGHT,
+    left: float = LEFT,
+    right: float = RIGHT,
+    top: float = TOP,
+    bottom: float = BOTTOM,
+) -> dict[str, float]:
+    """Size of a chart and the edges of its plot in pixels, from its margins.
+
+    Example:
+        >>> frame(width=400, left=30, right=10)["right"]
+        390
+    """
     return {
         "width": width,
         "height": height,
-        "left": LEFT,
-        "right": width - RIGHT,
-        "top": TOP,
-        "bottom": height - BOTTOM,
+        "left": left,
+        "right": width - right,
+        "top": top,
+        "bottom": height - bottom,
     }
