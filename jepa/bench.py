@@ -26,7 +26,9 @@ from rich.table import Table
 from torch.utils.data import DataLoader
 
 import jepa
+from jepa.data.manifest import RootConfig
 from jepa.errors import UserError
+from jepa.fields import path_key
 from jepa.files import write_json
 
 _PACKAGES = ("torch", "torchvision", "av", "torchcodec", "decord", "numpy")
@@ -35,13 +37,12 @@ _SYNTHETIC = 8  # videos that are made where no data is given
 
 @dataclass
 class BenchConfig:
-    """What is measured, on what, and where the result goes."""
+    """What is measured, on what, and where the result goes; without data.root, on a few synthetic videos."""
 
     what: str = "decode"
     """train: steps of a recipe; decode: the loader beside others; probe: features and heads; signals: whole videos"""
-    data: str = ""
-    """folder of videos, or a list of them; empty makes a few synthetic ones. For signals a video or a folder"""
-    out: str = ""
+    data: RootConfig = field(default_factory=lambda: RootConfig(""))
+    out: str = path_key("")
     """JSON file for the result; empty is bench-WHAT.json"""
     repeats: int = 3
     """repetitions of each measurement"""
@@ -57,9 +58,9 @@ class BenchConfig:
     """decode: their rate"""
     crop_px: int = 256
     """decode: side of a clip in pixels"""
-    reference: str = ""
+    reference: str = path_key("")
     """decode: a copy of facebookresearch/vjepa2, to measure the published loader beside ours"""
-    markdown: str = ""
+    markdown: str = path_key("")
     """decode: a Markdown file for the tables too"""
     recipe: str = ""
     """train: settings that go together, as in `jepa pretrain recipe=NAME`; empty is the defaults"""
@@ -69,15 +70,15 @@ class BenchConfig:
     """train: steps that are timed, between three and one that are not"""
     model: str = "vit_tiny"
     """probe: an architecture with random weights; speed does not depend on weights"""
-    encoder: str = ""
+    encoder: str = path_key("")
     """probe: an exported encoder instead; signals: the one its probes were trained on, if not below them"""
     heads: int = 20
     """probe: heads trained at once"""
     device: str = "auto"
     """probe, signals: auto, cpu or cuda"""
-    probes: str = ""
+    probes: str = path_key("")
     """signals: folder of probes"""
-    policy: str = ""
+    policy: str = path_key("")
     """signals: a customer's policy"""
 
     def __post_init__(self) -> None:
@@ -86,8 +87,8 @@ class BenchConfig:
         for name in ("repeats", "batch_size", "clips", "num_frames", "fps", "crop_px", "steps", "heads"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name}={getattr(self, name)} has to be at least 1.")
-        for name in ("data", "probes", "policy"):
-            if self.what == "signals" and not getattr(self, name):
+        for name, value in (("data.root", self.data.root), ("probes", self.probes), ("policy", self.policy)):
+            if self.what == "signals" and not value:
                 raise UserError(f"what=signals needs {name}=...; it measures whole videos with real probes.")
 
 
@@ -98,11 +99,11 @@ def run(config: BenchConfig) -> dict[str, Any]:
         UserError: the settings do not fit, or there is nothing to measure on.
     """
     with tempfile.TemporaryDirectory() as folder:
-        if not config.data:
+        if not config.data.root:
             make_videos(Path(folder) / "videos", _SYNTHETIC)
-        data = config.data or str(Path(folder) / "videos")
+        data = config.data.root or str(Path(folder) / "videos")
         result = _MEASURES[config.what](config, data, Path(folder))
-    settings = {**asdict(config), "data": config.data or f"{_SYNTHETIC} synthetic videos"}
+    settings = {**asdict(config), "data": config.data.root or f"{_SYNTHETIC} synthetic videos"}
     result = {"what": config.what, "result": result, "machine": machine(), "settings": settings}
     out = Path(config.out or f"bench-{config.what}.json")
     write_json(out, result)

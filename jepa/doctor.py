@@ -8,7 +8,7 @@ import os
 import platform
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 
@@ -18,14 +18,14 @@ from rich.console import Console
 from rich.table import Table
 
 from jepa.data.check import ScanConfig, scan, summary
+from jepa.data.manifest import RootConfig
 
 
 @dataclass
 class DoctorConfig(ScanConfig):
     """What to examine: the machine, or a data set on it."""
 
-    data: str = ""
-    """folder of videos, a list of them, or shards, to be read and reported on; empty examines the machine"""
+    data: RootConfig = field(default_factory=lambda: RootConfig(""))
 
 
 @dataclass(frozen=True)
@@ -50,12 +50,12 @@ _OPTIONAL = [
 
 
 def run(config: DoctorConfig) -> list[Finding]:
-    """Prints the table of what works here and returns its lines; with `data` it reads that data set instead.
+    """Prints the table of what works here and returns its lines; with `data.root` it reads that data set.
 
     Raises:
         UserError: the data set does not exist or holds no video.
     """
-    if config.data:
+    if config.data.root:
         Console().print(summary(scan(config), config.out), markup=False, highlight=False, soft_wrap=True)
         return []
     findings = examine()

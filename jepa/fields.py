@@ -12,7 +12,7 @@ The saved form (`config.yaml` of a run, and recipes) is a plain dict: the keys o
 `objective: {name: masked_prediction, target: latents, ...}`. Without a name, the default choice is meant. `to_dict`
 writes it and `from_dict` reads it; no dataclass that is a choice may have a key called `name`.
 
-A field whose metadata holds `path=True` names a file or folder: the command line takes its value literally.
+A field whose default is `path_key(...)` names a file or folder: the command line takes its value literally.
 """
 
 from __future__ import annotations
@@ -47,6 +47,27 @@ _RENAMED = {
     "predict": "target",
     "truth": "annotations",
 }
+
+
+def path_key(default: Any = dataclasses.MISSING) -> Any:
+    """The default of a field that names a file or folder, or a list of them; "???" makes the key a required one.
+
+    Example:
+        >>> @dataclasses.dataclass
+        ... class Config:
+        ...     out: str = path_key("???")
+        >>> is_path(dataclasses.fields(Config)[0])
+        True
+    """
+    # dataclasses.field is typed by its default, and None or "???" would narrow the annotation of the key.
+    if isinstance(default, list):
+        return dataclasses.field(default_factory=lambda: list(default), metadata={"path": True})
+    return dataclasses.field(default=default, metadata={"path": True})
+
+
+def is_path(field: dataclasses.Field[Any]) -> bool:
+    """Whether a field names a file or folder."""
+    return bool(field.metadata.get("path"))
 
 
 def choices(field: dataclasses.Field[Any]) -> dict[str, type]:
@@ -233,7 +254,11 @@ def describe_keys(
         elif dataclasses.is_dataclass(hints[field.name]):
             yield from describe_keys(typing.cast(type, hints[field.name]), f"{key}.", chosen)
         else:
-            yield key, "required" if default == "???" else _show(default), docs.get(field.name, "")
+            yield (
+                key,
+                "required" if default in ("???", dataclasses.MISSING) else _show(default),
+                docs.get(field.name, ""),
+            )
 
 
 def unknown_key(key: str, known: Iterable[str]) -> str:

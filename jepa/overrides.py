@@ -12,12 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from jepa.errors import UserError
-from jepa.fields import without_none
-
-
-def is_path(field: dataclasses.Field[Any]) -> bool:
-    """Whether a field names a file or folder, so that its value is taken literally."""
-    return bool(field.metadata.get("path"))
+from jepa.fields import is_path, without_none
 
 
 def read_value(key: str, text: str, hint: Any, field: dataclasses.Field[Any]) -> Any:
@@ -68,6 +63,7 @@ def _is_plain_list(text: str) -> bool:
 
 def _path(key: str, text: str, field: dataclasses.Field[Any]) -> Any:
     default = field.default
+    # A required key, or one with a name for its default, has no meaning for "nothing".
     if not text.strip() and default != "":
         remedy = f"write {key}=null for none" if default is None else "name one"
         raise UserError(f"{key}= is empty, and it stands for a file or folder; {remedy}.")

@@ -9,6 +9,7 @@ import pytest
 from torch.utils.data import DataLoader
 
 from jepa.bench import BenchConfig, _Clock, make_videos, run
+from jepa.data.manifest import RootConfig
 from jepa.data.shards import ShardConfig
 from jepa.data.shards import run as make_shards
 from jepa.errors import UserError
@@ -34,7 +35,7 @@ def written(path):
 
 def test_training_is_timed_step_by_step(videos, tmp_path, capsys):
     out = tmp_path / "train.json"
-    run(BenchConfig("train", str(videos), str(out), repeats=1, steps=4, settings=TINY))
+    run(BenchConfig("train", RootConfig(str(videos)), str(out), repeats=1, steps=4, settings=TINY))
     (row,) = written(out)["repetitions"]
     assert row["clips_per_s"] == pytest.approx(2 * row["steps_per_s"]) and 0 < row["waiting_share"] < 1
     assert written(out)["pretrain"]["train"]["steps"] == 3 + 4 + 1
@@ -56,7 +57,7 @@ def test_one_step_can_be_timed_and_may_have_several_passes(tmp_path, monkeypatch
     monkeypatch.setattr(trainer, "run", train)
     out, size = tmp_path / "train.json", 4 // passes
     asked = ["train.batch_size=4", f"train.micro_batch={size}"]
-    run(BenchConfig("train", "a, b=c", str(out), repeats=1, steps=1, settings=asked))
+    run(BenchConfig("train", RootConfig("a, b=c"), str(out), repeats=1, steps=1, settings=asked))
     (row,) = written(out)["repetitions"]
     assert written(out)["pretrain"]["data"]["root"] == "a, b=c"
     assert row["steps_per_s"] <= 50 / passes and row["clips_per_s"] == pytest.approx(4 * row["steps_per_s"])
@@ -85,13 +86,13 @@ def test_decoding_and_probing(videos, tmp_path):
     out = tmp_path / "x.json"
     run(
         BenchConfig(
-            "decode", str(videos), str(out), repeats=1, workers=0, clips=4, batch_size=2, num_frames=2, crop_px=16,
+            "decode", RootConfig(str(videos)), str(out), repeats=1, workers=0, clips=4, batch_size=2, num_frames=2, crop_px=16,
             markdown=str(tmp_path / "x.md"),
         )
     )  # fmt: skip
     assert written(out)["loaders"][0]["clips_per_s"][0] > 0 and (tmp_path / "x.md").exists()
     run(
-        BenchConfig("probe", str(videos), str(out), repeats=1, model="vit_nano", heads=3, batch_size=2, device="cpu")
+        BenchConfig("probe", RootConfig(str(videos)), str(out), repeats=1, model="vit_nano", heads=3, batch_size=2, device="cpu")
     )  # fmt: skip
     found = written(out)
     assert found["videos"] == 3 and all(
@@ -100,9 +101,9 @@ def test_decoding_and_probing(videos, tmp_path):
 
 
 def test_probing_says_that_it_reads_no_shards(videos, tmp_path):
-    shards = make_shards(ShardConfig(data=str(videos), out=str(tmp_path / "shards")))
+    shards = make_shards(ShardConfig(data=RootConfig(str(videos)), out=str(tmp_path / "shards")))
     with pytest.raises(UserError, match="holds shards"):
-        run(BenchConfig("probe", str(shards), str(tmp_path / "x.json"), model="vit_nano", device="cpu"))
+        run(BenchConfig("probe", RootConfig(str(shards)), str(tmp_path / "x.json"), model="vit_nano", device="cpu"))
 
 
 def test_signals_report_what_the_pipeline_timed(tmp_path, monkeypatch):
@@ -117,7 +118,7 @@ def test_signals_report_what_the_pipeline_timed(tmp_path, monkeypatch):
 
     monkeypatch.setattr(pipeline, "run", process)
     out = tmp_path / "s.json"
-    run(BenchConfig("signals", "v", str(out), repeats=2, probes="p", policy="c"))
+    run(BenchConfig("signals", RootConfig("v"), str(out), repeats=2, probes="p", policy="c"))
     assert [row["real_time_factor"] for row in written(out)["repetitions"]] == [0.5, 0.5]
 
 

@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 import yaml
 
-from jepa.config import chosen_classes, compose_config, to_dataclass, to_yaml
+from jepa.cli import main
+from jepa.config import COMMANDS, chosen_classes, compose_config, config_class, to_dataclass, to_yaml
 from jepa.errors import UserError, require
-from jepa.fields import describe_keys, from_dict, to_dict
+from jepa.fields import describe_keys, find_field, from_dict, is_path, to_dict
 
 
 @dataclass
@@ -153,3 +154,38 @@ def test_a_missing_dependency_names_the_extra_that_brings_it():
     with pytest.raises(UserError, match=r"pip install 'jepa-video\[probes\]'"):
         require("no_such_module.inner", "probes")
     assert require("json", "probes").__name__ == "json"
+
+
+# What names a file or folder, in whatever command.
+PATHS = {"out", "run", "root", "video", "videos_from", "encoder", "probes", "policy", "annotations", "cache"}
+PATHS |= {"path", "init_from", "image_model", "weights_from", "reference", "markdown", "target_encoder_from"}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_keys_that_name_files_are_marked_as_paths(name):
+    cls = config_class(COMMANDS[name])
+    for key, _, _ in describe_keys(cls):
+        if key.rpartition(".")[2] in PATHS:
+            found = find_field(cls, key, {})
+            assert found is not None and is_path(found[1]), f"{name} {key} is no path_key(...)"
+
+
+NAMES = [
+    "Café.mp4",
+    "a=b.mp4",
+    "a,b.mp4",
+    "(1) it's #2 [x] {y}.mp4",
+    "~x & y; z.mp4",
+    "-dash.mp4",
+    " two  spaces.mp4",
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_real_file_is_found_whatever_its_name(name, video_folder, tmp_path, capsys):
+    folder = tmp_path / "it's, [odd]=folder"
+    folder.mkdir()
+    (folder / name).write_bytes((video_folder / "00.mp4").read_bytes())
+    out = tmp_path / "2026_11_28"
+    assert main(["doctor", f"data.root={folder}", f"out={out}", "workers=1"]) == 0
+    assert name in out.read_text(encoding="utf-8") or "Caf" in out.read_text(encoding="utf-8")

@@ -1,4 +1,5 @@
 from jepa import doctor
+from jepa.data.manifest import RootConfig
 from jepa.doctor import DoctorConfig
 
 
@@ -33,7 +34,7 @@ def test_a_data_set_is_read_and_reported_on(video_folder, tmp_path, capsys):
     for path in sorted(video_folder.glob("*.mp4"))[:2]:
         (folder / path.name).symlink_to(path)
     (folder / "bad.mp4").write_bytes(b"not a video")
-    doctor.run(DoctorConfig(data=str(folder), out=str(tmp_path / "scan.jsonl"), workers=1))
+    doctor.run(DoctorConfig(data=RootConfig(str(folder)), out=str(tmp_path / "scan.jsonl"), workers=1))
     report = (tmp_path / "scan.jsonl").read_text().splitlines()
     assert len(report) == 3
     assert "bad.mp4" in report[0]

@@ -29,6 +29,7 @@ from torch.utils.data import DataLoader, Dataset
 from jepa.data.dataset import ClipConfig, ClipDataset, StreamSampler, collate
 from jepa.data.manifest import Item, read_items
 from jepa.errors import UserError
+from jepa.fields import path_key
 from jepa.files import write_text
 
 
@@ -36,9 +37,9 @@ from jepa.files import write_text
 class DecodeBenchConfig:
     """What is read, how, and against what."""
 
-    data: str = "???"
+    data: str = path_key("???")
     """folder of videos, or a list of them"""
-    reference: str = ""
+    reference: str = path_key("")
     """a copy of facebookresearch/vjepa2, to measure the published loader beside ours"""
     num_frames: int = 16
     """frames in a clip"""
@@ -54,7 +55,7 @@ class DecodeBenchConfig:
     """clips per repetition"""
     repeats: int = 3
     """repetitions; the order of the loaders alternates between them"""
-    out: str = ""
+    out: str = path_key("")
     """a Markdown file for the result, or none"""
 
 

@@ -1,4 +1,4 @@
-"""`jepa doctor data=...`: reads every video of a data set once and writes what is wrong with which file.
+"""`jepa doctor data.root=...`: reads every video of a data set once and writes what is wrong with which file.
 
 Files are decoded in child processes, as many at once as asked for, so a file that crashes a decoder is one more line in
 the report.
@@ -19,9 +19,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from jepa.data.dataset import ClipConfig, open_item
 from jepa.data.images import read_image
-from jepa.data.manifest import Item, is_image, read_items
+from jepa.data.manifest import Item, RootConfig, is_image, read_items
 from jepa.data.video.limits import LimitsConfig
 from jepa.errors import VideoError
+from jepa.fields import path_key
 from jepa.files import write_text
 
 
@@ -29,9 +30,8 @@ from jepa.files import write_text
 class ScanConfig:
     """What to scan, how deep, and where the report goes."""
 
-    data: str = "???"
-    """folder of videos, a list of them, or shards"""
-    out: str = "scan.jsonl"
+    data: RootConfig = field(default_factory=RootConfig)
+    out: str = path_key("scan.jsonl")
     """report: one JSON line per file, the bad ones first"""
     full: bool = True
     """decode every frame; otherwise the first and the last only"""
@@ -65,7 +65,7 @@ def scan(config: ScanConfig, console: Console | None = None) -> list[ScanRow]:
         UserError: there is nothing to scan.
     """
     items = list(
-        {item.path: replace(item, start_s=None, end_s=None) for item in read_items(config.data)}.values()
+        {item.path: replace(item, start_s=None, end_s=None) for item in read_items(config.data.root)}.values()
     )
     console = console or Console(stderr=True)
     rows: list[ScanRow] = []

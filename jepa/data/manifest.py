@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from jepa.errors import UserError
+from jepa.fields import path_key
 
 VIDEO_SUFFIXES = {
     ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".flv", ".mpg", ".mpeg", ".ts", ".m2ts", ".mts", ".3gp", ".ogv",
@@ -41,6 +42,14 @@ class Span:
     shard: str
     offset: int
     size: int
+
+
+@dataclass
+class RootConfig:
+    """Which data set a command reads."""
+
+    root: str = path_key("???")
+    """folder of videos, a list of them, or shards"""
 
 
 @dataclass(frozen=True)
@@ -139,7 +148,7 @@ def _read_remote(root: str, columns: Mapping[str, str]) -> list[Item]:
     except (OSError, ValueError, ImportError) as error:
         raise UserError(
             f"{root!r} has no {SHARD_INDEX} that can be read ({error}). At an address only shards are read: make them "
-            "with `jepa shard data=DIR out=DIR` and copy them there."
+            "with `jepa shard data.root=DIR out=DIR` and copy them there."
         ) from None
     with tempfile.TemporaryDirectory() as folder:
         local = Path(folder) / SHARD_INDEX

@@ -4,7 +4,7 @@ A shard is a plain tar. `shards.jsonl` beside the shards has one line per item, 
 bytes lie, their SHA-256, and all that the manifest knew. So item 123456 is one range read, and the samples of a run
 are the same from shards as from the folder they were made of. Sources and shards may also lie behind fsspec.
 
-`jepa shard data=DIR out=DIR` makes them. Killed at any moment and started again, it goes on after the last whole
+`jepa shard data.root=DIR out=DIR` makes them. Killed at any moment and started again, it goes on after the last whole
 shard; `verify=true` checks every byte against its sum.
 """
 
@@ -17,12 +17,13 @@ import json
 import os
 import tarfile
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from jepa.data.manifest import SHARD_INDEX, Item, read_items
+from jepa.data.manifest import SHARD_INDEX, Item, RootConfig, read_items
 from jepa.errors import UserError, VideoError
+from jepa.fields import path_key
 from jepa.files import atomic_path, sha256_file, write_json, write_text
 
 _PLAN = "shards.json"
@@ -32,9 +33,8 @@ _PLAN = "shards.json"
 class ShardConfig:
     """What to pack, and where."""
 
-    data: str = "???"
-    """folder of videos, or a list of them"""
-    out: str = "???"
+    data: RootConfig = field(default_factory=RootConfig)
+    out: str = path_key("???")
     """folder for the shards; started again on the same folder, the command goes on where it stopped"""
     shard_bytes: int = 1 << 30
     """a shard is closed when it holds this many bytes"""
@@ -121,10 +121,10 @@ def run(config: ShardConfig) -> Path:
         VideoError: a file vanished, or a checksum is wrong.
     """
     out = Path(config.out)
-    items = read_items(config.data)
+    items = read_items(config.data.root)
     if any(item.span for item in items):
         raise UserError(
-            f"{config.data!r} already holds shards; give the folder or list that they were made of."
+            f"{config.data.root!r} already holds shards; give the folder or list that they were made of."
         )
     if config.shard_bytes < 1:
         raise UserError(f"shard_bytes={config.shard_bytes} has to be at least 1.")

@@ -14,6 +14,7 @@ from jepa.data.dataset import ClipConfig, ClipDataset, StreamSampler
 from jepa.data.manifest import Item, read_items
 from jepa.data.mixture import MixtureDataset
 from jepa.errors import UserError
+from jepa.fields import path_key
 from jepa.rng import derive_seed
 
 
@@ -21,7 +22,7 @@ from jepa.rng import derive_seed
 class SourceConfig:
     """One data set of a mixture, and what it has of its own. Empty keys are those of the settings around it."""
 
-    root: str = "???"
+    root: str = path_key("???")
     """folder of videos or pictures, a list of them, or shards"""
     weight: float = 1.0
     """its share of all clips, over the sum of the weights"""
@@ -41,7 +42,7 @@ class SourceConfig:
 class StreamConfig(ClipConfig):
     """Which videos, and how a clip is cut from one."""
 
-    root: str = ""
+    root: str = path_key("")
     """folder of videos or pictures, a list of them (CSV, TSV, JSON lines, Parquet, or `path label` lines), or shards"""
     mix: list[SourceConfig] = field(default_factory=list)
     """several data sets instead of root: [{root:DIR,weight:3},{root:LIST,weight:1,num_frames:32}]"""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from jepa.data import StreamConfig
 from jepa.errors import UserError
+from jepa.fields import path_key
 from jepa.masking import MaskConfig
 from jepa.pretrain.distributed import RECOMPUTE, STRATEGIES
 from jepa.pretrain.logger import WandbConfig
@@ -102,7 +103,7 @@ class TrainConfig:
     """auto, bf16 or fp32; auto is bf16 on GPUs that compute in it, else fp32"""
     max_skipped: int = 10
     """steps in a row with a non-finite loss or gradient that are tolerated; none of them touches a weight"""
-    init_from: str | None = None
+    init_from: str | None = path_key(None)
     """another run's folder: begin with its newest weights, target and optimizer state, at step 0 (a cooldown)"""
     strategy: str = "ddp"
     """under torchrun: ddp, each process holds all; fsdp, a share of weights, gradients and moments (FSDP2)"""
@@ -133,7 +134,7 @@ class TrainConfig:
 class PretrainConfig:
     """Everything that decides a run."""
 
-    out: str = "???"
+    out: str = path_key("???")
     """run folder; started again on the same folder, a run goes on where it stopped"""
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)

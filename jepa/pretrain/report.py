@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from jepa.errors import UserError
+from jepa.fields import path_key
 from jepa.files import write_text
 from jepa.html import COLOURS, charts, render_page
 
@@ -67,9 +68,9 @@ class ReportConfig:
         ['runs/a']
     """
 
-    run: Any = "???"
+    run: Any = path_key("???")
     """run folder, or several as [A,B]; several are drawn over each other"""
-    out: str | None = None
+    out: str | None = path_key(None)
     """page to write; null for report.html in the first run folder"""
 
     def __post_init__(self) -> None:

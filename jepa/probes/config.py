@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from jepa.errors import UserError
+from jepa.fields import path_key
 
 HEADS = ["linear", "attentive", "ridge", "knn"]
 PROTOCOLS = ("label_efficiency", "early", "robustness")
@@ -17,7 +18,7 @@ BASELINES = ("one_frame", "motion", "random_init")
 class ProbeData:
     """Which videos, with which labels."""
 
-    root: str = "???"
+    root: str = path_key("???")
     """CSV table with a header, a folder with labels.csv (segments.csv for anticipation), or one folder per
     class"""
     path_column: str | None = None
@@ -44,7 +45,7 @@ class ProbeData:
 class FeatureSettings:
     """How videos become features."""
 
-    cache: str | None = None
+    cache: str | None = path_key(None)
     """folder of cached features; null is OUT/cache, and none at all for jepa embed"""
     clips: int = 1
     """windows per video, evenly spaced; their probabilities are averaged"""
@@ -141,10 +142,10 @@ class ProbeConfig:
 
     task: str = "classify"
     """classify, anticipate or describe"""
-    encoder: str = "???"
+    encoder: str = path_key("???")
     """folder that `jepa export` wrote, or anything else that load_encoder takes: Meta's .pt, a Hugging Face folder,
     timm:NAME"""
-    out: str = "???"
+    out: str = path_key("???")
     """folder to write: results.json, the probe, and the cached features unless features.cache says
     otherwise"""
     data: ProbeData = field(default_factory=ProbeData)
@@ -152,7 +153,7 @@ class ProbeConfig:
     heads: HeadSettings = field(default_factory=HeadSettings)
     baselines: list[str] = field(default_factory=lambda: list(BASELINES))
     """what stands beside the encoder, apart from chance: one_frame, motion, random_init"""
-    image_model: str | None = None
+    image_model: str | None = path_key(None)
     """a timm image model beside the encoder, averaged over frames; efficientnet_lite0 has weights in a
     package"""
     protocols: list[str] = field(default_factory=list)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from jepa.errors import UserError
+from jepa.fields import path_key
 from jepa.files import atomic_path, write_json, write_text
 from jepa.probes.config import FeatureSettings
 from jepa.probes.data.labels import Sample
@@ -37,7 +38,7 @@ SCHEMA = "jepa.embeddings/1"
 class EmbedData:
     """Which videos; labels are not needed."""
 
-    root: str = "???"
+    root: str = path_key("???")
     """folder of videos, list of them (.csv, .jsonl, ...) or one video"""
     max_bad_fraction: float = 0.1
     """the run stops when more than this fraction of the videos cannot be read"""
@@ -48,9 +49,9 @@ class EmbedConfig:
     """The configuration of a file of embeddings."""
 
     data: EmbedData = field(default_factory=EmbedData)
-    encoder: str = "???"
+    encoder: str = path_key("???")
     """folder that `jepa export` wrote, or anything else that load_encoder takes"""
-    out: str = "???"
+    out: str = path_key("???")
     """file to write, .npz: features, names, start_s and end_s (NaN for whole videos); OUT.json says what they are"""
     kind: str = "mean"
     """mean or stats (mean, standard deviation and temporal change): one vector per video; tokens: all of them"""

@@ -21,6 +21,7 @@ from typing import Any
 from jepa.data import LimitsConfig
 from jepa.data.manifest import VIDEO_SUFFIXES
 from jepa.errors import UserError, VideoError
+from jepa.fields import path_key
 from jepa.files import sha256_file, write_json, write_text
 from jepa.signals.analysis import Analyser, AnalysisResult, asset_id, printable
 from jepa.signals.annotations import Annotation, Annotations, read_annotations
@@ -40,15 +41,15 @@ FAILURES = "failures.log"
 class SignalsConfig:
     """`jepa signals`."""
 
-    video: str = "???"
+    video: str = path_key("???")
     """a video file, or a folder whose videos are all processed"""
-    policy: str = "???"
+    policy: str = path_key("???")
     """the customer's policy, YAML; configs/policy holds examples"""
-    out: str = "???"
+    out: str = path_key("???")
     """folder to write; started again on it, finished videos are skipped"""
-    probes: str | None = None
+    probes: str | None = path_key(None)
     """folder with one or more probes that `jepa probe` wrote, all for the same encoder"""
-    encoder: str | None = None
+    encoder: str | None = path_key(None)
     """export that the probes were trained on; null looks for it under `probes`"""
     detectors: list[str] = field(default_factory=list)
     """further detectors, beside the probes or without them: kinds given to register_detector, or
@@ -62,7 +63,7 @@ class SignalsConfig:
     """windows per forward pass"""
     device: str = "auto"
     """where the encoder runs: auto, cpu or cuda"""
-    annotations: str | None = None
+    annotations: str | None = path_key(None)
     """CSV with path, start_s, end_s, kind and label, drawn over the report and used nowhere else"""
     lenient: bool = False
     """pass over what does not decode instead of refusing the video; the document has a notice then"""

@@ -12,6 +12,7 @@ from urllib.parse import unquote_to_bytes, urlsplit
 
 from jepa.data import LimitsConfig
 from jepa.errors import UserError
+from jepa.fields import path_key
 from jepa.files import sha256_file
 from jepa.signals.command import DOCUMENT, POLICY_COPY, SUMMARY, find_videos
 from jepa.signals.detect.detector import Detector
@@ -27,15 +28,15 @@ from jepa.signals.verification import Findings, rebuild_detectors, verify
 class VerifyConfig:
     """`jepa verify`."""
 
-    path: str = "???"
+    path: str = path_key("???")
     """a signals.json, or a folder that `jepa signals` wrote"""
-    video: str | None = None
+    video: str | None = path_key(None)
     """the video, or a folder that holds it; null asks summary.json"""
-    policy: str | None = None
+    policy: str | None = path_key(None)
     """the policy file; null takes the copy beside the summary"""
-    probes: str | None = None
+    probes: str | None = path_key(None)
     """folder of the probes; null asks summary.json"""
-    encoder: str | None = None
+    encoder: str | None = path_key(None)
     """export that the probes were trained on; null asks summary.json, then looks under `probes`"""
     detectors: list[str] = field(default_factory=list)
     """package.module:KIND of detectors that a module has to register first; empty asks summary.json"""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from jepa.errors import UserError
+from jepa.fields import path_key
 
 VERSION = 3
 """Raised whenever the same keys would give other video bytes: a folder is never continued by other code."""
@@ -32,7 +33,7 @@ class ToyWorldConfig:
         24
     """
 
-    out: str
+    out: str = path_key()
     """folder to write; a stopped run is continued by the same call"""
     videos: int = 400
     """how many videos; a finished world can be extended by asking for more"""

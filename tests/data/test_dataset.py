@@ -20,7 +20,7 @@ from jepa.data.dataset import (
     TooManyBadVideosError,
     collate,
 )  # fmt: skip
-from jepa.data.manifest import Item, read_items
+from jepa.data.manifest import Item, RootConfig, read_items
 from jepa.data.shards import ShardConfig
 from jepa.data.shards import run as make_shards
 from jepa.data.video import pyav
@@ -79,7 +79,7 @@ def test_a_later_start_continues_the_stream(library):
 
 
 def test_shards_give_the_same_batches_as_the_folder(library, tmp_path):
-    make_shards(ShardConfig(data=str(library), out=str(tmp_path / "s"), shard_bytes=6000))
+    make_shards(ShardConfig(data=RootConfig(str(library)), out=str(tmp_path / "s"), shard_bytes=6000))
     packed = read_items(tmp_path / "s")
     assert len({i.span.shard for i in packed}) > 1
     plain, packed = (ClipDataset(i, config(), seed=3) for i in (read_items(library), packed))

@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from jepa.data.check import ScanConfig, scan, summary
-from jepa.data.manifest import Item
+from jepa.data.manifest import Item, RootConfig
 from jepa.data.video import subprocess as isolated
 from jepa.data.video.limits import LimitsConfig
 from jepa.data.video.reader import open_video
@@ -232,7 +232,9 @@ def test_a_scan_finds_what_is_wrong(library, tmp_path):
     (folder / "cut.mp4").write_bytes((library / "0.mp4").read_bytes()[:900])
     (folder / "text.mp4").write_text("hello")
     for full in (True, False):
-        rows = scan(ScanConfig(data=str(folder), out=str(tmp_path / "scan.jsonl"), workers=2, full=full))
+        rows = scan(
+            ScanConfig(data=RootConfig(str(folder)), out=str(tmp_path / "scan.jsonl"), workers=2, full=full)
+        )
         assert [Path(r.path).name for r in rows] == ["cut.mp4", "text.mp4", "0.mp4", "1.mp4", "2.mp4"]
         assert all(r.reason for r in rows[:2]) and [r.frames for r in rows[2:]] == [24, 28, 32]
         written = [json.loads(line) for line in (tmp_path / "scan.jsonl").read_text().splitlines()]

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from jepa.data import shards
-from jepa.data.manifest import read_items
+from jepa.data.manifest import RootConfig, read_items
 from jepa.data.shards import ShardConfig, open_span, run, verify
 from jepa.errors import UserError, VideoError
 
 
 def pack(library, out, **more):
-    return run(ShardConfig(data=str(library), out=str(out), **{"shard_bytes": 6000, **more}))
+    return run(ShardConfig(data=RootConfig(str(library)), out=str(out), **{"shard_bytes": 6000, **more}))
 
 
 def contents(folder):

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader
 
 from jepa.data import collate, open_stream
 from jepa.data.dataset import ClipConfig, ClipDataset
-from jepa.data.manifest import read_items
+from jepa.data.manifest import RootConfig, read_items
 from jepa.data.mixture import MixtureDataset
 from jepa.data.shards import ShardConfig
 from jepa.data.shards import run as make_shards
@@ -61,7 +61,7 @@ def two(library, tmp_path_factory) -> tuple[Path, Path]:
 def packed(two, tmp_path_factory) -> tuple[Path, Path]:
     base = tmp_path_factory.mktemp("packed")
     return tuple(
-        make_shards(ShardConfig(data=str(folder), out=str(base / folder.name), shard_bytes=6000))
+        make_shards(ShardConfig(data=RootConfig(str(folder)), out=str(base / folder.name), shard_bytes=6000))
         for folder in two
     )
 

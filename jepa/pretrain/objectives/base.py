@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from jepa.errors import UserError
+from jepa.fields import path_key
 from jepa.pretrain.objectives.targets import DISTANCES
 
 TEACHERS = ("ema", "frozen", "none")
@@ -91,7 +92,7 @@ class ObjectiveConfig:
     teacher: str = "ema"
     """ema: latents of an average of the encoder over its recent past; frozen: of the encoder in teacher_from (SALT,
     distillation); none: of the encoder itself, with gradient, which collapses unless sigreg.weight holds it"""
-    teacher_from: str = ""
+    teacher_from: str = path_key("")
     """frozen only: an export's folder, or anything else that jepa.load_encoder reads"""
     context: ContextLossConfig = field(default_factory=ContextLossConfig)
     sigreg: SIGRegConfig = field(default_factory=SIGRegConfig)
