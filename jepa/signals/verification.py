@@ -91,11 +91,11 @@ def verify(
         True
     """
     text, name = _text_of(document)
-    policy = policy if isinstance(policy, Policy) else read_policy(policy)
     found = Findings()
     parsed = _check_alone(text, name, found)
-    if parsed is None:
+    if parsed is None:  # nothing else can be checked, whatever the policy
         return found
+    policy = policy if isinstance(policy, Policy) else read_policy(policy)
     found.entries = parsed.log.seq
     found.faults += policy_faults(parsed, policy)
     if video is not None:

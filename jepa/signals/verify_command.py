@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -20,7 +21,7 @@ from jepa.signals.detect.registry import PROBES, load_kind
 from jepa.signals.document.hash_chain import folder_faults
 from jepa.signals.document.objects import SignalsDocument
 from jepa.signals.document.schema import parse_document
-from jepa.signals.policy import read_policy
+from jepa.signals.policy import Policy, read_policy
 from jepa.signals.verification import Findings, rebuild_detectors, verify
 
 
@@ -121,22 +122,26 @@ class _Checker:
         self.config = config
         self._summary = _read_summary(top)
         self._rows = {row["id"]: row for row in self._summary.get("rows", []) if row["id"]}
-        chosen = Path(config.policy) if config.policy is not None else top / POLICY_COPY
-        if not chosen.exists():
+        self._policy_file = Path(config.policy) if config.policy is not None else top / POLICY_COPY
+        if not self._policy_file.exists():
             raise UserError(
-                f"the policy {str(chosen)!r} is missing, without which no decision can be checked. Say "
+                f"the policy {str(self._policy_file)!r} is missing, without which no decision can be checked. Say "
                 "policy=FILE."
             )
-        self.policy = read_policy(chosen)
         self._detectors: dict[str, list[Detector]] = {}
         self._modules_are_loaded = False
+
+    @functools.cached_property
+    def policy(self) -> Policy:
+        """Read at the first document that can be checked against it."""
+        return read_policy(self._policy_file)
 
     def check(self, path: Path) -> Findings:
         """One document, with its video where `replay` asks for it."""
         try:
             document = parse_document(path.read_bytes(), path.parent.name)
         except UserError:
-            return verify(path, self.policy)  # its faults say why
+            return verify(path, self._policy_file)  # its faults say why, and need no policy
         video = self._video_of(document) if self.config.replay else None
         if not isinstance(video, Path):
             found = verify(path, self.policy)

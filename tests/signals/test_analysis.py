@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import jepa.signals
+from jepa.errors import VideoError
 from jepa.signals import (
     Analyser,
     ClipMetadata,
@@ -132,6 +133,25 @@ def test_two_frames_far_apart_give_a_document(detector: Any, policy_file: Path, 
         )
         assert document.asset.frames == 2 and document.asset.duration_ms >= 1000 * apart_s
         assert document.asset.fps[0] / document.asset.fps[1] < 1 / 200
+
+
+def test_a_damaged_file_gives_its_good_frames_with_a_notice_when_read_leniently(
+    detector: Any, policy_file: Path, video: Path, tmp_path: Path
+) -> None:
+    data = bytearray(video.read_bytes())
+    start = data.index(b"mdat") + 4
+    middle = (start + len(data)) // 2
+    data[middle : middle + 3000] = b"\xff" * 3000
+    damaged = tmp_path / "damaged.mp4"
+    damaged.write_bytes(data)
+    with pytest.raises(VideoError, match="damaged"):
+        analyse(damaged, detector, policy_file, stride_ms=100)
+    document = analyse(damaged, detector, policy_file, stride_ms=100, lenient=True)
+    assert document.run.lenient and 0 < document.asset.frames < 92
+    assert "read leniently" in document.notices[0]
+    assert verify(document, policy_file, video=damaged, detectors=detector, every=True).sound
+    whole = analyse(video, detector, policy_file, stride_ms=100, lenient=True)
+    assert whole.asset.frames == 92 and whole.notices == []
 
 
 def test_memory_does_not_grow_with_the_video(

@@ -234,7 +234,7 @@ def scan(
             index += 1
         if index == 0:
             raise VideoError(str(path), "decode", "the file opens but holds no frame")
-        duration_ms, notices = _end(reader, index, times.now_s, lenient)
+        duration_ms, notices = _end(reader, times.now_s)
     for window in windows.finish(duration_ms / 1000):
         scoring.push(window)
     scoring.flush()
@@ -251,19 +251,17 @@ def _frame_rate(reader: VideoReader) -> Fraction:
     return Fraction(reader.fps).limit_denominator(1001 if reader.fps >= 1 else 10_000_000)
 
 
-def _end(reader: VideoReader, frames: int, last_s: float, lenient: bool) -> tuple[int, list[str]]:
-    """Length of the video in whole milliseconds, which is what a document keeps and a replay starts from.
+def _end(reader: VideoReader, last_s: float) -> tuple[int, list[str]]:
+    """Length of the video in whole milliseconds, which is what a document keeps and a replay starts from; and notices.
 
-    The last frame is on screen until the time that the file states. Where part of a file did not decode, nothing is
+    The last frame is on screen until the end that the file states. Where part of a file did not decode, nothing is
     known after the last frame that did, so the video ends one frame later.
     """
-    notices, end_s = [], reader.duration_s
-    if lenient:
-        missing = reader.num_frames - frames
-        if missing > 0:
-            notices.append(
-                f"The file was read leniently: {missing} of {reader.num_frames} frames did not decode and were left "
-                f"out, and nothing is known about what they show."
-            )
-            end_s = last_s + 1 / reader.fps if reader.fps > 0 else last_s
+    end_s = reader.duration_s
+    if reader.notices and reader.fps > 0:
+        end_s = min(end_s, last_s + 1 / reader.fps)
+    notices = [
+        f"The file is damaged and was read leniently: {notice}. Nothing is known about what is missing."
+        for notice in reader.notices
+    ]
     return max(round(end_s * 1000), round(last_s * 1000) + 1), notices
