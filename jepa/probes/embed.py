@@ -85,10 +85,9 @@ def embed(
         >>> import tempfile, pathlib, jepa
         >>> from jepa.toyworld import ToyWorldConfig, write_world
         >>> world = tempfile.mkdtemp()
-        >>> _ = write_world(ToyWorldConfig(out=world, videos=2))  # doctest: +ELLIPSIS
-        ...
+        >>> _ = write_world(ToyWorldConfig(out=world, videos=2))
         >>> embed(jepa.create_model("vit_nano"), sorted(pathlib.Path(world).rglob("*.mp4"))).shape
-        (2, 192)
+        (2, 128)
     """
     settings = _settings(features)
     _check(kind, settings)

@@ -1,4 +1,4 @@
-"""A handful of tiny videos whose class is the direction of a moving square, and an untrained tiny encoder."""
+"""Tiny videos of a moving square or a flash, and a tiny encoder with random weights."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from jepa.models import EncoderConfig, Preprocessing, VideoEncoder, save_encoder
+from jepa.models import EncoderConfig, Preprocessing, VideoEncoder, create_predictor, save_encoder
 
 
 def write_video(path: Path, frames: np.ndarray, fps: int = 8) -> None:
@@ -73,4 +73,41 @@ def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
     encoder = tiny_encoder()
     assert encoder.preprocessing is not None
     save_encoder(folder, encoder, encoder.preprocessing, {"name": "tiny"})
+    return folder
+
+
+@pytest.fixture(scope="session")
+def flashes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Eighteen videos: a square drifts; in half of them it turns bright (the omen) and 1 s later the screen flashes."""
+    root = tmp_path_factory.mktemp("flashes")
+    rows = []
+    for i in range(18):
+        rng = np.random.Generator(np.random.Philox(key=[i, 3]))
+        happens, start = i % 2 == 0, 2.0 + 0.25 * int(rng.integers(0, 6))
+        frames = np.full((40, 32, 32), 40, np.uint8)
+        for t in range(40):
+            omen = happens and start - 1 <= t / 8 < start
+            x = int(rng.integers(0, 3)) + t // 4
+            frames[t, 8:16, x : x + 8] = 240 if omen else 90
+            if happens and t / 8 >= start:
+                frames[t] = np.minimum(frames[t].astype(int) + 120, 255)
+            frames[t, -1] = rng.integers(0, 255, 32)
+        write_video(root / f"{i:02d}.mp4", frames)
+        end = start if happens else 3.0
+        rows.append((f"{i:02d}", 0.0, end, "drift"))
+        rows.append((f"{i:02d}", end, 5.0, "flash" if happens else "wait"))
+    with open(root / "segments.csv", "w", newline="") as handle:
+        csv.writer(handle).writerows([("video", "start_s", "end_s", "label"), *rows])
+    return root
+
+
+@pytest.fixture(scope="session")
+def export_with_predictor(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("export")
+    encoder = tiny_encoder()
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        predictor = create_predictor("vit_nano", encoder_dim=24)
+    assert encoder.preprocessing is not None
+    save_encoder(folder, encoder, encoder.preprocessing, {"name": "tiny"}, predictor)
     return folder

@@ -275,6 +275,7 @@ class _progress:
     """A progress bar with time left; silent when there is nothing to do."""
 
     def __init__(self, total: int) -> None:
+        from rich.console import Console
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
         self.total = total
@@ -283,6 +284,7 @@ class _progress:
             BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
+            console=Console(stderr=True),
             disable=total == 0,
         )
 

@@ -65,11 +65,10 @@ class FeatureSet:
     def read(self, form: str) -> Tensor:
         """All windows [n * clips, ...] in the form that a head reads: vectors, means or tokens.
 
-        Vectors are pixels as they are, and of tokens the mean, standard deviation and temporal change. They are
-        rounded like stored tokens, so that a head sees the same numbers from a cache and from live video.
+        Vectors are pixels as they are, and of tokens the mean, standard deviation and temporal change.
 
         Raises:
-            UserError: tokens are asked for, and the set holds vectors.
+            UserError: tokens are wanted, and the set holds vectors.
         """
         if form == "tokens":
             if not self.time_slots:
@@ -78,8 +77,7 @@ class FeatureSet:
                     "Use the heads linear, ridge or knn."
                 )
             return self.features.rows().flatten(0, 1)
-        vectors = self.pooled_means() if form == "means" else self.pooled()
-        return vectors.to(self.features.rows([0]).dtype)
+        return self.pooled_means() if form == "means" else self.pooled()
 
     def pooled_means(self) -> Tensor:
         """Means over tokens [n * clips, D], or pixels as they are."""

@@ -97,7 +97,7 @@ class Task(ABC):
 
     @abstractmethod
     def problems(self, encoded: Encoded) -> list[Problem]:
-        """What heads are asked to learn, with baselines that have no weights evaluated already."""
+        """What heads learn, with baselines that have no weights evaluated already."""
 
     def evaluate(self, problem: Problem, encoded: Encoded) -> None:
         """Cross-validates every head on every feature set."""

@@ -17,7 +17,7 @@ from jepa.probes import ProbeConfig, load_probe, run
 from jepa.probes.config import FeatureSettings, HeadSettings, ProbeData
 from jepa.probes.tasks.base import get_task
 
-from .conftest import tiny_encoder
+from ..conftest import tiny_encoder
 
 
 def config(squares: Path, export: Path, out: Path, **data: Any) -> ProbeConfig:

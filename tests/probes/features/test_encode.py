@@ -22,7 +22,7 @@ from jepa.probes.features.encoder_tokens import (
     coarsen,
 )
 
-from .conftest import tiny_encoder
+from ..conftest import tiny_encoder
 
 
 @pytest.fixture

@@ -74,15 +74,15 @@ def test_isotonic_maps_mend_a_distortion_that_one_temperature_cannot() -> None:
     generator = torch.Generator().manual_seed(0)
     honest = (torch.randn(20000, 3, generator=generator) * 1.5).softmax(-1)
     targets = torch.multinomial(honest, 1, generator=generator).squeeze(1)
-    said = honest.clone()
-    said[:, 0] = said[:, 0] ** 3  # one class is talked down
-    said /= said.sum(-1, keepdim=True)
-    maps = fit_isotonic(said[:10000], targets[:10000])
+    skewed = honest.clone()
+    skewed[:, 0] = skewed[:, 0] ** 3  # one class is made too small
+    skewed /= skewed.sum(-1, keepdim=True)
+    maps = fit_isotonic(skewed[:10000], targets[:10000])
     assert maps.shape == (3, 101) and (maps.diff(dim=1) >= 0).all()
-    p = apply_isotonic(said[10000:], maps)
+    p = apply_isotonic(skewed[10000:], maps)
     torch.testing.assert_close(p.sum(-1), torch.ones(10000))
     after = (p.log().gather(1, targets[10000:, None])).mean()
-    warm = (said.log() / fit_temperature(said.log()[:10000], targets[:10000])).log_softmax(-1)
+    warm = (skewed.log() / fit_temperature(skewed.log()[:10000], targets[:10000])).log_softmax(-1)
     assert after > warm[10000:].gather(1, targets[10000:, None]).mean() + 0.02
     assert apply_isotonic(torch.tensor([[0.0, 0.0, 1.0]]), maps).isfinite().all()
 
@@ -135,7 +135,9 @@ def tagged(rng: np.random.Generator, groups: int, each: int) -> tuple[np.ndarray
 
 def test_sets_of_tags_hold_the_promised_share_and_no_more_than_needed() -> None:
     p, tags, groups = tagged(np.random.default_rng(0), 40, 12)
-    low, high = tag_report(p**2, tags, groups, [0.7, 0.9])  # talked down: a threshold of 0.5 would miss most
+    low, high = tag_report(
+        p**2, tags, groups, [0.7, 0.9]
+    )  # made too small: a threshold of 0.5 would miss most
     assert low["recall"] == pytest.approx(0.7, abs=0.05) and high["recall"] == pytest.approx(0.9, abs=0.04)
     assert low["mean_size"] < high["mean_size"] < 5 and low["precision"] > high["precision"]
     assert low["lowest_group_recall"] < low["recall"]

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import torch
 
 import jepa.data
 from jepa.errors import UserError
-from jepa.models import create_predictor, load_encoder, load_predictor, save_encoder
+from jepa.models import load_encoder, load_predictor
 from jepa.probes import ProbeConfig, load_probe, predict_future, run
 from jepa.probes.config import AnticipateSettings, HeadSettings, ProbeData
 from jepa.probes.data.segments import (
@@ -30,8 +29,6 @@ from jepa.probes.tasks.anticipate.hazard import (
     hazard_targets,
     known_outcome,
 )
-
-from .conftest import tiny_encoder, write_video
 
 
 def test_cumulative_is_one_minus_the_product_of_survivals() -> None:
@@ -119,43 +116,6 @@ def test_hazard_bins_by_hand() -> None:
     assert asked.event[:, 0].tolist() == [3, 2, 1, 3, 3, 3, 2, 1, 3]
     assert asked.observed.tolist() == [3, 3, 3, 3, 3, 3, 3, 3, 2]
     assert [s.label for s in asked.samples] == ["walk"] * 3 + ["fall"] * 2 + ["lie"] * 4
-
-
-@pytest.fixture(scope="module")
-def flashes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Eighteen videos: a square drifts; in half of them it turns bright (the omen) and 1 s later the screen flashes."""
-    root = tmp_path_factory.mktemp("flashes")
-    rows = []
-    for i in range(18):
-        rng = np.random.Generator(np.random.Philox(key=[i, 3]))
-        happens, start = i % 2 == 0, 2.0 + 0.25 * int(rng.integers(0, 6))
-        frames = np.full((40, 32, 32), 40, np.uint8)
-        for t in range(40):
-            omen = happens and start - 1 <= t / 8 < start
-            x = int(rng.integers(0, 3)) + t // 4
-            frames[t, 8:16, x : x + 8] = 240 if omen else 90
-            if happens and t / 8 >= start:
-                frames[t] = np.minimum(frames[t].astype(int) + 120, 255)
-            frames[t, -1] = rng.integers(0, 255, 32)
-        write_video(root / f"{i:02d}.mp4", frames)
-        end = start if happens else 3.0
-        rows.append((f"{i:02d}", 0.0, end, "drift"))
-        rows.append((f"{i:02d}", end, 5.0, "flash" if happens else "wait"))
-    with open(root / "segments.csv", "w", newline="") as handle:
-        csv.writer(handle).writerows([("video", "start_s", "end_s", "label"), *rows])
-    return root
-
-
-@pytest.fixture(scope="module")
-def export_with_predictor(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("export")
-    encoder = tiny_encoder()
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        predictor = create_predictor("vit_nano", encoder_dim=24)
-    assert encoder.preprocessing is not None
-    save_encoder(folder, encoder, encoder.preprocessing, {"name": "tiny"}, predictor)
-    return folder
 
 
 def config(flashes: Path, export: Path, out: Path, **settings: Any) -> ProbeConfig:
@@ -257,7 +217,7 @@ def test_the_current_action_probe_knows_the_present_and_says_what_it_was_trained
             card["trained_on"]["videos"] + card["calibration"]["videos"] + card["tested_on"]["videos"] == 18
         )
         assert 0 < card["calibration"]["videos"] < card["trained_on"]["videos"]
-    right, asked = 0, 0
+    right, total = 0, 0
     for i in range(18):
         with jepa.data.open_video(flashes / f"{i:02d}.mp4") as reader:
             for end, label in ((1.0, "drift"), (4.5, "flash" if i % 2 == 0 else "wait")):
@@ -265,12 +225,12 @@ def test_the_current_action_probe_knows_the_present_and_says_what_it_was_trained
                 with torch.inference_mode():
                     p = now.predict(encoder(encoder.preprocess(frames)[None])).probability[0]
                 torch.testing.assert_close(p.sum(), torch.tensor(1.0))
-                right, asked = right + (now.classes[int(p.argmax())] == label), asked + 1
-    assert right / asked > 0.7
+                right, total = right + (now.classes[int(p.argmax())] == label), total + 1
+    assert right / total > 0.7
 
 
 def test_predict_future_asks_for_the_slots_after_the_window() -> None:
-    asked: dict[str, Any] = {}
+    given: dict[str, Any] = {}
 
     class Spy(torch.nn.Module):
         config = type("C", (), {"target_layers": 1})()
@@ -278,13 +238,13 @@ def test_predict_future_asks_for_the_slots_after_the_window() -> None:
         def forward(
             self, tokens: torch.Tensor, context: torch.Tensor, target: torch.Tensor, grid: Any
         ) -> torch.Tensor:
-            asked.update(context=context[0].tolist(), target=target[0].tolist(), grid=tuple(grid))
+            given.update(context=context[0].tolist(), target=target[0].tolist(), grid=tuple(grid))
             return torch.zeros(len(tokens), target.shape[1], 5)
 
     from jepa.models import TokenGrid
 
     out = predict_future(Spy(), torch.zeros(2, 8, 5), TokenGrid(2, 2, 2), 1)  # type: ignore[arg-type]
-    assert asked == {"context": list(range(8)), "target": [8, 9, 10, 11], "grid": (3, 2, 2)}
+    assert given == {"context": list(range(8)), "target": [8, 9, 10, 11], "grid": (3, 2, 2)}
     assert out.shape == (2, 4, 5)
 
 

@@ -19,7 +19,7 @@ from jepa.probes.features.baselines import OneFrame
 from jepa.probes.features.encoder_tokens import EncoderTokens
 from jepa.probes.features.perturbations import Perturbed, compressed, downscaled, noisy
 
-from .conftest import tiny_encoder
+from ..conftest import tiny_encoder
 
 
 @pytest.fixture(scope="module")
@@ -126,8 +126,8 @@ def test_fewer_labels_are_contained_in_more_and_hold_every_class() -> None:
     targets = torch.tensor([0] * 50 + [1] * 30 + [2] * 3)
     part = np.arange(1, 83)
     sizes, before = [], set()
-    for share in (0.01, 0.1, 0.5, 1.0):
-        chosen = thin(part, targets, share, 0)
+    for fraction in (0.01, 0.1, 0.5, 1.0):
+        chosen = thin(part, targets, fraction, 0)
         assert set(targets[chosen].tolist()) == {0, 1, 2} and before <= set(chosen)
         before = set(chosen)
         sizes.append(len(chosen))
@@ -137,8 +137,8 @@ def test_fewer_labels_are_contained_in_more_and_hold_every_class() -> None:
 
 def test_early_clips_reads_no_frame_after_its_share() -> None:
     base = EncoderTokens("e", tiny_encoder())
-    for share in (0.1, 0.5):
-        assert Perturbed(base, "early", share).times(2.0, 12.0).max() <= 2.0 + 10 * share
+    for fraction in (0.1, 0.5):
+        assert Perturbed(base, "early", fraction).times(2.0, 12.0).max() <= 2.0 + 10 * fraction
     assert Perturbed(base, "early", 0.1).key != Perturbed(base, "early", 0.5).key != base.key
 
 
