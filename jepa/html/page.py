@@ -14,12 +14,18 @@ from collections.abc import Callable, Mapping
 from importlib import resources
 from typing import Any
 
+from jepa.errors import require
+
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f6bd6", "#8a8a00")
 """Okabe and Ito's palette, distinguishable by colour-blind readers, and two more ("Color Universal Design", 2008)."""
 
 
 def render_page(
-    package: str, name: str, filters: Mapping[str, Callable[..., str]] | None = None, **values: Any
+    package: str,
+    name: str,
+    extra: str,
+    filters: Mapping[str, Callable[..., str]] | None = None,
+    **values: Any,
 ) -> str:
     """A whole page from the template `assets/NAME.html.j2` of a package, which extends `base.html.j2`.
 
@@ -29,17 +35,19 @@ def render_page(
     Args:
         package: the package that holds the folder `assets`, such as "jepa.pretrain".
         name: name of the template without its endings.
-        filters: further Jinja filters; `pct` (0.5 to "50 %"), `f2` and `f3` (decimals) are always there.
+        extra: the extra of `jepa-video` that installs Jinja for this report.
+        filters: further Jinja filters; `pct` (0.5 to 50 %), `f2` and `f3` (decimals) are always there.
         values: what the template reads; a name that it reads and does not get is an error.
 
     Raises:
         UserError: Jinja is not installed.
 
     Example:
-        >>> page = render_page("jepa.html", "message", title="a <b>", message="none")
+        >>> page = render_page("jepa.html", "message", "train", title="a <b>", message="none")
         >>> "a &lt;b&gt;" in page and "default-src 'none'" in page
         True
     """
+    require("jinja2", extra)
     import markupsafe
 
     environment = _environment(package)
@@ -77,7 +85,7 @@ def _environment(package: str) -> Any:
         lstrip_blocks=True,
     )
     environment.filters |= {
-        "pct": lambda p: f"{100 * p:.0f} %",
+        "pct": lambda p: f"{100 * p:.0f}\N{NO-BREAK SPACE}%",
         "f2": lambda value: f"{value:.2f}",
         "f3": lambda value: f"{value:.3f}",
     }

@@ -184,6 +184,7 @@ def render(runs: Sequence[Run]) -> str:
     return render_page(
         "jepa.pretrain",
         "run_report",
+        "train",
         {
             "short": lambda value: "unknown" if value is None else charts.number(value),
             "percent": lambda value: "unknown" if value is None else f"{100 * value:.1f} %",

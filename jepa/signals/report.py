@@ -1,23 +1,15 @@
-"""The report: one HTML page per video that needs no network, with what was observed, forecast and decided, and why.
+"""HTML report of a signals document: timeline, forecasts, ad breaks, decisions and evidence of one video.
 
-Geometry is computed here, words and looks are in `assets/report.html.j2`. Every text goes through Jinja's
-autoescaping, and the page carries a content security policy that lets it load nothing and run one script,
-whose hash it names.
+Geometry is computed here; the template is `assets/report.html.j2` and the scaffold `jepa.html`.
 """
 
 from __future__ import annotations
 
-import base64
 import bisect
-import functools
-import hashlib
 from collections.abc import Sequence
-from importlib import resources
 from typing import Any
 
-import jinja2
-import markupsafe
-
+from jepa.html import COLOURS, data_url, render_page
 from jepa.signals.analysis import AnalysisResult
 from jepa.signals.annotations import Annotation
 from jepa.signals.decide.forecasts import statistics_of
@@ -27,10 +19,9 @@ from jepa.signals.document.objects import Anticipated, Break, Observed, SignalsD
 _LEFT, _RIGHT, _WIDTH = 118.0, 12.0, 1100.0
 _CURVE = 58  # height of a risk lane
 _ANNOTATION = 22  # height of a lane of annotations
+_LETTER = 6.2  # width of a letter of a label, as a rule
 _POINTS = 900  # points of a curve; more cannot be distinguished on a screen
 _LANES_MOST = 8
-# Okabe and Ito's colours, which colour-blind readers distinguish too.
-_COLOURS = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f6bd6", "#8a8a00")
 _STATUS_WORDS = {
     "confirmed": "came true",
     "refuted": "did not come true",
@@ -47,11 +38,12 @@ def render(result: AnalysisResult, annotations: Sequence[Annotation] = ()) -> st
         annotations: what people or a simulator say about the video, drawn in lanes of their own.
     """
     document = result.document
-    template = _environment().get_template("report.html.j2")
-    script = _asset("report.js")
     chart = _Chart(document, annotations)
-    stamp = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    return template.render(
+    return render_page(
+        "jepa.signals",
+        "report",
+        "signals",
+        {"clock": clock},
         doc=document,
         chart=chart.build(),
         data=_data(result, chart.colours),
@@ -63,40 +55,19 @@ def render(result: AnalysisResult, annotations: Sequence[Annotation] = ()) -> st
         categories=taxonomy.categories(),
         verdicts=_counts(document),
         annotated=bool(annotations),
-        script=markupsafe.Markup(script),
-        script_hash=stamp,
-        style=markupsafe.Markup(_asset("report.css")),
     )
-
-
-@functools.cache
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("jepa.signals", "assets"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["clock"] = clock
-    environment.filters["pct"] = lambda p: f"{100 * p:.0f} %"
-    return environment
-
-
-@functools.cache
-def _asset(name: str) -> str:
-    return resources.files("jepa.signals").joinpath(f"assets/{name}").read_text("utf-8")
 
 
 def clock(milliseconds: float) -> str:
-    """Milliseconds as m:ss.t, with hours where there are any."""
+    """Milliseconds as m:ss.t, with hours where there are any.
+
+    Example:
+        >>> clock(61_500)
+        '1:01.5'
+    """
     tenths = round(milliseconds / 100)
     hours, minutes, seconds = tenths // 36000, tenths // 600 % 60, tenths % 600 / 10
     return f"{hours}:{minutes:02d}:{seconds:04.1f}" if hours else f"{minutes}:{seconds:04.1f}"
-
-
-def _picture(jpeg: bytes | None) -> str | None:
-    return None if jpeg is None else f"data:image/jpeg;base64,{base64.b64encode(jpeg).decode()}"
 
 
 def _counts(document: SignalsDocument) -> dict[str, int]:
@@ -134,7 +105,7 @@ def _data(result: AnalysisResult, colours: dict[str, str]) -> dict[str, Any]:
             [segment.scene, [tag.label for tag in segment.tags[:6]]] for segment in document.ads.segments
         ],
         "sceneTimes": [[scene.id, scene.start_ms, scene.end_ms] for scene in document.timeline.scenes],
-        "strip": [[at_ms, _picture(jpeg)] for at_ms, jpeg in result.scan.strip],
+        "strip": [[at_ms, data_url(jpeg)] for at_ms, jpeg in result.scan.strip],
         "times": sorted(set(event_times)),
     }
 
@@ -150,7 +121,7 @@ def _shown_horizon(document: SignalsDocument) -> int:
 def _nearest(result: AnalysisResult, at_ms: int) -> str | None:
     strip = result.scan.strip
     latest = max(0, bisect.bisect_right([time_ms for time_ms, _ in strip], at_ms) - 1)
-    return _picture(strip[latest][1]) if strip else None
+    return data_url(strip[latest][1]) if strip else None
 
 
 def _break(result: AnalysisResult, item: Break) -> dict[str, Any]:
@@ -176,7 +147,7 @@ def _evidence(result: AnalysisResult) -> list[dict[str, Any]]:
     return [
         {
             "item": item,
-            "picture": _picture(by_frame.get((item.frame, item.end_ms))),
+            "picture": data_url(by_frame.get((item.frame, item.end_ms))),
             "users": users.get(item.id, []),
         }
         for item in document.evidence
@@ -191,7 +162,7 @@ class _Chart:
         self.scale = (_WIDTH - _LEFT - _RIGHT) / document.asset.duration_ms
         self.top = 0.0
         self.labels = self._ranked()
-        self.colours = {label: _COLOURS[i % len(_COLOURS)] for i, label in enumerate(self.labels)}
+        self.colours = {label: COLOURS[i % len(COLOURS)] for i, label in enumerate(self.labels)}
 
     def _ranked(self) -> list[str]:
         """Labels by their highest score, so that the lanes that matter come first."""
@@ -341,23 +312,24 @@ class _Chart:
         """One lane for each kind of annotation, in the order in which they first appear."""
         kinds = list(dict.fromkeys(item.kind for item in self.annotations))
         return [
-            {
-                "kind": kind,
-                "y": self.take(_ANNOTATION),
-                "h": _ANNOTATION - 3,
-                "rows": [
-                    {
-                        "x": self.x(1000 * item.start_s),
-                        "w": self._wide(1000 * item.start_s, 1000 * item.end_s),
-                        "point": item.end_s <= item.start_s,
-                        "label": item.label,
-                    }
-                    for item in self.annotations
-                    if item.kind == kind
-                ],
-            }
+            {"kind": kind, "y": self.take(_ANNOTATION), "h": _ANNOTATION - 3, "rows": self._annotated(kind)}
             for kind in kinds
         ]
+
+    def _annotated(self, kind: str) -> list[dict[str, Any]]:
+        """Bars and marks of one lane; a label is drawn only where it hides none of its neighbours."""
+        items = sorted(
+            (item for item in self.annotations if item.kind == kind), key=lambda item: item.start_s
+        )
+        starts = [self.x(1000 * item.start_s) for item in items]
+        rows = []
+        for item, x, following in zip(items, starts, [*starts[1:], _WIDTH - _RIGHT], strict=True):
+            point = item.end_s <= item.start_s
+            wide = self._wide(1000 * item.start_s, 1000 * item.end_s)
+            room = following - x - 12 if point else wide - 6
+            shown = item.label if room > _LETTER * len(item.label) else ""
+            rows.append({"x": x, "w": wide, "point": point, "label": item.label, "shown": shown})
+        return rows
 
     def _ticks(self) -> list[dict[str, Any]]:
         duration = self.document.asset.duration_ms

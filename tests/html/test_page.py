@@ -13,7 +13,7 @@ EVIL = "</script><script>alert(1)</script><img src=x onerror=alert(1)>"
 
 
 def page(**values):
-    return render_page("jepa.html", "message", **{"title": "a page", "message": "nothing", **values})
+    return render_page("jepa.html", "message", "train", **{"title": "a page", "message": "nothing", **values})
 
 
 def test_every_value_is_escaped():
@@ -39,7 +39,7 @@ def test_nothing_is_loaded_from_outside():
 
 def test_a_template_that_reads_an_unknown_name_is_an_error():
     with pytest.raises(jinja2.UndefinedError, match="message"):
-        render_page("jepa.html", "message", title="a page")
+        render_page("jepa.html", "message", "train", title="a page")
 
 
 def test_light_and_dark_palettes_define_the_same_variables():

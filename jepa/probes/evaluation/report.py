@@ -47,6 +47,7 @@ def write_report(path: Path, results: dict[str, Any], samples: Sequence[Sample])
     page = render_page(
         "jepa.probes",
         "report",
+        "probes",
         r=results,
         best=best,
         tested=sum(fold["test"] for fold in results["folds"]),

@@ -1,4 +1,3 @@
-"use strict";
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
   const $ = (id) => document.getElementById(id);
@@ -84,10 +83,6 @@
   cells.forEach((cell, i) => {
     const picture = data.strip[Math.max(0, before(stripTimes, ((i + 0.5) / cells.length) * data.duration))];
     if (picture) cell.setAttribute("href", picture[1]);
-  });
-  $("theme").addEventListener("click", () => {
-    const dark = getComputedStyle(document.documentElement).getPropertyValue("--bg").trim() === "#14161a";
-    document.documentElement.dataset.theme = dark ? "light" : "dark";
   });
   show(data.times.length ? data.times[0] : 0);
 })();
