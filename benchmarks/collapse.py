@@ -1,7 +1,7 @@
 """Does the watch call every collapse, and no healthy run?
 
     python benchmarks/collapse.py train WORLD OUT RECIPE CAUSE SEED STEPS   one run -> OUT/RECIPE_CAUSE_SEED.jsonl
-    python benchmarks/collapse.py table OUT                                 what Watch says of all rows in OUT
+    python benchmarks/collapse.py table OUT                                 what Monitor says of all rows in OUT
 
 WORLD is the demo's: `jepa toyworld out=WORLD videos=1600 seed=0 temporal_noise=0.6 distractors=0 width_px=96
 height_px=96 fps=12`. It is decoded once and kept in memory as uint8; everything else is
@@ -27,9 +27,9 @@ from jepa.data.sampling import ORDER
 from jepa.data.transforms import crop_resize, random_box, random_flip
 from jepa.masking import sample_masks
 from jepa.pretrain.config import PretrainConfig
-from jepa.pretrain.factory import build_learner
-from jepa.pretrain.monitor import Watch, WatchConfig
-from jepa.pretrain.state import make_optimizer, set_rates
+from jepa.pretrain.factory import build_objective
+from jepa.pretrain.monitor import Monitor, MonitorConfig
+from jepa.pretrain.optim import make_optimizer, set_rates
 from jepa.pretrain.target_encoder import build_teacher
 from jepa.rng import permuted
 
@@ -50,8 +50,8 @@ CAUSES = {
 def settings(world: Path, recipe: str, cause: str, seed: int) -> PretrainConfig:
     keys = [f"data.root={world}", "out=unused", f"train.seed={seed}", *RECIPES[recipe]]
     keys += {
-        "pixels": ["objective.predict=pixels"],
-        "no_stop": ["objective.teacher=none"],
+        "pixels": ["objective.target=pixels"],
+        "no_stop": ["objective.target_encoder=none"],
         "ema_0": ["optim.ema=[0,0]"],
         "lr_x50": [f"optim.lr={50 * LR[recipe]}"],
     }.get(cause, [])
@@ -91,10 +91,10 @@ def train(world: Path, out: Path, recipe: str, cause: str, seed: int, steps: int
     """The trainer's steps in the trainer's order; schedules run over the recipe's own length."""
     torch.set_num_threads(1)
     config = settings(world, recipe, cause, seed)
-    learner = build_learner(config)
+    learner = build_objective(config)
     teacher = build_teacher(config, learner)
     optimizer = make_optimizer(learner, config.optim)
-    watch, looking, start = Watch(WatchConfig()), 0.0, time.process_time()
+    watch, looking, start = Monitor(MonitorConfig()), 0.0, time.process_time()
     out.mkdir(parents=True, exist_ok=True)
     with open(out / f"{recipe}_{cause}_{seed}.jsonl", "w") as file:
         for step, (clips, index) in enumerate(batches(decoded(world, config), config, steps)):
@@ -128,7 +128,7 @@ def train(world: Path, out: Path, recipe: str, cause: str, seed: int, steps: int
 
 
 def table(out: Path, log_every: int = 50) -> None:
-    """Replays `Watch.warnings` on the rows that a run with `train.log_every=50` would have written."""
+    """Replays `Monitor.warnings` on the rows that a run with `train.log_every=50` would have written."""
     print(
         "| recipe | run | seed | steps | lowest rank | lowest variation | called at step | the first sentence |"
     )
@@ -139,7 +139,7 @@ def table(out: Path, log_every: int = 50) -> None:
         cause, _, seed = rest.rpartition("_")
         rows = [json.loads(line) for line in path.read_text().splitlines()]
         cost.setdefault(recipe, []).extend(row["look_s"] / (log_every * row["step_s"]) for row in rows[1:])
-        watch, said = Watch(WatchConfig()), []
+        watch, said = Monitor(MonitorConfig()), []
         rows = [row for row in rows if row["step"] % log_every == 0]
         for row in rows:
             said += [(row["step"], sentence) for sentence in watch.warnings(row["step"], row)]

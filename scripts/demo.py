@@ -51,7 +51,7 @@ def main() -> None:
     list_training_part(OUT / "train.csv")
     together(
         {
-            what: ("pretrain", "recipe=demo", f"objective.predict={what}",
+            what: ("pretrain", "recipe=demo", f"objective.target={what}",
                    f"data.root={OUT / 'train.csv'}", f"out={OUT / what}")
             for what in ("latents", "pixels")
         },

@@ -38,9 +38,9 @@ from jepa.data.transforms import normalise
 from jepa.models import Preprocessing, VideoEncoder, save_encoder
 from jepa.models.layers import init_block_weights
 from jepa.pretrain.config import PretrainConfig
-from jepa.pretrain.diagnostics import rank_me, spread_across_clips, spread_across_time
-from jepa.pretrain.factory import build_learner
-from jepa.pretrain.state import make_optimizer, set_rates
+from jepa.pretrain.diagnostics import rank_me, std_across_clips, std_across_time
+from jepa.pretrain.factory import build_objective
+from jepa.pretrain.optim import make_optimizer, set_rates
 from jepa.pretrain.target_encoder import Teacher, build_teacher
 from jepa.pretrain.trainer import draw_masks
 from jepa.toyworld import ToyWorldConfig, write_world
@@ -51,14 +51,14 @@ class Run:
 
     def __init__(self, config: PretrainConfig, source: StoredClips, init_std: float | None = None) -> None:
         self.config, self.source = config, source
-        self.learner = build_learner(config)
+        self.learner = build_objective(config)
         if init_std is not None:  # how the published code starts models of any width
             generator = torch.Generator().manual_seed(config.train.seed)
             for part in self.learner.children():
                 init_block_weights(part, init_std, generator)
         teacher = build_teacher(config, self.learner)
         if teacher is None:
-            raise SystemExit("Runs are probed by their teacher's encoder; objective.teacher=none has none.")
+            raise SystemExit("Runs are probed by their teacher's encoder; objective.target_encoder=none has none.")
         self.teacher: Teacher = teacher
         self.optimizer = make_optimizer(self.learner, config.optim)
 
@@ -86,8 +86,8 @@ class Run:
         tokens = encoder(video)
         return {
             "rank": rank_me(tokens.flatten(0, 1)[:: max(1, tokens[..., 0].numel() // 1024)]),
-            "spread_clips": spread_across_clips(tokens),
-            "spread_time": spread_across_time(tokens, encoder.grid_of(video).t),
+            "spread_clips": std_across_clips(tokens),
+            "spread_time": std_across_time(tokens, encoder.grid_of(video).t),
         }
 
 

@@ -27,6 +27,7 @@ _HOME = {
     "StreamConfig": "jepa.data.stream",
     "Stream": "jepa.data.stream",
     "open_stream": "jepa.data.stream",
+    "stream_of": "jepa.data.in_memory",
     "ShardConfig": "jepa.data.shards",
     "ScanConfig": "jepa.data.check",
 }

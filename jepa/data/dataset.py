@@ -351,7 +351,7 @@ class BadVideoLog:
 
     def __init__(self, max_bad_share: float, quarantine: Path | None = None, grace: int = 5) -> None:
         if not 0 <= max_bad_share <= 1:
-            raise UserError(f"max_bad_share={max_bad_share!r} has to lie in 0..1.")
+            raise UserError(f"max_bad_fraction={max_bad_share!r} has to lie in 0..1.")
         self.max_bad_share, self.quarantine, self.grace = max_bad_share, quarantine, grace
         self.bad, self.samples = 0, 0
         self._known: dict[str, dict[str, Any]] = {}
@@ -379,9 +379,9 @@ class BadVideoLog:
         if self.bad > self.grace and self.share > self.max_bad_share:
             named = "; ".join(str(BadVideo(**row)) for row in list(self._known.values())[:3])
             raise TooManyBadVideosError(
-                f"{self.bad} of {self.samples} samples met an unreadable video, above max_bad_share="
+                f"{self.bad} of {self.samples} samples met an unreadable video, above max_bad_fraction="
                 f"{self.max_bad_share:g}. {len(self._known)} files are affected, among them: {named}. Repair or remove "
-                "them (`jepa doctor data.root=...` lists all), or raise data.max_bad_share."
+                "them (`jepa doctor data=...` lists all), or raise data.max_bad_fraction."
             )
         return fresh
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from dataclasses import dataclass, field, fields, replace
+from typing import Any
 
 from jepa.data.dataset import ClipConfig, ClipDataset, StreamSampler
 from jepa.data.manifest import Item, read_items
@@ -52,7 +53,7 @@ class StreamConfig(ClipConfig):
 class Stream:
     """Clips by index, and what a run has to know of them."""
 
-    dataset: ClipDataset | MixtureDataset
+    dataset: Any
     items: list[Item]
     """all videos; those of a mixture one source after the other"""
     fingerprint: str

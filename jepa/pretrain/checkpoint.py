@@ -24,7 +24,7 @@ from torch.distributed.checkpoint.metadata import Metadata, TensorStorageMetadat
 
 from jepa.errors import UserError
 from jepa.files import sha256_file, sync_folder, write_text
-from jepa.pretrain.distributed import World
+from jepa.pretrain.distributed import DistContext
 
 FORMAT = 1
 _PATTERN = "step_????????"
@@ -36,24 +36,24 @@ def checkpoint_path(run: Path, step: int) -> Path:
     return run / "checkpoints" / f"step_{step:08d}"
 
 
-class Saver:
+class CheckpointWriter:
     """Writes checkpoints in the background; a context manager, so that a started save is finished on any exit.
 
     Args:
         run: the run folder.
         keep: newest checkpoints that stay.
-        world: the processes.
+        context: the processes.
     """
 
-    def __init__(self, run: Path, keep: int, world: World) -> None:
-        self.run, self.keep, self.world = run, keep, world
+    def __init__(self, run: Path, keep: int, context: DistContext) -> None:
+        self.run, self.keep, self.context = run, keep, context
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="seal")
         self._pending: Future[None] | None = None
-        if world.leads:
+        if context.is_main:
             _remove_leftovers(run)
-        world.wait()
+        context.barrier()
 
-    def __enter__(self) -> Saver:
+    def __enter__(self) -> CheckpointWriter:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
@@ -65,13 +65,13 @@ class Saver:
         finally:
             self._thread.shutdown(wait=False)
 
-    def save(self, step: int, tensors: dict[str, torch.Tensor], facts: dict[str, Any]) -> None:
+    def save(self, step: int, tensors: dict[str, torch.Tensor], values: dict[str, Any]) -> None:
         """Copies the tensors to memory and returns; the files are written behind the next steps.
 
         Args:
             step: finished steps.
             tensors: by name; shards and whole tensors alike.
-            facts: plain values.
+            values: plain values.
 
         Raises:
             RuntimeError: the save before this one failed.
@@ -83,10 +83,10 @@ class Saver:
         written = dcp.async_save(
             tensors,
             storage_writer=dcp.FileSystemWriter(partial, sync_files=True),
-            process_group=self.world.saving,
-            no_dist=self.world.size == 1,
+            process_group=self.context.saving,
+            no_dist=self.context.size == 1,
         )
-        self._pending = self._thread.submit(self._seal, written, partial, final, {"step": step, **facts})
+        self._pending = self._thread.submit(self._seal, written, partial, final, {"step": step, **values})
 
     def wait(self) -> None:
         """Returns when the save under way, if any, is complete.
@@ -109,10 +109,10 @@ class Saver:
                 "again."
             ) from error
 
-    def _seal(self, written: Any, partial: Path, final: Path, facts: dict[str, Any]) -> None:
+    def _seal(self, written: Any, partial: Path, final: Path, values: dict[str, Any]) -> None:
         """Runs in a thread. Every process has written when the leader's future is done; the leader makes it count."""
         written.result()
-        if not self.world.leads:
+        if not self.context.is_main:
             return
         files = {
             path.name: {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
@@ -120,7 +120,7 @@ class Saver:
         }
         # Plain ASCII: file names that are no UTF-8 survive as escapes.
         write_text(
-            partial / "state.json", json.dumps({"format": FORMAT, **facts, "files": files}, indent=1) + "\n"
+            partial / "state.json", json.dumps({"format": FORMAT, **values, "files": files}, indent=1) + "\n"
         )
         if final.exists():  # a damaged one that was passed over
             _remove(final)
@@ -141,7 +141,7 @@ def newest_checkpoint(run: Path) -> tuple[Path | None, dict[str, Any], list[str]
     problems: list[str] = []
     for path in sorted((run / "checkpoints").glob(_PATTERN), reverse=True):
         try:
-            return path, read_facts(path), problems
+            return path, read_values(path), problems
         except UserError as error:
             problems.append(str(error))
     if problems:
@@ -154,27 +154,27 @@ def newest_checkpoint(run: Path) -> tuple[Path | None, dict[str, Any], list[str]
     return None, {}, problems
 
 
-def read_facts(path: Path) -> dict[str, Any]:
+def read_values(path: Path) -> dict[str, Any]:
     """The plain values of a checkpoint, after a look at every byte of it.
 
     Raises:
         UserError: a file is missing, cut short or damaged.
     """
     try:
-        facts = json.loads((path / "state.json").read_text(encoding="utf-8"))
-        if facts["format"] != FORMAT:
+        values = json.loads((path / "state.json").read_text(encoding="utf-8"))
+        if values["format"] != FORMAT:
             raise UserError(
-                f"The checkpoint {path} has format {facts['format']}; this version reads {FORMAT}. Use the version "
+                f"The checkpoint {path} has format {values['format']}; this version reads {FORMAT}. Use the version "
                 f"that wrote it."
             )
-        reason = _damage(path, facts["files"])
+        reason = _damage(path, values["files"])
     except (OSError, json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
         reason = f"its state.json is missing or damaged ({_reason(error)})"
     if reason:
         raise UserError(
             f"The checkpoint {path} cannot be read: {reason}. Remove it to go on from an earlier one."
         )
-    return facts
+    return values
 
 
 def load_tensors(path: Path, into: dict[str, torch.Tensor]) -> None:

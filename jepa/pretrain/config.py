@@ -1,17 +1,18 @@
-"""Everything that decides a pretraining run, with the meaning of each key under it."""
+"""The configuration of a pretraining run, with the meaning of each key under it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
 
 from jepa.data import StreamConfig
 from jepa.errors import UserError
-from jepa.fields import path_key
 from jepa.masking import MaskConfig
-from jepa.pretrain.distributed import RECOMPUTE, STRATEGIES
+from jepa.pretrain.distributed import ACTIVATION_CHECKPOINTING, STRATEGIES
 from jepa.pretrain.logger import WandbConfig
-from jepa.pretrain.monitor import WatchConfig
-from jepa.pretrain.objectives import ObjectiveConfig
+from jepa.pretrain.monitor import MonitorConfig
+from jepa.pretrain.objectives import MaskedPredictionConfig, objective_configs
 from jepa.pretrain.schedules import SCHEDULES
 
 
@@ -25,8 +26,8 @@ class DataConfig(StreamConfig):
     """side of the square that a clip has in the end, in pixels; V-JEPA 2 trains on 256"""
     workers: int = 2
     """processes that decode; 0 decodes in the training process. The result is the same for any number"""
-    max_bad_share: float = 0.1
-    """the run stops when more than this share of the clips came from unreadable videos"""
+    max_bad_fraction: float = 0.1
+    """the run stops when more than this fraction of the clips came from unreadable videos"""
 
 
 @dataclass
@@ -39,12 +40,15 @@ class ModelConfig:
     """side of a patch in pixels"""
     tubelet_frames: int = 2
     """frames in one token"""
-    predictor_dim: int = 192
-    """width of the predictor"""
-    predictor_depth: int = 4
-    """blocks of the predictor"""
-    predictor_heads: int = 6
-    """attention heads of the predictor"""
+    predictor_dim: int | None = None
+    """width of the predictor; null takes the architecture's"""
+    predictor_depth: int | None = None
+    """blocks of the predictor; null takes the architecture's"""
+    predictor_heads: int | None = None
+    """attention heads of the predictor; null takes the architecture's"""
+    weights: str = ""
+    """start from these weights: an export, a published file, or anything else that jepa.load_encoder reads; empty starts
+    from random weights. The predictor's are taken where they are stored and fit"""
 
 
 @dataclass
@@ -64,7 +68,7 @@ class OptimConfig:
     final_weight_decay: float | None = None
     """decay at the last step, half a cosine away (V-JEPA 1: 0.04 to 0.4); null keeps it constant"""
     betas: tuple[float, float] = (0.9, 0.999)
-    """AdamW's averages of gradient and square"""
+    """AdamW's decay rates of the first and the second moment"""
     clip_grad: float = 1.0
     """gradient norm above which the gradient is scaled down"""
     ema: tuple[float, float] = (0.99, 0.999)
@@ -88,7 +92,7 @@ class TrainConfig:
     batch_size: int = 16
     """clips per step, over all processes"""
     micro_batch: int | None = None
-    """clips in one pass of one process; fewer processes then take more passes. null: a process's whole share at once"""
+    """clips in one micro-step of one process (gradient accumulation); null: all clips of a process at once"""
     seed: int = 0
     """the only source of randomness"""
     save_every: int = 500
@@ -102,13 +106,13 @@ class TrainConfig:
     precision: str = "auto"
     """auto, bf16 or fp32; auto is bf16 on GPUs that compute in it, else fp32"""
     max_skipped: int = 10
-    """steps in a row with a non-finite loss or gradient that are tolerated; none of them touches a weight"""
-    init_from: str | None = path_key(None)
-    """another run's folder: begin with its newest weights, target and optimizer state, at step 0 (a cooldown)"""
+    """steps in a row with a non-finite loss or gradient that are tolerated; none of them changes a weight"""
+    init_from: str | None = None
+    """another run's folder: begin with its newest weights, target encoder and optimizer state, at step 0 (a cooldown)"""
     strategy: str = "ddp"
-    """under torchrun: ddp, each process holds all; fsdp, a share of weights, gradients and moments (FSDP2)"""
-    recompute: str = "none"
-    """in the backward pass, to save memory: none, cheap (all but matrix products and attention), blocks (everything)"""
+    """under torchrun: ddp, each process holds everything; fsdp, weights, gradients and optimizer state are sharded (FSDP2)"""
+    activation_checkpointing: str = "none"
+    """recompute in the backward pass to save memory: none, selective (all but matrix products and attention), full"""
     compile: bool = False
     """torch.compile for each block: faster on GPUs, after a minute"""
     timeout_s: float = 600.0
@@ -119,7 +123,10 @@ class TrainConfig:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"train.{name}={value} has to be at least 1.")
-        for name, allowed in (("strategy", STRATEGIES), ("recompute", RECOMPUTE)):
+        for name, allowed in (
+            ("strategy", STRATEGIES),
+            ("activation_checkpointing", ACTIVATION_CHECKPOINTING),
+        ):
             if getattr(self, name) not in allowed:
                 raise UserError(
                     f"train.{name}={getattr(self, name)!r} is unknown; choose one of {', '.join(allowed)}."
@@ -134,25 +141,24 @@ class TrainConfig:
 class PretrainConfig:
     """Everything that decides a run."""
 
-    out: str = path_key("???")
-    """run folder; started again on the same folder, a run goes on where it stopped"""
+    out: str = "???"
+    """run folder; started again on the same folder, a run resumes where it stopped"""
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     masks: list[MaskConfig] = field(default_factory=lambda: [MaskConfig("blocks", 0.6)])
-    """masks of each clip; every one costs an encoder and a predictor pass"""
-    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    """masks of each clip; every one costs a forward pass of encoder and predictor"""
+    objective: Any = field(default_factory=MaskedPredictionConfig, metadata={"choices": objective_configs})
+    """what is predicted, and the loss"""
     optim: OptimConfig = field(default_factory=OptimConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
-    watch: WatchConfig = field(default_factory=WatchConfig)
+    monitor: MonitorConfig = field(default_factory=MonitorConfig)
     wandb: WandbConfig = field(default_factory=WandbConfig)
 
     def __post_init__(self) -> None:
-        if not self.data.root and not self.data.mix:
-            raise UserError(
-                "`jepa pretrain` needs data.root=... (or several sources, data.mix=[...]); `jepa pretrain --help` says "
-                "what each key means."
-            )
         if not self.masks:
-            raise UserError(
-                "masks is empty, so nothing would be hidden and nothing guessed; give at least one mask."
-            )
+            raise UserError("masks is empty, so there would be nothing to predict; give at least one mask.")
+
+    @property
+    def run_folder(self) -> Path | None:
+        """Where files go; None for a run from Python that writes none."""
+        return None if self.out in ("", "???") else Path(self.out)

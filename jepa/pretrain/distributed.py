@@ -1,6 +1,6 @@
-"""Many processes and many blocks: the only file that knows of process groups, sharding, compilation, recomputation.
+"""Distributed training: process groups, DDP, FSDP2, activation checkpointing, torch.compile. The only file that knows them.
 
-`join` finds out how this process was started; a `World` answers for the rest of a run what one process and many do
+`init_distributed` finds out how this process was started; a `DistContext` then answers what one process and many do
 differently. Models stay as they are: everything here wraps them from outside.
 """
 
@@ -33,12 +33,12 @@ from jepa.models import Predictor, VideoEncoder
 from jepa.models.encoder import PatchEmbed
 from jepa.models.layers import Block
 
-RECOMPUTE = ("none", "cheap", "blocks")
+ACTIVATION_CHECKPOINTING = ("none", "selective", "full")
 STRATEGIES = ("ddp", "fsdp")
 
 
 @dataclass(frozen=True)
-class World:
+class DistContext:
     """The processes of a run, seen from one of them. The default is a process on its own."""
 
     device: torch.device
@@ -49,20 +49,9 @@ class World:
     """a group of its own for the thread that saves, whose messages must not mix with those of the steps"""
 
     @property
-    def leads(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this process writes and logs."""
         return self.rank == 0
-
-    def mean(self, values: torch.Tensor) -> torch.Tensor:
-        """Averages a tensor over the processes, without gradient; the same bits on all of them."""
-        if self.size > 1:
-            dist.all_reduce(values)
-            values /= self.size
-        return values
-
-    def average(self, values: torch.Tensor) -> torch.Tensor:
-        """Averages a tensor over the processes, for statistics inside a loss: gradients flow to every process."""
-        return values if self.size == 1 else _Average.apply(values, self.size)
 
     def gather(self, value: Any) -> list[Any]:
         """The values of all processes, in order of rank, on each of them. Waits for all."""
@@ -72,10 +61,28 @@ class World:
         dist.all_gather_object(everything, value)
         return everything
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         """Returns when all processes have come here."""
         if self.size > 1:
             dist.barrier()
+
+
+def num_processes() -> int:
+    """Processes of the default group; 1 without a group."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def all_reduce_mean(values: torch.Tensor) -> torch.Tensor:
+    """Mean of a tensor over the processes, in place and without gradient; the same bits on all of them."""
+    if (size := num_processes()) > 1:
+        dist.all_reduce(values)
+        values /= size
+    return values
+
+
+def mean_over_processes(values: torch.Tensor) -> torch.Tensor:
+    """Mean of a tensor over the processes, for statistics inside a loss: gradients flow to every process."""
+    return values if num_processes() == 1 else _Average.apply(values, num_processes())
 
 
 class _Average(torch.autograd.Function):
@@ -97,8 +104,8 @@ class _Average(torch.autograd.Function):
 
 
 @contextmanager
-def join(device: str, timeout_s: float) -> Iterator[World]:
-    """Becomes part of the process group that `torchrun` announced, or stays alone when nothing was announced.
+def init_distributed(device: str, timeout_s: float) -> Iterator[DistContext]:
+    """Joins the process group that `torchrun` announced; without one, this process trains alone.
 
     A group that the caller has made already is used and stays.
 
@@ -111,7 +118,7 @@ def join(device: str, timeout_s: float) -> Iterator[World]:
     """
     size = _announced_processes()
     if size == 1:
-        yield World(choose_device(device, "train.device"))
+        yield DistContext(choose_device(device, "train.device"))
         return
     rank, local = int(os.environ["RANK"]), int(os.environ.get("LOCAL_RANK", "0"))
     mine = choose_device(device, "train.device", local)
@@ -133,7 +140,7 @@ def join(device: str, timeout_s: float) -> Iterator[World]:
         saving = dist.new_group(backend="gloo", timeout=timedelta(seconds=timeout_s))
         if not isinstance(saving, dist.ProcessGroup):
             raise RuntimeError("This process is not part of its own process group.")
-        yield World(mine, rank, size, init_device_mesh(mine.type, (size,)), saving)
+        yield DistContext(mine, rank, size, init_device_mesh(mine.type, (size,)), saving)
     finally:
         if made:
             dist.destroy_process_group()
@@ -215,14 +222,15 @@ def _announced_processes() -> int:
     return size
 
 
-def save_compute(modules: list[nn.Module], recompute: str, compiled: bool) -> None:
-    """Lets blocks recompute in the backward pass instead of storing, and compiles them, in place; names stay.
+def apply_activation_checkpointing(modules: list[nn.Module], mode: str) -> None:
+    """Lets blocks recompute activations in the backward pass instead of storing them, in place; names stay.
 
     Args:
         modules: what holds the blocks; those without gradient have nothing to store.
-        recompute: none; cheap: all but the results of matrix products and attention; blocks: all inside a block.
-        compiled: torch.compile for each block on its own. Blocks of one shape share their code, so it is fast.
+        mode: none; selective: all but the results of matrix products and attention; full: all inside a block.
     """
+    if mode == "none":
+        return
     # Not a fixed list of names: backends bring their own attention operators.
     kept = [
         op
@@ -232,82 +240,83 @@ def save_compute(modules: list[nn.Module], recompute: str, compiled: bool) -> No
         for op in [getattr(getattr(torch.ops.aten, name), "default", None)]
         if op is not None
     ]
+    more: dict[str, Any] = (
+        {"context_fn": partial(create_selective_checkpoint_contexts, kept)} if mode == "selective" else {}
+    )
     for block in _blocks(modules):
-        if recompute != "none" and any(p.requires_grad for p in block.parameters()):
-            choice = partial(create_selective_checkpoint_contexts, kept)
-            more: dict[str, Any] = {"context_fn": choice} if recompute == "cheap" else {}
+        if any(p.requires_grad for p in block.parameters()):
             # There is no dropout, so the random state need not be kept.
             block.forward = partial(  # type: ignore[method-assign]
                 checkpoint, block.forward, use_reentrant=False, preserve_rng_state=False, **more
             )
-        if compiled:
-            block.compile()
 
 
-def spread(world: World, strategy: str, learner: nn.Module, encoder: VideoEncoder | None) -> nn.Module:
-    """What to call in place of the learner so that the processes' gradients are averaged.
+def compile_blocks(modules: list[nn.Module]) -> None:
+    """torch.compile for each block on its own: blocks of one shape share their code, so it is fast to start."""
+    for block in _blocks(modules):
+        block.compile()
 
-    FSDP2 replaces the parameters of `learner` and `encoder` by shards: look them up afterwards, and make the optimizer
-    then.
+
+def parallelize(
+    context: DistContext, strategy: str, objective: nn.Module, target_encoder: VideoEncoder | None
+) -> nn.Module:
+    """Wraps the objective for DDP or FSDP2; call what is returned, so that gradients are averaged over the processes.
+
+    FSDP2 replaces parameters by shards: look them up afterwards, and make the optimizer then.
 
     Args:
-        world: the processes.
-        strategy: ddp: every process holds everything; fsdp: each holds a share of weights, gradients and moments.
-        learner: the trained part.
-        encoder: the target encoder, sharded alike so that the average is taken shard by shard; None without one.
+        context: the processes.
+        strategy: ddp: every process holds everything; fsdp: weights, gradients and optimizer state are sharded.
+        objective: the trained part.
+        target_encoder: sharded alike, so that the EMA is taken shard by shard; None without one.
     """
-    if world.size == 1:
-        return learner
+    if context.size == 1:
+        return objective
     if strategy == "ddp":
         return DistributedDataParallel(
-            learner,
-            device_ids=[world.device] if world.device.type == "cuda" else None,
+            objective,
+            device_ids=[context.device] if context.device.type == "cuda" else None,
             gradient_as_bucket_view=True,
             # Only a tokenizer for images stays without gradient in a step of clips, and the other way round.
             find_unused_parameters=any(
-                "_img" in name or "img_" in name for name, _ in learner.named_parameters()
+                "_img" in name or "img_" in name for name, _ in objective.named_parameters()
             ),
         )
     warnings.filterwarnings(
         "ignore", message="FSDP2-wrapped module"
     )  # it is about in-place changes; we make none
-    roots = [root for root in learner.children() if isinstance(root, (VideoEncoder, Predictor))]
-    for root in [*roots, *([encoder] if encoder is not None else [])]:
+    roots = [root for root in objective.children() if isinstance(root, (VideoEncoder, Predictor))]
+    for root in [*roots, *([target_encoder] if target_encoder is not None else [])]:
         for part in list(root.modules()):
             if isinstance(part, (Block, PatchEmbed)):
-                fully_shard(part, mesh=world.mesh)
+                fully_shard(part, mesh=context.mesh)
         # Also at the root: what is left gathered after a forward pass is no shard that the target could follow.
-        fully_shard(root, mesh=world.mesh, reshard_after_forward=True)
+        fully_shard(root, mesh=context.mesh, reshard_after_forward=True)
         if isinstance(root, VideoEncoder):
             register_fsdp_forward_method(root, "features")
-    fully_shard(learner, mesh=world.mesh, reshard_after_forward=True)
-    if encoder is not None:
-        # The first part that runs takes itself for the root, and targets may begin with the patch embedding alone.
-        shape = encoder.config.in_channels, *encoder.patch_embed.size
-        with torch.no_grad():
-            encoder(torch.zeros(1, *shape, device=world.device))
-    return learner
+    fully_shard(objective, mesh=context.mesh, reshard_after_forward=True)
+    return objective
 
 
 @contextmanager
-def exchanging(model: nn.Module, now: bool) -> Iterator[None]:
-    """Whether the backward pass inside averages gradients over the processes, or adds them up for a later one."""
+def no_sync(model: nn.Module, enabled: bool = True) -> Iterator[None]:
+    """While enabled, backward passes add gradients up locally (gradient accumulation) instead of averaging them."""
     if isinstance(model, FSDPModule):
-        model.set_requires_gradient_sync(now)
+        model.set_requires_gradient_sync(not enabled)
         yield
-    elif isinstance(model, DistributedDataParallel) and not now:
+    elif isinstance(model, DistributedDataParallel) and enabled:
         with model.no_sync():
             yield
     else:
         yield
 
 
-def clip_gradient(learner: nn.Module, limit: float) -> torch.Tensor:
+def clip_gradient(objective: nn.Module, limit: float) -> torch.Tensor:
     """Scales the gradient down to the norm `limit` and returns the norm before, over all shards.
 
     Stays on the device and waits for nothing.
     """
-    parameters = [p for p in learner.parameters() if p.grad is not None]
+    parameters = [p for p in objective.parameters() if p.grad is not None]
     norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
     if isinstance(norm, DTensor):
         norm = norm.full_tensor()

@@ -1,37 +1,36 @@
-"""From a run folder to an encoder that others can load."""
+"""Exporting a run: the newest checkpoint's encoder, native or for Hugging Face transformers."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from omegaconf import OmegaConf
-
 import jepa
 from jepa.errors import UserError
-from jepa.fields import path_key
+from jepa.fields import from_dict, to_dict
 from jepa.models import Preprocessing, save_encoder, save_hf
 from jepa.pretrain.checkpoint import newest_checkpoint, read_tensors
 from jepa.pretrain.config import PretrainConfig
-from jepa.pretrain.factory import build_learner
+from jepa.pretrain.factory import build_objective
+from jepa.pretrain.resume import translate_config
 
 
 @dataclass
 class ExportConfig:
     """Which weights of a run, in which format."""
 
-    run: str = path_key("???")
+    run: str = "???"
     """folder of a pretraining run"""
-    out: str = path_key("???")
+    out: str = "???"
     """folder to write; receives config.json, encoder.safetensors and predictor.safetensors"""
     format: str = "native"
     """native: what jepa.load_encoder reads; hf: what transformers.AutoModel reads, with this library installed"""
     weights: str = "target"
-    """target: the averaged encoder, the usual choice; context: the one that was trained"""
+    """target: the EMA of the encoder, the usual choice; context: the encoder that was trained"""
 
 
 def run(config: ExportConfig) -> Path:
-    """Writes the newest checkpoint's encoder, with the facts about preprocessing and training beside it.
+    """Writes the newest checkpoint's encoder, with preprocessing and training metadata beside it.
 
     Raises:
         UserError: no run, no readable checkpoint, or an unknown option.
@@ -40,40 +39,41 @@ def run(config: ExportConfig) -> Path:
         raise UserError(f"format={config.format!r} is unknown; choose native or hf.")
     if config.weights not in ("target", "context"):
         raise UserError(f"weights={config.weights!r} is unknown; choose target or context.")
-    path, facts, _ = newest_checkpoint(Path(config.run))
+    path, values, _ = newest_checkpoint(Path(config.run))
     if path is None:
         raise UserError(
             f"There is no checkpoint in {config.run}, so there is nothing to export. Give run= the folder that was "
             "out= of `jepa pretrain`, after its first save."
         )
-    settings = OmegaConf.merge(OmegaConf.structured(PretrainConfig), facts["config"])
-    trained: PretrainConfig = OmegaConf.to_object(settings)  # type: ignore[assignment]
-    learner = build_learner(trained)
-    learner.load_state_dict(read_tensors(path, "learner."))
+    trained = from_dict(PretrainConfig, translate_config(values["config"]))
+    trained.model.weights = ""  # the checkpoint holds what came of them
+    objective = build_objective(trained)
+    objective.load_state_dict(read_tensors(path, "learner."))
+    encoders = objective.exportable()
+    if config.weights not in encoders:
+        raise UserError(
+            f"The run in {config.run} has no EMA of the encoder; export the trained one with weights=context."
+        )
+    encoder = encoders[config.weights]
     if config.weights == "target":
-        if trained.objective.teacher != "ema":
-            raise UserError(
-                f"The run in {config.run} has no averaged encoder (objective.teacher={trained.objective.teacher}); "
-                "export the trained one with weights=context."
-            )
-        learner.encoder.load_state_dict(read_tensors(path, "target."))
+        encoder.load_state_dict(read_tensors(path, "target."))
     data = trained.data
-    about = {
+    metadata = {
         "model": trained.model.name,
         "weights": config.weights,
-        "objective": trained.objective.predict,
-        "steps": facts["step"],
+        "objective": to_dict(trained)["objective"]["name"],
+        "steps": values["step"],
         "batch_size": trained.train.batch_size,
         "seed": trained.train.seed,
-        "data_sha256": facts["data"],
+        "data_sha256": values["data"],
         "tool": f"jepa {jepa.__version__}",
     }
     preprocessing = Preprocessing(data.num_frames, data.fps, data.crop_px, data.crop_px, data.mean, data.std)
     if config.format == "hf":
-        save_hf(config.out, learner.encoder, preprocessing, custom_code=True)
+        save_hf(config.out, encoder, preprocessing, custom_code=True)
     else:
-        # A predictor of pixels guesses nothing that a probe could read.
-        predictor = learner.predictor if trained.objective.predict == "latents" else None
-        save_encoder(config.out, learner.encoder, preprocessing, about, predictor)
-    print(f"wrote {config.out}, the {config.weights} encoder after {facts['step']} steps")
+        # What a predictor of pixels predicts is nothing that a probe could read.
+        predictor = objective.predictor if objective.predicts_latents else None
+        save_encoder(config.out, encoder, preprocessing, metadata, predictor)
+    print(f"wrote {config.out}, the {config.weights} encoder after {values['step']} steps")
     return Path(config.out)

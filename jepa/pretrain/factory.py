@@ -1,68 +1,121 @@
-"""From a configuration to the learner that it asks for."""
+"""From a configuration to the objective that it names: encoder, predictor, target encoder and loss."""
 
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from jepa.errors import UserError
-from jepa.models import Predictor, VideoEncoder, create_model, create_predictor, load_encoder
-from jepa.models.architectures import OUTPUT_LAYERS, entry_of
-from jepa.pretrain.objectives.base import DEEP_LEVELS
-from jepa.pretrain.objectives.masked_prediction import Learner, MaskedPrediction, OwnTargets, ViewInvariance
-from jepa.pretrain.objectives.sigreg import SIGReg
-from jepa.pretrain.objectives.targets import latents, own_pixels
-
-if TYPE_CHECKING:
-    from jepa.pretrain.config import PretrainConfig
+from jepa.models import Predictor, VideoEncoder, create_model, create_predictor, load_encoder, load_predictor
+from jepa.models.architectures import entry_of
+from jepa.pretrain.config import PretrainConfig
+from jepa.pretrain.objectives import Objective
+from jepa.pretrain.objectives.base import objective_class
 
 
-def build_learner(config: PretrainConfig) -> Learner:
-    """Encoder, predictor or projector, and loss, initialised from the seed alone.
+def build_objective(config: PretrainConfig) -> Objective:
+    """Encoder, predictor and loss, initialised from the seed alone or from `model.weights`.
 
     Raises:
-        UserError: the clip does not divide into tokens, or the objective does not fit the model or the masks.
+        UserError: the clip does not divide into tokens, the objective does not fit the model or the masks, or the
+            weights are those of another model.
+
+    Example:
+        >>> from jepa.pretrain import PretrainConfig
+        >>> objective = build_objective(PretrainConfig())
+        >>> type(objective).__name__, objective.encoder.embed_dim
+        ('MaskedPrediction', 192)
     """
     check_sizes(config)
-    objective, model = config.objective, config.model
+    cls, model = objective_class(config.objective), config.model
+    options = {
+        "patch_px": model.patch_px,
+        "tubelet_frames": model.tubelet_frames,
+        **cls.encoder_options(config.objective, entry_of(model.name).encoder.depth),
+    }
     # A fork keeps the caller's random state: building a model must not change what a notebook draws next.
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(
             config.train.seed
         )  # torch.manual_seed would reach the GPUs' as well
-        encoder = create_model(model.name, **encoder_overrides(config))
-        sigreg = SIGReg(objective.sigreg.slices, config.train.seed) if objective.sigreg.weight else None
-        if objective.predict == "views":
-            if len(config.masks) < 2 or objective.sigreg.global_views > len(config.masks):
-                raise UserError(
-                    f"objective.predict=views compares the views that the masks leave of a clip, and there are "
-                    f"{len(config.masks)}: give at least two masks, and as many as objective.sigreg.global_views."
-                )
-            assert sigreg is not None  # ObjectiveConfig refuses views without it
-            sizes = objective.sigreg
-            return ViewInvariance(
-                encoder, sigreg, sizes.weight, sizes.global_views, sizes.hidden_dim, sizes.out_dim
-            )
-        own_targets: OwnTargets | None = None
-        if objective.teacher == "none" and objective.predict == "latents":
-            own_targets = partial(
-                latents, levels=objective.levels, deep=objective.deep, changes=objective.changes
-            )
-        elif objective.teacher == "none":
-            own_targets = own_pixels
-        return MaskedPrediction(
+        encoder = create_model(model.name, **options)
+        if model.weights:
+            start_from_weights(encoder, model.weights)
+        return cls.from_config(
+            config.objective,
             encoder,
-            build_predictor(config, encoder),
-            objective.distance,
-            objective.deep,
-            objective.context,
-            own_targets,
-            sigreg,
-            objective.sigreg.weight,
-            objective.sigreg.tokens,
+            partial(build_predictor, config, encoder),
+            seed=config.train.seed,
+            num_masks=len(config.masks),
         )
+
+
+def start_from_weights(encoder: VideoEncoder, source: str) -> None:
+    """Copies published or exported weights into an encoder, strictly.
+
+    Raises:
+        UserError: they are those of another architecture.
+    """
+    loaded = load_encoder(source)
+    if not isinstance(loaded, VideoEncoder):
+        raise UserError(f"model.weights={source} is an image backbone, which cannot be pretrained on video.")
+    ours, theirs = encoder.state_dict(), loaded.state_dict()
+    different = sorted(
+        name
+        for name in ours.keys() | theirs.keys()
+        if name not in ours or name not in theirs or ours[name].shape != theirs[name].shape
+    )
+    if encoder.config.position != loaded.config.position:
+        different.append(f"positions ({loaded.config.position}, and the model has {encoder.config.position})")
+    if different:
+        raise UserError(
+            f"model.weights={source} does not fit the model: {', '.join(different[:3])}"
+            f"{' and more' if len(different) > 3 else ''} differ. Choose the same architecture with model.name, "
+            "model.patch_px and model.tubelet_frames, and the objective that it was trained with."
+        )
+    encoder.load_state_dict(theirs)
+
+
+def build_predictor(config: PretrainConfig, encoder: VideoEncoder, **fields: Any) -> Predictor:
+    """The architecture's predictor, with the encoder's kind of positions and one mask token: only one is trained.
+
+    Args:
+        config: `model.predictor_*` override the architecture's sizes.
+        encoder: whose tokens it reads.
+        fields: of `PredictorConfig`, as the objective needs them.
+    """
+    model = config.model
+    sizes = {"dim": model.predictor_dim, "depth": model.predictor_depth, "num_heads": model.predictor_heads}
+    chosen = {name: size for name, size in sizes.items() if size is not None}
+    if model.predictor_dim is not None:
+        chosen["mlp_dim"] = 4 * model.predictor_dim
+    predictor = create_predictor(
+        model.name,
+        encoder_dim=encoder.embed_dim,
+        num_mask_tokens=1,
+        mask_index=0,
+        position=encoder.config.position,
+        rope_reference_grid=encoder.config.rope_reference_grid,
+        sincos_grid=encoder.config.sincos_grid,
+        **chosen,
+        **fields,
+    )
+    if model.weights:
+        _start_predictor(predictor, model.weights)
+    return predictor
+
+
+def _start_predictor(predictor: Predictor, source: str) -> None:
+    """Copies a stored predictor where there is one of the same shapes; many published files hold none."""
+    try:
+        stored = load_predictor(source).state_dict()
+    except UserError:
+        return
+    ours = predictor.state_dict()
+    if stored.keys() == ours.keys() and all(stored[name].shape == ours[name].shape for name in ours):
+        predictor.load_state_dict(stored)
 
 
 def check_sizes(config: PretrainConfig) -> None:
@@ -87,69 +140,8 @@ def check_sizes(config: PretrainConfig) -> None:
                     f"{owner}.{key}={size} is not a positive multiple of {name}={unit}: the clip does not divide into "
                     f"tokens. Use {owner}.{key}={near}, or change {name}."
                 )
-        if config.objective.components and num_frames <= model.tubelet_frames:
+        if getattr(config.objective, "pca_components", 0) and num_frames <= model.tubelet_frames:
             raise UserError(
-                f"{owner}.num_frames={num_frames} makes one moment of a clip, and objective.components asks for what "
-                f"changes between moments. Use at least {2 * model.tubelet_frames} frames, or drop it."
+                f"{owner}.num_frames={num_frames} makes one time step of a clip, and objective.pca_components needs "
+                f"several. Use at least {2 * model.tubelet_frames} frames, or drop it."
             )
-
-
-def encoder_overrides(config: PretrainConfig) -> dict[str, Any]:
-    """What differs from the zoo's architecture; levels and tokenizers are the objective's to decide, for every name."""
-    objective, model = config.objective, config.model
-    published = entry_of(model.name).encoder
-    return {
-        "patch_px": model.patch_px,
-        "tubelet_frames": model.tubelet_frames,
-        "image_tokenizer": objective.image_tokenizer,
-        "modality_embedding": objective.image_tokenizer,
-        "output_layers": four_levels(published.depth) if objective.deep else (),
-    }
-
-
-def four_levels(depth: int) -> tuple[int, ...]:
-    """The published depths for 12, 24, 40 and 48 blocks; else four evenly spaced ones that end with the last.
-
-    Raises:
-        UserError: there are fewer than four blocks.
-    """
-    if depth < DEEP_LEVELS:
-        raise UserError(
-            f"objective.deep needs an encoder of at least {DEEP_LEVELS} blocks; this one has {depth}."
-        )
-    return OUTPUT_LAYERS.get(depth) or tuple(depth * (n + 1) // DEEP_LEVELS for n in range(DEEP_LEVELS))
-
-
-def build_predictor(config: PretrainConfig, encoder: VideoEncoder) -> Predictor:
-    """The predictor, with the encoder's kind of positions and one mask token: only one is ever trained."""
-    objective, model = config.objective, config.model
-    return create_predictor(
-        model.name,
-        encoder_dim=encoder.embed_dim,
-        target_layers=DEEP_LEVELS if objective.deep else 1,
-        out_dim=target_dim(config, encoder),
-        dim=model.predictor_dim,
-        depth=model.predictor_depth,
-        num_heads=model.predictor_heads,
-        mlp_dim=4 * model.predictor_dim,
-        num_mask_tokens=1,
-        mask_index=0,
-        position=encoder.config.position,
-        rope_reference_grid=encoder.config.rope_reference_grid,
-        sincos_grid=encoder.config.sincos_grid,
-        context_head=objective.context.weight > 0,
-        modality_embedding=objective.image_tokenizer,
-    )
-
-
-def target_dim(config: PretrainConfig, encoder: VideoEncoder) -> int:
-    """Channels of a target, E.
-
-    Raises:
-        UserError: the frozen teacher cannot be read.
-    """
-    objective, model = config.objective, config.model
-    if objective.predict == "pixels":
-        return 3 * model.tubelet_frames * model.patch_px**2
-    source = load_encoder(objective.teacher_from) if objective.teacher == "frozen" else encoder
-    return source.embed_dim * objective.num_levels

@@ -1,4 +1,4 @@
-"""Every number of a run, in three places: a progress bar, `metrics.jsonl`, and Weights & Biases when configured.
+"""The logger: `metrics.jsonl`, a progress bar, and Weights & Biases (wandb) when configured.
 
 Warnings go to `events.jsonl` beside it, one object a line: `{"step": 200, "kind": "warning", "text": "..."}`.
 `jepa report` draws both files.
@@ -7,6 +7,7 @@ Warnings go to `events.jsonl` beside it, one object a line: `{"step": 200, "kind
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import sys
 import time
@@ -25,6 +26,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from jepa.errors import UserError
 from jepa.files import write_text
 
 
@@ -38,11 +40,12 @@ class WandbConfig:
     """team or user; null for the account's default"""
     name: str | None = None
     """name of the run; null for the folder's name"""
-    mode: str = "online"
-    """online, or offline to keep the run on disk and send it later with `wandb sync`"""
+    mode: str | None = None
+    """online, offline to keep the run on disk and send it later with `wandb sync`, or disabled; null takes the environment
+    variable WANDB_MODE, else online"""
 
 
-class Journal:
+class Logger:
     """Writes a row per logged step and shows progress; a context manager, so that everything is closed on any exit.
 
     Args:
@@ -77,7 +80,7 @@ class Journal:
         self._steps, self._since = steps, (start, time.monotonic())
         self._wandb = self._start_wandb(run, wandb, settings) if wandb.project else None
 
-    def __enter__(self) -> Journal:
+    def __enter__(self) -> Logger:
         self._file = open(self.path, "a", encoding="utf-8")
         self._progress.start()
         return self
@@ -90,13 +93,13 @@ class Journal:
         if self._wandb is not None:
             self._wandb.finish(exit_code=0 if kind is None else 1)
 
-    def say(self, sentence: str) -> None:
+    def info(self, sentence: str) -> None:
         """Prints one line above the progress bar."""
         self.console.print(sentence, markup=False, highlight=False, soft_wrap=True)
 
     def warn(self, step: int, sentence: str) -> None:
-        """Says that something is wrong after `step` finished steps, and keeps it in `events.jsonl`."""
-        self.say(f"warning: {sentence}")
+        """Warns that something is wrong after `step` finished steps, and keeps it in `events.jsonl`."""
+        self.info(f"warning: {sentence}")
         # Opened for each event: there are few, and a run without any leaves no empty file.
         with open(self.events, "a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, "kind": "warning", "text": sentence}) + "\n")
@@ -119,7 +122,7 @@ class Journal:
         self._progress.update(self._task, completed=step, loss=row["loss"], speed=speed)
         if not self.console.is_terminal:
             left = (self._steps - step) * clips_per_step / max(1e-9, speed)
-            self.say(
+            self.info(
                 f"step {step}/{self._steps}  loss {row['loss']:.4f}  {speed:.0f} clips/s  {left:.0f} s left"
             )
         if self._wandb is not None:
@@ -127,23 +130,43 @@ class Journal:
 
     @staticmethod
     def _start_wandb(run: Path, config: WandbConfig, settings: dict[str, Any]) -> Any:
-        import wandb
+        from jepa.errors import require
 
+        wandb = require("wandb", "train")
         # The id is the folder's, so that a continued run continues there too.
         identity = run / "wandb_id.txt"
         if not identity.exists():
             write_text(identity, secrets.token_hex(4))
+        mode = config.mode or os.environ.get("WANDB_MODE") or "online"
+        if mode == "online" and not (wandb.api.api_key or os.environ.get("WANDB_API_KEY")):
+            raise UserError(
+                "wandb.project is set, but Weights & Biases knows no account here. Run `wandb login`, set WANDB_API_KEY, "
+                "or use wandb.mode=offline."
+            )
         return wandb.init(
             project=config.project,
             entity=config.entity,
             name=config.name or run.name,
             id=identity.read_text(encoding="utf-8"),
             resume="allow",
-            mode=config.mode,  # type: ignore[arg-type]
+            mode=mode,
             dir=str(run),
             config=settings,
             settings=wandb.Settings(silent=True) if not sys.stderr.isatty() else None,
         )
+
+
+class NullLogger:
+    """The logger of a process that is not the main one, and of a run without a folder: writes nothing."""
+
+    def info(self, sentence: str) -> None:
+        """Nothing."""
+
+    def warn(self, step: int, sentence: str) -> None:
+        """Nothing."""
+
+    def log(self, step: int, row: dict[str, float], clips_per_step: int) -> None:
+        """Nothing."""
 
 
 def _forget_rows_after(path: Path, start: int) -> None:

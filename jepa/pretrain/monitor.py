@@ -1,7 +1,7 @@
-"""What a run is asked while it trains, and which answers deserve a warning.
+"""The monitor: diagnostics of a run on its log steps, and warnings in words when features collapse.
 
-`Watch.look` measures one batch without gradients; `Watch.warnings` reads the numbers and says in words what is wrong,
-with the figures and what to try. The thresholds come from measured runs: benchmarks/collapse.md.
+`Monitor.measure` looks at one batch without gradients; `Monitor.warnings` turns the numbers into sentences with the
+figures and what to try. The thresholds come from measured runs: benchmarks/collapse.md.
 """
 
 from __future__ import annotations
@@ -17,166 +17,137 @@ from jepa.errors import UserError
 from jepa.masking import Mask
 from jepa.models import TokenGrid, VideoEncoder
 from jepa.pretrain import diagnostics
-from jepa.pretrain.objectives import Learner, MaskedPrediction, gather_tokens
-from jepa.pretrain.target_encoder import Teacher
+from jepa.pretrain.objectives import Objective
 
 _NAMES = {
     "rank": "the target encoder's rank",
     "target_varies": "the part of the targets that differs between tokens",
 }
 _REMEDY = (
-    "Tokens that are all alike are easy to guess, so the loss looks good. Try a smaller optim.lr, a longer "
+    "Tokens that are all alike are easy to predict, so the loss looks good. Try a smaller optim.lr, a longer "
     "optim.warmup_steps or a slower optim.ema (closer to 1), and see that no gradient flows into the targets."
 )
 
 
 @dataclass
-class WatchConfig:
-    """How closely a run is watched."""
+class MonitorConfig:
+    """How closely a run is monitored."""
 
     clips: int = 16
-    """clips of the batch that are looked at on a log step"""
+    """clips of the batch that are measured on a log step"""
     tokens: int = 1024
     """tokens of these clips that ranks and spectra are computed from"""
     min_rank: float = 0.25
-    """warn when the encoder's rank falls below this share of its highest so far; 0 never warns"""
+    """warn when the encoder's rank falls below this fraction of its highest so far; 0 never warns"""
     min_varies: float = 0.1
-    """warn when the part of the targets that differs between tokens falls below this share of its highest; 0 never"""
+    """warn when the part of the targets that differs between tokens falls below this fraction of its highest; 0 never"""
     least_varies: float = 0.005
     """warn when that part is below this in any case, for a run whose first log step came too late; 0 never warns"""
     min_cover: float = 0.5
-    """warn when masks use less than this share of the tokens that they use in the best time slot; 0 never warns"""
+    """warn when masks use less than this fraction of the tokens that they use in the best time step; 0 never warns"""
 
     def __post_init__(self) -> None:
         for name in ("clips", "tokens"):
             if getattr(self, name) < 2:
-                raise UserError(f"watch.{name}={getattr(self, name)} has to be 2 or more: one has no spread.")
+                raise UserError(
+                    f"monitor.{name}={getattr(self, name)} has to be 2 or more: one has no variance."
+                )
         for name in ("min_rank", "min_varies", "least_varies", "min_cover"):
             if not 0 <= getattr(self, name) < 1:
-                raise UserError(f"watch.{name}={getattr(self, name)} has to lie in [0, 1): it is a share.")
+                raise UserError(
+                    f"monitor.{name}={getattr(self, name)} has to be in [0, 1): it is a fraction."
+                )
 
 
-class Watch:
-    """Looks at a run on its log steps and warns, once for each fall; what it remembers is small and plain.
+class Monitor:
+    """Measures a run on its log steps and warns once for each fall; its state is a few plain values.
 
-    It compares with the highest value that it has seen, so it should see the first step as well: a run that collapses
-    within `train.log_every` steps has nothing to fall from later.
+    It compares with the highest value so far, so it should see the first step as well: a run that collapses within
+    `train.log_every` steps has nothing to fall from later.
 
     Args:
-        config: how closely to look.
+        config: how closely to measure.
     """
 
-    def __init__(self, config: WatchConfig) -> None:
+    def __init__(self, config: MonitorConfig) -> None:
         self.config = config
         self._highest: dict[str, list[float]] = {}  # name -> [step, value]
-        self._said: list[str] = []  # what was warned of and still holds
+        self._active: list[str] = []  # warnings that still hold
 
     @torch.no_grad()
-    def look(
-        self,
-        learner: Learner,
-        teacher: Teacher | None,
-        video: Tensor,
-        masks: Sequence[Mask],
-        targets: Tensor | None,
+    def measure(
+        self, objective: Objective, video: Tensor, targets: Tensor | None, masks: Sequence[Mask]
     ) -> dict[str, float]:
-        """Numbers about the first `watch.clips` clips of a batch, for one forward pass over them and a few small SVDs.
+        """Numbers about the first `monitor.clips` clips of a batch, for one forward pass over them and a few small SVDs.
 
-        Features are the target encoder's, or the encoder's own where there is no teacher.
+        Features are the target encoder's, or the context encoder's where there is none.
 
         Args:
-            learner: as trained.
-            teacher: its teacher, if it has one.
+            objective: as trained.
             video: [B, C, T, H, W], normalised.
+            targets: [B, N, E] of this batch; None where the objective makes its own or has none.
             masks: the batch's masks.
-            targets: [B, N, E] of this batch; None where the learner makes its own or has none.
 
         Returns:
-            Numbers by name. Names with a slash belong together, as W&B groups them: `unexplained/slot03`,
-            `mask0/target_slot03`, `spectrum/12` (the 12th eigenvalue's share of the variance).
+            Numbers by name. Names with a slash belong together, as W&B groups them: `unexplained/time03`,
+            `mask0/target_time03`, `spectrum/12` (the 12th eigenvalue's fraction of the variance).
         """
         few = slice(self.config.clips)
         video, masks = video[few], [Mask(*(part[few] for part in mask)) for mask in masks]
-        encoder = learner.encoder if teacher is None else teacher.encoder
+        targets = None if targets is None else targets[few]
+        target = objective.target
+        encoder = objective.encoder
+        if target is not None and target.target_encoder is not None:
+            encoder = target.target_encoder.encoder
         grid = encoder.grid_of(video)
-        row = self._features(encoder, video, grid) | _mask_shares(masks, grid)
-        if not isinstance(learner, MaskedPrediction):
-            pooled = torch.stack([learner.encoder(video, keep=mask.context).mean(1) for mask in masks], 1)
-            return row | {"lidar": diagnostics.lidar(pooled)}
-        if targets is None:
-            assert learner.own_targets is not None  # else the learner could not have made its loss
-            targets = learner.own_targets(learner.encoder, video)
-        return row | self._guesses(learner, video, masks, targets[few], grid)
+        row = self._features(encoder, video, grid) | _mask_fractions(masks, grid)
+        return row | objective.diagnose(video, targets, masks, self.config.tokens)
 
     def _features(self, encoder: VideoEncoder, video: Tensor, grid: TokenGrid) -> dict[str, float]:
         tokens = encoder(video).float()
-        some = _evenly(tokens.flatten(0, 1), self.config.tokens)
-        spread = diagnostics.spread_per_dimension(some)
+        some = diagnostics.evenly_spaced(tokens.flatten(0, 1), self.config.tokens)
+        std = diagnostics.std_per_dimension(some)
         values = diagnostics.covariance_spectrum(some)
-        share = values / values.sum().clamp_min(1e-12)
+        fraction = values / values.sum().clamp_min(1e-12)
         row = {
             "rank": diagnostics.rank_me(some),
-            "spread": float(spread.mean()),
-            "spread_least": float(spread.quantile(0.1)),
-            "spread_clips": diagnostics.spread_across_clips(tokens),
+            "std": float(std.mean()),
+            "std_low": float(std.quantile(0.1)),
+            "std_clips": diagnostics.std_across_clips(tokens),
         }
         if grid.t > 1:
-            row["spread_time"] = diagnostics.spread_across_time(tokens, grid.t)
-        return row | {f"spectrum/{k}": float(share[k - 1]) for k in _log_spaced(len(share))}
-
-    def _guesses(
-        self,
-        learner: MaskedPrediction,
-        video: Tensor,
-        masks: Sequence[Mask],
-        targets: Tensor,
-        grid: TokenGrid,
-    ) -> dict[str, float]:
-        """What the guesses explain. LiDAR takes a hidden token for a sample, its guess and its target for two views:
-        the pair that the objective brings together."""
-        pairs = [(learner.guess(video, mask).float(), gather_tokens(targets, mask.target)) for mask in masks]
-        row = {f"unexplained/mask{i}": diagnostics.unexplained_share(*pair) for i, pair in enumerate(pairs)}
-        guess, target = (torch.cat(part, 1) for part in zip(*pairs, strict=True))
-        index = torch.cat([mask.target for mask in masks], 1)
-        slots = diagnostics.unexplained_per_slot(guess, target, index, grid)
-        views = torch.stack([guess, target], 2).flatten(0, 1)[..., -learner.encoder.embed_dim :]
-        return row | {
-            "target_varies": diagnostics.varying_share(targets),
-            "guess_varies": diagnostics.varying_share(guess),
-            "unexplained": diagnostics.unexplained_share(guess, target),
-            "lidar": diagnostics.lidar(_evenly(views, self.config.tokens)),
-            **{f"unexplained/slot{k:02d}": float(value) for k, value in enumerate(slots)},
-        }
+            row["std_time"] = diagnostics.std_across_time(tokens, grid.t)
+        return row | {f"spectrum/{k}": float(fraction[k - 1]) for k in _log_spaced(len(fraction))}
 
     def warnings(self, step: int, row: dict[str, float]) -> list[str]:
-        """Sentences about what is newly wrong; a fall again only after a recovery, starved time slots once.
+        """Sentences about what is newly wrong; a fall again only after a recovery, starved time steps once.
 
         Args:
             step: finished steps.
-            row: what `look` returned, alone or among other numbers.
+            row: what `measure` returned, alone or among other numbers.
         """
         found = {
             "rank": self._fell("rank", self.config.min_rank, 0.0, step, row),
             "target_varies": self._fell(
                 "target_varies", self.config.min_varies, self.config.least_varies, step, row
             ),
-            "cover": self._starved_slots(row),
+            "cover": self._starved_time_steps(row),
         }
-        new = [sentence for name, sentence in found.items() if sentence and name not in self._said]
-        self._said = [
-            name for name, sentence in found.items() if sentence or (name == "cover" and name in self._said)
+        new = [sentence for name, sentence in found.items() if sentence and name not in self._active]
+        self._active = [
+            name for name, sentence in found.items() if sentence or (name == "cover" and name in self._active)
         ]
         return new
 
-    def _fell(self, name: str, share: float, floor: float, step: int, row: dict[str, float]) -> str | None:
-        """A sentence when a value is below a share of its highest so far, or below a floor that needs no history."""
+    def _fell(self, name: str, fraction: float, floor: float, step: int, row: dict[str, float]) -> str | None:
+        """A sentence when a value is below a fraction of its highest so far, or below a floor that needs no history."""
         value = row.get(name)
         if value is None or value != value:
             return None
         at, highest = self._highest.setdefault(name, [step, value])
         if value > highest:
             self._highest[name] = [step, value]
-        least = max(share * highest, floor)
+        least = max(fraction * highest, floor)
         if value >= least:
             return None
         before, now = (f"{v:.3g}" if name == "rank" else f"{100 * v:.2g} %" for v in (highest, value))
@@ -187,23 +158,23 @@ class Watch:
         grade = "collapse" if value < 0.5 * least else "partial collapse"
         return f"{_NAMES[name]} {change}: {grade}. {_REMEDY}"
 
-    def _starved_slots(self, row: dict[str, float]) -> str | None:
-        """Time slots of which the masks throw most tokens away, as batch truncation in raster order does."""
-        starts = {name.partition("/")[0] for name in row if name.startswith("mask") and "_slot" in name}
+    def _starved_time_steps(self, row: dict[str, float]) -> str | None:
+        """Time slots of which the masks drop most tokens, as batch truncation in raster order does."""
+        starts = {name.partition("/")[0] for name in row if name.startswith("mask") and "_time" in name}
         for mask in sorted(starts):
             cover = [
-                seen + row[f"{mask}/target_slot{k:02d}"]
+                seen + row[f"{mask}/target_time{k:02d}"]
                 for k, seen in enumerate(
-                    row[name] for name in sorted(row) if name.startswith(f"{mask}/context_slot")
+                    row[name] for name in sorted(row) if name.startswith(f"{mask}/context_time")
                 )
             ]
             worst = min(range(len(cover)), key=cover.__getitem__)
             if cover[worst] < self.config.min_cover * max(cover):
                 return (
-                    f"{mask} uses {100 * cover[worst]:.0f} % of the tokens of time slot {worst}, as context or as "
-                    f"target, and {100 * max(cover):.0f} % of the best slot's: that moment of the clips is hardly "
+                    f"{mask} uses {100 * cover[worst]:.0f} % of the tokens of time step {worst}, as context or as "
+                    f"target, and {100 * max(cover):.0f} % of the best time step's: that part of the clips is hardly "
                     "trained on. Cutting every clip to the batch's minimum does this (masks.kind=reference); the other "
-                    "kinds throw no token away."
+                    "kinds drop no token."
                 )
         return None
 
@@ -211,29 +182,24 @@ class Watch:
         """Plain values, for the checkpoint: a resumed run warns as one never stopped."""
         return {
             "highest": {name: list(pair) for name, pair in self._highest.items()},
-            "said": list(self._said),
+            "active": list(self._active),
         }
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
         """Takes over what `state_dict` gave."""
         self._highest = {name: list(pair) for name, pair in saved["highest"].items()}
-        self._said = list(saved["said"])
+        self._active = list(saved.get("active", saved.get("said", [])))
 
 
-def _mask_shares(masks: Sequence[Mask], grid: TokenGrid) -> dict[str, float]:
-    """Per mask, the share of the tokens that is seen and that is guessed, in all and per time slot."""
+def _mask_fractions(masks: Sequence[Mask], grid: TokenGrid) -> dict[str, float]:
+    """Per mask, the fraction of tokens that is context and that is target, overall and per time step."""
     row = {}
     for i, mask in enumerate(masks):
         for name, index in zip(("context", "target"), mask, strict=True):
-            shares = diagnostics.slot_shares(index, grid)
-            row[f"mask{i}/{name}"] = float(shares.mean())
-            row |= {f"mask{i}/{name}_slot{k:02d}": float(share) for k, share in enumerate(shares)}
+            fractions = diagnostics.time_step_fractions(index, grid)
+            row[f"mask{i}/{name}"] = float(fractions.mean())
+            row |= {f"mask{i}/{name}_time{k:02d}": float(fraction) for k, fraction in enumerate(fractions)}
     return row
-
-
-def _evenly(rows: Tensor, most: int) -> Tensor:
-    """At most `most` of the rows, evenly spaced."""
-    return rows if len(rows) <= most else rows[torch.linspace(0, len(rows) - 1, most).long()]
 
 
 def _log_spaced(count: int) -> list[int]:

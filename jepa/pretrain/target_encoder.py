@@ -1,122 +1,64 @@
-"""Who says what the hidden tokens are: an average of the encoder over its recent past, a frozen encoder, or nobody."""
+"""The target encoder: an exponential moving average (EMA) of the context encoder, or a frozen encoder."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from functools import partial
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from jepa.errors import UserError
-from jepa.models import VideoEncoder, load_encoder
-from jepa.pretrain.objectives.masked_prediction import Learner
-from jepa.pretrain.objectives.pca_targets import PrincipalChanges
-from jepa.pretrain.objectives.targets import features_of, latent_targets, own_pixels
-
-if TYPE_CHECKING:
-    from jepa.pretrain.config import PretrainConfig
+from jepa.models import VideoEncoder
 
 
-class Teacher:
-    """An encoder without gradient that says what each token should be predicted as.
+class TargetEncoder:
+    """An encoder without gradient that gives the targets.
 
     Args:
         encoder: put into eval mode and frozen.
-        make: (encoder, video) -> targets [B, N, E].
-        leader: the encoder whose weights it follows, or None if it stays as it is.
-        principal: what `make` keeps note of from step to step, or None.
+        online: the context encoder whose weights it averages; None for a frozen target encoder.
+
+    Example:
+        >>> from jepa.models import create_model
+        >>> online = create_model("vit_nano")
+        >>> target = TargetEncoder.ema(online)
+        >>> target.update(momentum=0.99)
     """
 
-    def __init__(
-        self,
-        encoder: VideoEncoder,
-        make: Callable[[VideoEncoder, Tensor], Tensor],
-        leader: VideoEncoder | None = None,
-        principal: PrincipalChanges | None = None,
-    ) -> None:
+    def __init__(self, encoder: VideoEncoder, online: VideoEncoder | None = None) -> None:
         self.encoder = encoder.requires_grad_(False).eval()
-        self.leader = leader
-        self.principal = principal
-        self._make = make
+        self.online = online
         self._pairs: tuple[list[Tensor], list[Tensor]] | None = None
 
-    @torch.no_grad()
-    def targets(self, video: Tensor) -> Tensor:
-        """Targets of every token, [B, N, E]."""
-        return self._make(self.encoder, video)
+    @classmethod
+    def ema(cls, online: VideoEncoder) -> TargetEncoder:
+        """Starts as a copy of the context encoder and follows it (BYOL, arXiv 2006.07733)."""
+        return cls(copy.deepcopy(online), online)
 
-    @torch.no_grad()
-    def follow(self, momentum: float) -> None:
-        """Ends a step. Moves towards the leader: p = momentum * p + (1 - momentum) * q, in one fused pass.
+    @classmethod
+    def frozen(cls, encoder: VideoEncoder, online: VideoEncoder, source: str) -> TargetEncoder:
+        """Another encoder, which stays as it is (SALT, distillation).
 
-        Momentum 1 stays, 0 copies. Without a leader nothing moves. The parameter lists are taken at the first call,
-        so encoders may be sharded before it (BYOL, arXiv 2006.07733; V-JEPA 2, arXiv 2506.09985).
+        Raises:
+            UserError: patch or tubelet differ from those of the context encoder.
         """
-        if self.principal is not None:
-            self.principal.settle()
-        if self.leader is None:
+        for name in ("patch_px", "tubelet_frames"):
+            theirs, ours = getattr(encoder.config, name), getattr(online.config, name)
+            if theirs != ours:
+                raise UserError(
+                    f"The target encoder in {source} has {name}={theirs}, the context encoder {ours}: they would cut "
+                    f"a clip into different tokens. Set model.{name}={theirs}, or take another target encoder."
+                )
+        return cls(encoder)
+
+    @torch.no_grad()
+    def update(self, momentum: float) -> None:
+        """EMA: p = momentum * p + (1 - momentum) * q, in one fused pass; a frozen target encoder stays.
+
+        Momentum 1 stays, 0 copies (V-JEPA 2, arXiv 2506.09985).
+        """
+        if self.online is None:
             return
-        if self._pairs is None:
-            self._pairs = list(self.encoder.parameters()), list(self.leader.parameters())
+        if self._pairs is None:  # at the first update, since FSDP2 replaces parameters after construction
+            self._pairs = list(self.encoder.parameters()), list(self.online.parameters())
         torch._foreach_lerp_(*self._pairs, 1.0 - momentum)
-
-
-def build_teacher(config: PretrainConfig, learner: Learner) -> Teacher | None:
-    """The teacher that `config.objective` asks for, on the learner's device; None if there is none.
-
-    A pixel baseline has a teacher as well: its targets are pixels, its encoder is the average that is exported.
-
-    Raises:
-        UserError: the frozen teacher cannot be read, or cuts a clip into other tokens than the trained encoder, or has
-            fewer channels than directions are asked for.
-    """
-    objective = config.objective
-    if objective.teacher == "none":
-        return None
-    if objective.predict == "pixels":
-        return Teacher(copy.deepcopy(learner.encoder), own_pixels, leader=learner.encoder)
-    device, leader = next(learner.parameters()).device, None
-    if objective.teacher == "frozen":
-        encoder = load_encoder(objective.teacher_from).to(device)
-        if not isinstance(encoder, VideoEncoder):
-            raise UserError(
-                f"objective.teacher_from={objective.teacher_from} is an image model, not a VideoEncoder."
-            )
-        check_same_tokens(encoder, learner.encoder, objective.teacher_from)
-    else:
-        encoder, leader = copy.deepcopy(learner.encoder), learner.encoder
-    if not objective.components:
-        make = partial(
-            latent_targets, levels=objective.levels, deep=objective.deep, changes=objective.changes
-        )
-        return Teacher(encoder, make, leader)
-    if objective.components > encoder.embed_dim:
-        raise UserError(
-            f"objective.components={objective.components} asks for more directions than the teacher's "
-            f"{encoder.embed_dim} channels have. Use fewer, or 0 for all of them."
-        )
-    principal = PrincipalChanges(objective.num_levels, encoder.embed_dim, objective.components).to(device)
-
-    def principal_targets(encoder: VideoEncoder, video: Tensor) -> Tensor:
-        features = features_of(encoder, video, objective.levels, objective.deep)
-        return principal(features, encoder.grid_of(video).t)
-
-    return Teacher(encoder, principal_targets, leader, principal)
-
-
-def check_same_tokens(teacher: VideoEncoder, student: VideoEncoder, source: str) -> None:
-    """Refuses a teacher whose tokens are not the student's.
-
-    Raises:
-        UserError: patch or tubelet differ.
-    """
-    for name in ("patch_px", "tubelet_frames"):
-        theirs, ours = getattr(teacher.config, name), getattr(student.config, name)
-        if theirs != ours:
-            raise UserError(
-                f"The teacher in {source} has {name}={theirs}, the trained encoder {ours}: they would cut a clip into "
-                f"different tokens. Set model.{name}={theirs}, or take another teacher."
-            )

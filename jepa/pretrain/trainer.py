@@ -1,250 +1,376 @@
-"""Pretraining, readable top to bottom: `run` is the story, `_loop` the step loop, helpers follow in order of use.
+"""The trainer: `train_step` is one optimizer step, `fit` the run around it, `train` the `jepa pretrain` command.
 
-Every random choice is a function of (seed, sample index), so a run that is killed and started again ends
-bit-identical to one that was never stopped, and one process sees the same batch as many.
+Every random choice is a function of (seed, sample index), so a run that is killed and started again ends bit-identical
+to one that was never stopped, and one process sees the same batch as many.
 """
 
 from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import yaml
+from torch import Tensor
 from torch.utils.data import DataLoader
 
-from jepa.data import Stream, StreamSampler, collate, open_stream
+from jepa.data import StreamSampler, collate, open_stream, stream_of
 from jepa.data.transforms import normalise
+from jepa.errors import UserError
+from jepa.fields import to_dict
 from jepa.files import write_text
 from jepa.masking import Mask, sample_masks
 from jepa.models import VideoEncoder
-from jepa.pretrain.checkpoint import Saver, newest_checkpoint
+from jepa.pretrain.callbacks import Callback, MonitorCallback
+from jepa.pretrain.checkpoint import CheckpointWriter, newest_checkpoint
 from jepa.pretrain.config import PretrainConfig
-from jepa.pretrain.distributed import World, clip_gradient, exchanging, join
-from jepa.pretrain.logger import Journal
-from jepa.pretrain.nonfinite import Guard, Piece, Verdict
-from jepa.pretrain.state import (
-    State,
-    check_same_everywhere,
-    check_same_run,
-    choose_precision,
-    count_passes,
-    set_rates,
-)
-
-OnLog = Callable[[int, VideoEncoder], dict[str, float]]
+from jepa.pretrain.distributed import DistContext, clip_gradient, init_distributed, no_sync
+from jepa.pretrain.factory import build_objective
+from jepa.pretrain.logger import Logger, NullLogger
+from jepa.pretrain.nonfinite import MicroBatch, NonFiniteGuard, StepStatus
+from jepa.pretrain.objectives import Objective
+from jepa.pretrain.optim import set_rates
+from jepa.pretrain.resume import check_same_everywhere, check_same_run
+from jepa.pretrain.state import TrainState
 
 
-def run(config: PretrainConfig, on_log: OnLog | None = None) -> Path:
-    """Trains to `train.steps`, from the newest checkpoint in `out` if there is one; returns the run folder.
+class MicroStep(NamedTuple):
+    """What the last micro-step of an optimizer step saw, on the device."""
+
+    video: Tensor
+    """[B, C, T, H, W], normalised"""
+    targets: Tensor | None
+    """[B, N, E]"""
+    masks: list[Mask]
+
+
+class StepMetrics(NamedTuple):
+    """One optimizer step. Tensors stay on the device: reading one waits for it."""
+
+    step: int
+    """finished steps, this one included"""
+    losses: dict[str, Tensor]
+    """scalars of this process by name, `loss` among them"""
+    grad_norm: Tensor
+    skipped: Tensor
+    """1 where the step was not finite and changed no weight, else 0"""
+    rates: dict[str, float]
+    """learning rate, weight decay and EMA momentum"""
+    last: MicroStep
+
+
+class Trainer:
+    """Pretrains an encoder.
 
     Args:
-        config: everything that decides the run.
-        on_log: called on log steps, on every process, with the finished steps and the encoder that an export would
-            hold; what it returns goes into the journal. For probes, which this room does not know.
+        config: everything that decides the run. With `out` it writes a run folder, and resumes from its newest
+            checkpoint; without, no file is written.
+        dataset: clips to train on, instead of `config.data.root`: a list of clips uint8 [T, C, H, W], or any map-style
+            dataset of them.
+        objective: a loss with its networks, instead of `config.objective`.
+        callbacks: see `jepa.pretrain.callbacks`.
 
     Raises:
-        UserError: the configuration or the data cannot be used as asked.
+        UserError: the configuration or the data cannot be used.
+
+    Example:
+        >>> from jepa.pretrain import PretrainConfig, Trainer
+        >>> config = PretrainConfig()
+        >>> config.model.name, config.model.patch_px = "vit_nano", 8
+        >>> config.data.num_frames, config.data.crop_px = 4, 32
+        >>> config.train.steps, config.train.batch_size, config.train.device = 1, 2, "cpu"
+        >>> trainer = Trainer(config, dataset=[torch.zeros(4, 3, 32, 32, dtype=torch.uint8)] * 2)
+        >>> trainer.fit()
+        >>> trainer.step
+        1
+    """
+
+    def __init__(
+        self,
+        config: PretrainConfig,
+        dataset: Any = None,
+        objective: Objective | None = None,
+        callbacks: Iterable[Callback] = (),
+    ) -> None:
+        self.config, train = config, config.train
+        self._open = ExitStack()
+        self.context = self._open.enter_context(init_distributed(train.device, train.timeout_s))
+        self.micro_steps = count_micro_steps(config, self.context)
+        if dataset is None:
+            self.stream = open_stream(config.data, train.seed, train.batch_size)
+        else:
+            self.stream = stream_of(dataset, train.seed, train.batch_size)
+        check_same_everywhere(self.context, self.stream.fingerprint, config.data.root or "data.mix")
+        out = config.run_folder
+        # One process looks, so that all resume from the same state.
+        found = newest_checkpoint(out) if out is not None and self.context.is_main else None
+        path, saved, self._problems = self.context.gather(found)[0] or (None, {}, [])
+        precision = saved.get("precision") or choose_precision(config, self.context.device)
+        objective = objective if objective is not None else build_objective(config)
+        self.state = TrainState(config, objective, self.context, self.stream.fingerprint, precision)
+        if path is not None and out is not None:
+            check_same_run(saved, config, self.stream.fingerprint, out)
+            self.state.load(path, saved)
+        elif train.init_from:
+            self.state.begin_from(Path(train.init_from))
+        self.guard = NonFiniteGuard(self.context, out, saved.get("skipped", 0))
+        self.logger: Logger | NullLogger = NullLogger()
+        self.callbacks = [MonitorCallback(), *callbacks]
+        self._signals: list[int] = []
+        self._stop = False
+
+    @property
+    def objective(self) -> Objective:
+        """The trained networks and their loss."""
+        return self.state.objective
+
+    @property
+    def encoder(self) -> VideoEncoder:
+        """The encoder that an export would hold: the EMA where there is one."""
+        encoders = self.objective.exportable()
+        return encoders.get("target", encoders["context"])
+
+    @property
+    def step(self) -> int:
+        """Finished optimizer steps."""
+        return self.state.step
+
+    def train_step(self, micro_batches: Iterable[dict[str, Any]]) -> StepMetrics:
+        """One optimizer step: normalise, masks, targets, loss, backward; clip, guard, optimizer, EMA.
+
+        Args:
+            micro_batches: what `collate` makes of clips: "video" uint8 [B, C, T, H, W] and "index" [B], the samples'
+                numbers in the run; there are `self.micro_steps` of them.
+
+        Raises:
+            RuntimeError: too many steps in a row were not finite.
+        """
+        config, state, objective, device = self.config, self.state, self.objective, self.context.device
+        rates = set_rates(state.optimizer, config.optim, state.step, config.train.steps)
+        losses: dict[str, Tensor] = {}
+        seen: list[MicroBatch] = []
+        for number, batch in enumerate(micro_batches, start=1):
+            video = normalise(batch["video"].to(device, non_blocking=True), config.data.mean, config.data.std)
+            masks = self._draw_masks(video, batch["index"])
+            # Gradients of all but the last micro-step are added up locally, and averaged over the processes once.
+            with no_sync(state.model, enabled=number < self.micro_steps):
+                with torch.autocast(device.type, torch.bfloat16, enabled=state.precision == "bf16"):
+                    targets = objective.make_targets(video)
+                    row = state.model(video, targets, masks, state.step / config.train.steps)
+                (row["loss"] / self.micro_steps).backward()
+            losses = {k: losses.get(k, 0.0) + v.detach() / self.micro_steps for k, v in row.items()}
+            seen.append(MicroBatch(batch, masks))
+        grad_norm = clip_gradient(objective, config.optim.clip_grad)
+
+        # A NaN never reaches a weight: where found_inf is 1, AdamW changes nothing, and the host need not know yet.
+        skipped = self.guard.check(state.step + 1, losses, grad_norm, bool(self._signals), seen)
+        state.optimizer.found_inf = skipped  # type: ignore[attr-defined]
+        state.optimizer.step()
+        state.optimizer.zero_grad(set_to_none=True)
+        objective.update_targets(rates["ema"])
+        state.step += 1
+        return StepMetrics(state.step, losses, grad_norm, skipped, rates, MicroStep(video, targets, masks))
+
+    def fit(self) -> None:
+        """Trains to `train.steps`; resumes where the state is.
+
+        Raises:
+            RuntimeError: too many unreadable videos, the loss stayed non-finite, or a checkpoint could not be written.
+            SystemExit: 143 after SIGTERM and 130 after Ctrl-C, with the state saved.
+        """
+        config, state = self.config, self.state
+        with ExitStack() as open_files, stop_signals() as self._signals:
+            writer = self._open_files(open_files)
+            for callback in self.callbacks:
+                callback.on_start(self)
+            batches = self.batches()
+            while state.step < config.train.steps and not self._stop:
+                metrics = self.train_step(islice(batches, self.micro_steps))
+                self._after_step(metrics, writer)
+            for callback in self.callbacks:
+                callback.on_end(self)
+
+    def stop(self) -> None:
+        """Ends `fit` after this step, with a checkpoint; for callbacks, on all processes alike."""
+        self._stop = True
+
+    def batches(self) -> Iterator[dict[str, Any]]:
+        """This process's micro-batches of the remaining steps.
+
+        A micro-step of all processes together is a run of consecutive samples. So the same clips meet in it for any
+        number of processes, if train.micro_batch is set, and for any number of workers in any case.
+        """
+        train, workers, context = self.config.train, self.config.data.workers, self.context
+        sampler = StreamSampler(
+            train.batch_size // self.micro_steps,
+            train.steps * self.micro_steps,
+            self.state.step * self.micro_steps,
+            context.rank,
+            context.size,
+        )
+        loader = DataLoader(
+            self.stream.dataset,
+            batch_sampler=sampler,
+            num_workers=workers,
+            collate_fn=collate,
+            pin_memory=context.device.type == "cuda",
+            prefetch_factor=4 if workers else None,
+            worker_init_fn=_ignore_signals,
+        )
+        for batch in loader:
+            self.state.note_bad(batch["bad"], train.batch_size // self.micro_steps)
+            yield batch
+
+    def close(self) -> None:
+        """Leaves the process group, if this trainer formed it."""
+        self._open.close()
+
+    def _draw_masks(self, video: Tensor, index: Tensor) -> list[Mask]:
+        """One mask pair per entry of `masks`, for the samples of this batch."""
+        grid = self.objective.encoder.grid_of(video)
+        drawn = [
+            sample_masks(mask, grid, self.config.train.seed, index.tolist(), stream)
+            for stream, mask in enumerate(self.config.masks)
+        ]
+        return [Mask(*(part.to(video.device, non_blocking=True) for part in mask)) for mask in drawn]
+
+    def _open_files(self, stack: ExitStack) -> CheckpointWriter | None:
+        """The checkpoint writer; on the main process also the log and config.yaml."""
+        config, out = self.config, self.config.run_folder
+        writer = None
+        if out is not None:
+            writer = stack.enter_context(CheckpointWriter(out, config.train.keep, self.context))
+            if self.context.is_main:
+                write_text(out / "config.yaml", yaml.safe_dump(to_dict(config), sort_keys=False))
+                logger = Logger(out, config.train.steps, self.step, config.wandb, to_dict(config))
+                self.logger = stack.enter_context(logger)
+        for problem in self._problems:
+            self.logger.warn(self.step, problem)
+        self.logger.info(describe_start(self))
+        return writer
+
+    def _after_step(self, metrics: StepMetrics, writer: CheckpointWriter | None) -> None:
+        """Statuses, callbacks, log and checkpoint of the step that has just been taken."""
+        train, state = self.config.train, self.state
+        for callback in self.callbacks:
+            callback.on_step(self, metrics)
+        last = metrics.step == train.steps or self._stop
+        log, save = (last or metrics.step % every == 0 for every in (train.log_every, train.save_every))
+        statuses = self.guard.statuses(last=log or save)
+        leave = any(status.stop for status in statuses) and not last
+        if leave:
+            statuses += self.guard.statuses(last=True)
+        self._report(statuses)
+        if log or save or leave:
+            for event in state.count_bad():
+                self.logger.warn(metrics.step, str(event))
+        if log:
+            self._log(metrics, statuses[-1])
+        if writer is not None and (save or leave):
+            writer.save(metrics.step, state.tensors(), state.values(self.guard.skipped))
+            for callback in self.callbacks:
+                callback.on_save(self)
+        if leave:
+            if writer is not None:
+                writer.wait()
+                self.logger.info(f"saved after step {metrics.step}; start the same command again to resume")
+            raise SystemExit(128 + (self._signals[0] if self._signals else signal.SIGTERM))
+
+    def _log(self, metrics: StepMetrics, status: StepStatus) -> None:
+        row = status.numbers | metrics.rates | {"bad_videos": self.state.bad_videos.bad}
+        for callback in self.callbacks:
+            # What is not finite has no rank.
+            if not (status.skipped and isinstance(callback, MonitorCallback)):
+                row |= callback.on_log(self, metrics)
+        self.logger.log(metrics.step, row, self.config.train.batch_size)
+
+    def _report(self, statuses: Sequence[StepStatus]) -> None:
+        for status in statuses:
+            if status.skipped:
+                where = f"; its clips and masks are in {status.kept}" if status.kept else ""
+                self.logger.warn(
+                    status.step,
+                    f"step {status.step} gave a non-finite loss or gradient and was skipped{where}",
+                )
+        if self.guard.skipped > self.config.train.max_skipped:
+            kept = f"; their clips and masks are in {self.guard.run / 'nonfinite'}" if self.guard.run else ""
+            raise RuntimeError(
+                f"The loss or its gradient was not finite in {self.guard.skipped} steps in a row, up to step "
+                f"{statuses[-1].step}. They changed no weight{kept}. Lower optim.lr or lengthen optim.warmup_steps."
+            )
+
+
+def train(config: PretrainConfig, callbacks: Iterable[Callback] = ()) -> Path:
+    """`jepa pretrain`: trains to `train.steps`, from the newest checkpoint in `out` if there is one.
+
+    Returns:
+        The run folder.
+
+    Raises:
+        UserError: the configuration or the data cannot be used.
         RuntimeError: too many unreadable videos, the loss stayed non-finite, or a checkpoint could not be written.
         SystemExit: 143 after SIGTERM and 130 after Ctrl-C, with the state saved.
     """
-    with join(config.train.device, config.train.timeout_s) as world:
-        out = Path(config.out)
-        passes = count_passes(config, world)
-        stream = open_stream(config.data, config.train.seed, config.train.batch_size)
-        check_same_everywhere(world, stream.fingerprint, config.data.root or "data.mix")
-        # One process looks, so that all continue from the same state.
-        path, saved, problems = world.gather(newest_checkpoint(out) if world.leads else None)[0]
-        precision = saved.get("precision") or choose_precision(config, world.device)
-        state = State(config, world, stream.fingerprint, precision)
-        if path:
-            check_same_run(saved, config, stream.fingerprint, out)
-            state.load(path, saved)
-        elif config.train.init_from:
-            state.begin_from(Path(config.train.init_from))
-        with (
-            Saver(out, config.train.keep, world) as saver,
-            open_journal(config, state, world) as journal,
-            stop_signals() as stop,
-        ):
-            for problem in problems:
-                journal.warn(state.finished, problem)
-            journal.say(describe_start(config, state, len(stream.items)))
-            guard = Guard(world, out, saved.get("skipped", 0))
-            batches = load_batches(stream, config, world, state.finished, passes)
-            _loop(
-                config, state, batches, passes, Aftermath(config, state, guard, saver, journal, stop, on_log)
-            )
+    out = config.run_folder
+    if out is None:
+        raise UserError("`jepa pretrain` needs out=FOLDER.")
+    trainer = Trainer(config, callbacks=callbacks)
+    try:
+        trainer.fit()
+    finally:
+        trainer.close()
     return out
 
 
-def _loop(
-    config: PretrainConfig, state: State, batches: Iterator[dict[str, Any]], passes: int, after: Aftermath
-) -> None:
-    """One pass: decode, hide, encode what is seen, guess what is hidden; then step, and let the target follow."""
-    train, optimizer, teacher, device = config.train, state.optimizer, state.teacher, state.world.device
-    for step in range(state.finished, train.steps):
-        rates = set_rates(optimizer, config, step)
-        sums: dict[str, torch.Tensor] = {}
-        pieces: list[Piece] = []
-        for number in range(passes):
-            batch = next(batches)
-            state.note_bad(batch["bad"], train.batch_size // passes)
-            video = normalise(batch["video"].to(device, non_blocking=True), config.data.mean, config.data.std)
-            masks = draw_masks(config, state.learner.encoder, video, batch["index"])
-            with exchanging(state.model, now=number == passes - 1):
-                with torch.autocast(device.type, torch.bfloat16, enabled=state.precision == "bf16"):
-                    targets = teacher.targets(video) if teacher else None
-                    losses = state.model(video, targets, masks, step / train.steps)
-                (losses["loss"] / passes).backward()
-            sums = {name: sums.get(name, 0.0) + value.detach() / passes for name, value in losses.items()}
-            pieces.append(Piece(batch, masks))
-        grad_norm = clip_gradient(state.learner, config.optim.clip_grad)
+def count_micro_steps(config: PretrainConfig, context: DistContext) -> int:
+    """Micro-steps that each process takes in one optimizer step (gradient accumulation).
 
-        # A NaN never reaches a weight: where found_inf is 1, AdamW leaves everything as it is, and nobody waits to see.
-        optimizer.found_inf = after.guard.judge(step + 1, sums, grad_norm, bool(after.stop), pieces)  # type: ignore[attr-defined]
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        if teacher:
-            teacher.follow(rates["ema"])
-        state.finished = step + 1
-        after.step(rates, video, masks, targets)
-
-
-@dataclass
-class Aftermath:
-    """What follows a step: verdicts, the journal, checkpoints, and leaving when asked to."""
-
-    config: PretrainConfig
-    state: State
-    guard: Guard
-    saver: Saver
-    journal: Journal | Muted
-    stop: list[int]
-    """signals that this process received"""
-    on_log: OnLog | None
-
-    def step(
-        self, rates: dict[str, float], video: torch.Tensor, masks: list[Mask], targets: torch.Tensor | None
-    ) -> None:
-        """Looks after the step that has just been taken, with what its last pass saw.
-
-        Raises:
-            RuntimeError: too many steps in a row were not finite, or too many videos are unreadable.
-            SystemExit: a process was asked to stop; the state is saved.
-        """
-        train, state, journal = self.config.train, self.state, self.journal
-        last = state.finished == train.steps
-        log, save = (last or state.finished % every == 0 for every in (train.log_every, train.save_every))
-        verdicts = self.guard.verdicts(last=log or save)
-        leave = any(verdict.stop for verdict in verdicts) and not last
-        if leave:
-            verdicts += self.guard.verdicts(last=True)
-        self._report(verdicts)
-        if log or save or leave:
-            for event in state.count_bad():
-                journal.warn(state.finished, str(event))
-        if log:
-            row = verdicts[-1].numbers | rates | {"bad_videos": state.bad_videos.bad}
-            if not verdicts[-1].skipped:  # what is not finite has no rank
-                row |= state.watch.look(state.learner, state.teacher, video, masks, targets)
-                for sentence in state.watch.warnings(state.finished, row):
-                    journal.warn(state.finished, sentence)
-            row |= self.on_log(state.finished, state.encoder) if self.on_log else {}
-            journal.log(state.finished, row, train.batch_size)
-        if save or leave:
-            self.saver.save(state.finished, state.tensors(), state.facts(self.guard.skipped))
-        if leave:
-            self.saver.wait()
-            journal.say(f"saved after step {state.finished}; start the same command again to go on")
-            raise SystemExit(128 + (self.stop[0] if self.stop else signal.SIGTERM))
-
-    def _report(self, verdicts: list[Verdict]) -> None:
-        for verdict in verdicts:
-            if verdict.skipped:
-                where = f"; its clips and masks lie in {verdict.kept}" if verdict.kept else ""
-                self.journal.warn(
-                    verdict.step,
-                    f"step {verdict.step} gave a non-finite loss or gradient and was skipped{where}",
-                )
-        if self.guard.skipped > self.config.train.max_skipped:
-            raise RuntimeError(
-                f"The loss or its gradient was not finite in {self.guard.skipped} steps in a row, up to step "
-                f"{verdicts[-1].step}. No weight was touched by them; their clips and masks lie in "
-                f"{self.guard.run / 'nonfinite'}. Lower optim.lr or lengthen optim.warmup_steps."
-            )
-
-
-class Muted:
-    """The journal of a process that does not lead: says nothing, writes nothing."""
-
-    def say(self, sentence: str) -> None:
-        """Nothing."""
-
-    def warn(self, step: int, sentence: str) -> None:
-        """Nothing."""
-
-    def log(self, step: int, row: dict[str, float], clips_per_step: int) -> None:
-        """Nothing."""
-
-
-def open_journal(
-    config: PretrainConfig, state: State, world: World
-) -> AbstractContextManager[Journal | Muted]:
-    """The run's journal and settings file on the process that leads, silence elsewhere."""
-    if not world.leads:
-        return nullcontext(Muted())
-    out = Path(config.out)
-    write_text(out / "config.yaml", yaml.safe_dump(asdict(config), sort_keys=False))
-    return Journal(out, config.train.steps, state.finished, config.wandb, asdict(config))
-
-
-def load_batches(
-    stream: Stream, config: PretrainConfig, world: World, start: int, passes: int
-) -> Iterator[dict[str, Any]]:
-    """What this process reads in the steps start .. train.steps - 1, pass by pass.
-
-    A pass of all processes together is a run of consecutive samples. So the same clips meet in a pass for any number
-    of processes, if train.micro_batch is set, and for any number of workers in any case.
+    Raises:
+        UserError: the batch does not divide.
     """
-    sampler = StreamSampler(
-        config.train.batch_size // passes, config.train.steps * passes, start * passes, world.rank, world.size
+    train = config.train
+    own, rest = divmod(train.batch_size, context.size)
+    if rest:
+        raise UserError(
+            f"train.batch_size={train.batch_size} clips cannot be divided among {context.size} processes; use a "
+            f"multiple of {context.size}."
+        )
+    micro_steps, rest = divmod(own, train.micro_batch or own)
+    if rest:
+        raise UserError(
+            f"Each of {context.size} processes has {own} of the train.batch_size={train.batch_size} clips, which "
+            f"train.micro_batch={train.micro_batch} does not divide; choose a divisor of {own}."
+        )
+    return micro_steps
+
+
+def choose_precision(config: PretrainConfig, device: torch.device) -> str:
+    """Resolves `auto`; the answer is kept in the checkpoint, so that a run never changes precision half-way."""
+    if config.train.precision != "auto":
+        return config.train.precision
+    return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+
+
+def describe_start(trainer: Trainer) -> str:
+    """One line about what begins."""
+    config, context, train = trainer.config, trainer.context, trainer.config.train
+    millions = sum(p.numel() for p in trainer.objective.encoder.parameters()) / 1e6
+    begin = f"resuming after step {trainer.step}" if trainer.step else "starting"
+    if trainer.step >= train.steps:
+        return (
+            f"finished before: {trainer.step} of {train.steps} steps are done; raise train.steps to train on"
+        )
+    where = f"{context.size} processes ({train.strategy}), " if context.size > 1 else ""
+    return (
+        f"{begin}: {config.model.name} ({millions:.1f} M parameters) on {len(trainer.stream.items)} videos, "
+        f"{train.steps} steps of {train.batch_size} clips of {config.data.num_frames} frames at {config.data.crop_px} "
+        f"px, {where}{context.device}, {trainer.state.precision}"
     )
-    workers = config.data.workers
-    loader = DataLoader(
-        stream.dataset,
-        batch_sampler=sampler,
-        num_workers=workers,
-        collate_fn=collate,
-        pin_memory=world.device.type == "cuda",
-        prefetch_factor=4 if workers else None,
-        worker_init_fn=_leave_signals_to_the_trainer,
-    )
-    return iter(loader)
-
-
-def _leave_signals_to_the_trainer(worker: int) -> None:
-    # Ctrl-C and a scheduler's SIGTERM reach the whole process group; a worker that died of it would take the save
-    # down with it.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-
-
-def draw_masks(
-    config: PretrainConfig, encoder: VideoEncoder, video: torch.Tensor, index: torch.Tensor
-) -> list[Mask]:
-    """One mask pair per entry of `masks`, for the samples of this batch."""
-    grid = encoder.grid_of(video)
-    drawn = [
-        sample_masks(mask, grid, config.train.seed, index.tolist(), stream)
-        for stream, mask in enumerate(config.masks)
-    ]
-    return [Mask(*(part.to(video.device, non_blocking=True) for part in mask)) for mask in drawn]
 
 
 @contextmanager
@@ -264,14 +390,8 @@ def stop_signals() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def describe_start(config: PretrainConfig, state: State, videos: int) -> str:
-    """One line that says what is about to happen."""
-    world = state.world
-    millions = sum(p.numel() for p in state.learner.encoder.parameters()) / 1e6
-    begin = f"going on after step {state.finished}" if state.finished else "starting"
-    where = f"{world.size} processes ({config.train.strategy}), " if world.size > 1 else ""
-    return (
-        f"{begin}: {config.model.name} ({millions:.1f} M parameters) on {videos} videos, {config.train.steps} steps of "
-        f"{config.train.batch_size} clips of {config.data.num_frames} frames at {config.data.crop_px} px, "
-        f"{where}{world.device}, {state.precision}"
-    )
+def _ignore_signals(worker: int) -> None:
+    # Ctrl-C and a scheduler's SIGTERM reach the whole process group; a worker that died of it would take the save
+    # down with it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -30,7 +30,7 @@ if __name__ == "__main__":
             os.setpgid(0, 0)
             code = 1
             try:
-                trainer.run(config)
+                trainer.train(config)
                 code = 0
             except SystemExit as leaving:
                 code = leaving.code

@@ -12,26 +12,26 @@ from torch import nn
 
 from jepa.config import COMMANDS, compose_config, config_class, to_dataclass
 from jepa.pretrain import trainer
-from jepa.pretrain.distributed import World, clip_gradient, join
-from jepa.pretrain.target_encoder import Teacher
+from jepa.pretrain.distributed import DistContext, all_reduce_mean, clip_gradient, init_distributed, mean_over_processes
+from jepa.pretrain.objectives import MaskedPrediction
 from tests.pretrain.conftest import PRINCIPAL, TINY, TWENTY
 
 
 def train(videos, out, *keys):
     keys = [f"data.root={videos}", f"out={out}", *TINY, *TWENTY, "train.timeout_s=60", *keys]
     config = to_dataclass("pretrain", compose_config("pretrain", config_class(COMMANDS["pretrain"]), keys))
-    return trainer.run(config)
+    return trainer.train(config)
 
 
 def poison_second_rank(world_rank: int) -> None:
     """Step 3 is non-finite, and only one process sees why."""
-    real, calls = Teacher.targets, []
+    real, calls = MaskedPrediction.make_targets, []
 
     def targets(self, video):
         calls.append(1)
         return real(self, video) * (float("nan") if world_rank == 1 and len(calls) == 3 else 1.0)
 
-    Teacher.targets = targets
+    MaskedPrediction.make_targets = targets
     return real
 
 
@@ -47,7 +47,7 @@ def measure_average(world: World) -> dict[str, torch.Tensor]:
 
 def main(videos: str, folder: Path) -> None:
     dist.init_process_group("gloo")  # torchrun's store serves one meeting of a process
-    with join("cpu", 60) as world:
+    with init_distributed("cpu", 60) as world:
         rank = world.rank
         average = measure_average(world)
         seen = world.gather(rank)
@@ -69,15 +69,15 @@ def main(videos: str, folder: Path) -> None:
         train(videos, folder / f"one_then_{strategy}", how)  # goes on where one process stopped
         real = poison_second_rank(rank)
         train(videos, folder / f"{strategy}_nan", how, "train.steps=6", "train.save_every=1")
-        Teacher.targets = real
+        MaskedPrediction.make_targets = real
     train(
-        videos, folder / "fsdp_all", "train.strategy=fsdp", "train.recompute=cheap", "train.micro_batch=1",
-        "train.steps=6", "objective.levels=[0,-1]",
+        videos, folder / "fsdp_all", "train.strategy=fsdp", "train.activation_checkpointing=selective", "train.micro_batch=1",
+        "train.steps=6", "objective.target_layers=[0,-1]",
     )  # fmt: skip
     for strategy in ("ddp", "fsdp"):
         train(
             videos, folder / f"{strategy}_sigreg", f"train.strategy={strategy}", "train.steps=6",
-            "objective.teacher=none", "objective.sigreg.weight=0.1", "objective.sigreg.slices=16",
+            "objective.target_encoder=none", "objective.sigreg.weight=0.1", "objective.sigreg.slices=16",
             "train.micro_batch=null",
         )  # fmt: skip
 

@@ -11,15 +11,15 @@ import torch
 
 from jepa.errors import UserError
 from jepa.pretrain import checkpoint
-from jepa.pretrain.checkpoint import Saver, checkpoint_path, load_tensors, newest_checkpoint, read_tensors
-from jepa.pretrain.distributed import World
+from jepa.pretrain.checkpoint import CheckpointWriter, checkpoint_path, load_tensors, newest_checkpoint, read_tensors
+from jepa.pretrain.distributed import DistContext
 from tests.pretrain.conftest import checkpoints
 
-ALONE = World(torch.device("cpu"))
+ALONE = DistContext(torch.device("cpu"))
 
 
 def save(run, step, tensors=None, keep=2):
-    with Saver(run, keep, ALONE) as saver:
+    with CheckpointWriter(run, keep, ALONE) as saver:
         saver.save(step, tensors or {"weights": torch.randn(5000)}, {"skipped": 0})
     return checkpoint_path(run, step)
 
@@ -43,7 +43,7 @@ def test_what_is_saved_is_read_back(tmp_path):
 def test_a_save_holds_the_moment_of_the_call(tmp_path):
     """It is written behind the next steps, which change the weights in place."""
     weights = torch.zeros(2_000_000)
-    with Saver(tmp_path, 2, ALONE) as saver:
+    with CheckpointWriter(tmp_path, 2, ALONE) as saver:
         saver.save(1, {"weights": weights}, {})
         weights += 1
     assert read_tensors(checkpoint_path(tmp_path, 1))["weights"].sum() == 0
@@ -137,12 +137,12 @@ def test_a_full_disk_leaves_the_old_checkpoint_whole_and_names_it(tmp_path):
     save(tmp_path, 1, {"weights": torch.ones(10)})
     program = (
         "import resource, signal, sys, torch, pathlib\n"
-        "from jepa.pretrain.checkpoint import Saver\n"
-        "from jepa.pretrain.distributed import World\n"
+        "from jepa.pretrain.checkpoint import CheckpointWriter\n"
+        "from jepa.pretrain.distributed import DistContext\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000))\n"
         "try:\n"
-        "    with Saver(pathlib.Path(sys.argv[1]), 1, World(torch.device('cpu'))) as saver:\n"
+        "    with CheckpointWriter(pathlib.Path(sys.argv[1]), 1, DistContext(torch.device('cpu'))) as saver:\n"
         "        saver.save(2, {'weights': torch.randn(1_000_000)}, {})\n"
         "except RuntimeError as error:\n    print(error)\n    sys.exit(7)\n"
     )

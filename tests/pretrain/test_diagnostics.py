@@ -73,58 +73,58 @@ def test_covariance_spectrum_matches_numpy():
     assert fewer.shape == (3,) and fewer[2] < 1e-3 * fewer[0]  # three points span a plane
 
 
-def test_spread_per_dimension_matches_numpy():
+def test_std_per_dimension_matches_numpy():
     features = draw(50, 8) * torch.arange(8.0)
-    assert np.allclose(diagnostics.spread_per_dimension(features), features.numpy().std(0, ddof=1), rtol=1e-4)
+    assert np.allclose(diagnostics.std_per_dimension(features), features.numpy().std(0, ddof=1), rtol=1e-4)
 
 
-def test_varying_share_is_zero_for_equal_targets_and_one_without_a_mean():
-    assert diagnostics.varying_share(torch.full((3, 5, 4), 2.0)) == pytest.approx(0, abs=1e-6)
+def test_varying_fraction_is_zero_for_equal_targets_and_one_without_a_mean():
+    assert diagnostics.varying_fraction(torch.full((3, 5, 4), 2.0)) == pytest.approx(0, abs=1e-6)
     balanced = torch.cat([draw(2, 5, 4), -draw(2, 5, 4)])
-    assert diagnostics.varying_share(balanced) == pytest.approx(1, abs=1e-6)
+    assert diagnostics.varying_fraction(balanced) == pytest.approx(1, abs=1e-6)
     targets = draw(9, 4) + 1
     of_squares = targets.var(0, unbiased=False).sum() / targets.square().mean(0).sum()
-    assert diagnostics.varying_share(targets) == pytest.approx(of_squares.item(), rel=1e-4)
+    assert diagnostics.varying_fraction(targets) == pytest.approx(of_squares.item(), rel=1e-4)
 
 
-def test_unexplained_share_is_one_for_the_mean_and_one_minus_r_squared_else():
+def test_unexplained_variance_is_one_for_the_mean_and_one_minus_r_squared_else():
     target = draw(3, 20, 6) + 4
     mean = target.mean((0, 1)).expand_as(target)
-    assert diagnostics.unexplained_share(mean, target) == pytest.approx(1, rel=1e-5)
-    assert diagnostics.unexplained_share(target, target) == 0
+    assert diagnostics.unexplained_variance(mean, target) == pytest.approx(1, rel=1e-5)
+    assert diagnostics.unexplained_variance(target, target) == 0
     half = mean + 0.5 * (target - mean)
-    assert diagnostics.unexplained_share(half, target) == pytest.approx(0.25, rel=1e-4)
-    assert diagnostics.unexplained_share(mean + 10, target) > 50
-    assert math.isnan(diagnostics.unexplained_share(mean, torch.ones_like(target)))
+    assert diagnostics.unexplained_variance(half, target) == pytest.approx(0.25, rel=1e-4)
+    assert diagnostics.unexplained_variance(mean + 10, target) > 50
+    assert math.isnan(diagnostics.unexplained_variance(mean, torch.ones_like(target)))
 
 
-def test_unexplained_per_slot_finds_the_slot_that_is_guessed_badly():
+def test_unexplained_per_time_step_finds_the_slot_that_is_guessed_badly():
     grid = (4, 2, 3)
     index = torch.tensor([[0, 5, 6, 12], [1, 7, 8, 13]])  # slots 0, 0, 1, 2 and 0, 1, 1, 2
     target = draw(2, 4, 5)
     guess = target.clone()
     guess[:, 3] += 1.0  # an error of 1 in each of 5 channels, in slot 2 alone
     variance = (target.flatten(0, 1) - target.mean((0, 1))).square().sum(1).mean()
-    slots = diagnostics.unexplained_per_slot(guess, target, index, grid)
+    slots = diagnostics.unexplained_per_time_step(guess, target, index, grid)
     assert slots[:3].tolist() == pytest.approx([0, 0, (5 / variance).item()], rel=1e-4)
     assert slots[3].isnan()
-    whole = diagnostics.unexplained_share(guess, target)
+    whole = diagnostics.unexplained_variance(guess, target)
     assert (slots[:3] * torch.tensor([3, 3, 2]) / 8).sum().item() == pytest.approx(whole, rel=1e-4)
 
 
 def test_slot_shares_of_masks():
     grid = (4, 2, 3)
     mask = sample_masks(MaskConfig("future", 0.5), grid, 0, range(3))
-    assert diagnostics.slot_shares(mask.context, grid).tolist() == [1, 1, 0, 0]
-    assert diagnostics.slot_shares(mask.target, grid).tolist() == [0, 0, 1, 1]
+    assert diagnostics.time_step_fractions(mask.context, grid).tolist() == [1, 1, 0, 0]
+    assert diagnostics.time_step_fractions(mask.target, grid).tolist() == [0, 0, 1, 1]
     mask = sample_masks(MaskConfig("blocks", 0.5), grid, 0, range(3))
-    assert diagnostics.slot_shares(mask.target, grid).tolist() == [0.5] * 4
+    assert diagnostics.time_step_fractions(mask.target, grid).tolist() == [0.5] * 4
 
 
 def test_spreads_tell_clips_and_moments_apart():
     constant_in_time = torch.randn(4, 1, 8).expand(4, 6, 8)  # 3 moments of 2 places
-    assert diagnostics.spread_across_time(constant_in_time, 3) == pytest.approx(0, abs=1e-6)
-    assert diagnostics.spread_across_clips(constant_in_time) > 0.3
+    assert diagnostics.std_across_time(constant_in_time, 3) == pytest.approx(0, abs=1e-6)
+    assert diagnostics.std_across_clips(constant_in_time) > 0.3
     same_clip = torch.randn(1, 6, 8).expand(4, 6, 8)
-    assert diagnostics.spread_across_clips(same_clip) == pytest.approx(0, abs=1e-6)
-    assert diagnostics.spread_across_time(same_clip, 3) > 0.3
+    assert diagnostics.std_across_clips(same_clip) == pytest.approx(0, abs=1e-6)
+    assert diagnostics.std_across_time(same_clip, 3) > 0.3

@@ -116,7 +116,7 @@ def test_a_signal_during_a_save_waits_for_it_and_saves_where_it_stands(launch, n
     assert not list(run.out.glob("checkpoints/.*.partial"))
     again = launch("run")
     assert again.run() == 0
-    assert f"going on after step {step}" in "".join(again.report)
+    assert f"resuming after step {step}" in "".join(again.report)
     assert differences(whole.out, run.out) == []
 
 
@@ -130,7 +130,7 @@ def test_a_kill_during_a_save_leaves_the_one_before(launch):
     assert [path.name for path in checkpoints(run.out)][-1] == "step_00000004"
     again = launch("run")
     assert again.run() == 0
-    assert "going on after step 4" in "".join(again.report)
+    assert "resuming after step 4" in "".join(again.report)
 
 
 @pytest.mark.slow
@@ -153,7 +153,7 @@ def test_a_full_disk_stops_the_run_and_room_lets_it_go_on(launch, tmp_path):
         subprocess.run(["mount", "-o", f"remount,size={20 * size}", str(disk)], check=True)
         again = launch("disk")
         assert again.run() == 0
-        assert "going on after step 2" in "".join(again.report)
+        assert "resuming after step 2" in "".join(again.report)
         assert differences(whole.out, disk) == []
     finally:
         subprocess.run(["umount", str(disk)], check=True)

@@ -11,7 +11,7 @@ from jepa.config import COMMANDS, compose_config, config_class, to_dataclass
 from jepa.errors import UserError
 from jepa.masking import Mask, MaskConfig, sample_masks
 from jepa.models import Preprocessing, create_model, create_predictor, save_encoder
-from jepa.pretrain.factory import build_learner, four_levels
+from jepa.pretrain.factory import build_objective, four_layers
 from jepa.pretrain.objectives import (
     ContextLossConfig,
     MaskedPrediction,
@@ -25,7 +25,7 @@ from jepa.pretrain.objectives import (
     pixel_targets,
 )
 from jepa.pretrain.objectives.masked_prediction import BatchNorm
-from jepa.pretrain.objectives.targets import distance_to_hidden, latents
+from jepa.pretrain.objectives.targets import distance_to_target, latents
 from jepa.pretrain.target_encoder import Teacher, build_teacher
 
 LEVELS = (1, 2, 3, 4)
@@ -86,7 +86,7 @@ def test_the_loss_is_the_mean_distance_at_hidden_tokens_over_masks(parts, distan
 
 def test_gradients_reach_encoder_and_predictor_but_never_the_teacher():
     config = settings()
-    learner = build_learner(config)
+    learner = build_objective(config)
     teacher = build_teacher(config, learner)
     video = torch.randn(3, 3, 4, 16, 16)
     learner(video, teacher.targets(video), half_masks(learner.encoder.grid_of(video)))["loss"].backward()
@@ -149,14 +149,14 @@ def test_deep_targets_norm_each_level_on_its_own():
 
 
 def test_four_levels_are_the_published_ones_or_evenly_spaced():
-    assert four_levels(12) == (3, 6, 9, 12)
-    assert four_levels(24) == (6, 12, 18, 24)
-    assert four_levels(40) == (10, 20, 30, 40)
-    assert four_levels(48) == (12, 24, 38, 48)
-    assert four_levels(32) == (8, 16, 24, 32)
-    assert four_levels(6) == (1, 3, 4, 6)
+    assert four_layers(12) == (3, 6, 9, 12)
+    assert four_layers(24) == (6, 12, 18, 24)
+    assert four_layers(40) == (10, 20, 30, 40)
+    assert four_layers(48) == (12, 24, 38, 48)
+    assert four_layers(32) == (8, 16, 24, 32)
+    assert four_layers(6) == (1, 3, 4, 6)
     with pytest.raises(UserError, match="at least 4"):
-        four_levels(3)
+        four_layers(3)
 
 
 def test_pixel_targets_are_the_patches_in_token_order(parts):
@@ -209,9 +209,9 @@ def exported(folder, **changes):
 def test_a_frozen_teacher_of_another_width_gives_the_targets_and_stays(tmp_path):
     source = exported(tmp_path)
     config = settings(
-        "objective.teacher=frozen", f"objective.teacher_from={tmp_path}", "objective.levels=[3,-1]"
+        "objective.target_encoder=frozen", f"objective.target_encoder_from={tmp_path}", "objective.target_layers=[3,-1]"
     )
-    learner = build_learner(config)
+    learner = build_objective(config)
     teacher = build_teacher(config, learner)
     video = torch.randn(2, 3, 4, 16, 16)
     targets = teacher.targets(video)
@@ -226,15 +226,15 @@ def test_a_frozen_teacher_of_another_width_gives_the_targets_and_stays(tmp_path)
 
 def test_a_frozen_teacher_with_other_tokens_is_refused(tmp_path):
     exported(tmp_path, patch_px=16)
-    config = settings("objective.teacher=frozen", f"objective.teacher_from={tmp_path}")
+    config = settings("objective.target_encoder=frozen", f"objective.target_encoder_from={tmp_path}")
     with pytest.raises(UserError, match=r"patch_px=16.*model\.patch_px=16"):
-        build_teacher(config, build_learner(config))
+        build_teacher(config, build_objective(config))
 
 
 def test_without_a_teacher_the_gradient_goes_through_the_targets_too():
     """Both sides of the distance move the encoder: with the guess held still, the targets alone do."""
-    config = settings("objective.teacher=none", "objective.sigreg.weight=0.1", "objective.sigreg.tokens=4")
-    learner = build_learner(config)
+    config = settings("objective.target_encoder=none", "objective.sigreg.weight=0.1", "objective.sigreg.tokens=4")
+    learner = build_objective(config)
     assert build_teacher(config, learner) is None
     video = torch.randn(3, 3, 4, 16, 16)
     masks = half_masks(learner.encoder.grid_of(video))
@@ -254,8 +254,8 @@ def test_pixels_need_no_teacher_but_may_have_one():
     video = torch.randn(3, 3, 4, 16, 16)
     rows = []
     for teacher in ("ema", "none"):
-        config = settings("objective.predict=pixels", f"objective.teacher={teacher}")
-        learner = build_learner(config)
+        config = settings("objective.target=pixels", f"objective.target_encoder={teacher}")
+        learner = build_objective(config)
         gives = build_teacher(config, learner)
         assert (gives is None) == (teacher == "none")
         targets = gives.targets(video) if isinstance(gives, Teacher) else None
@@ -270,21 +270,21 @@ def test_distance_to_hidden_is_that_of_all_pairs():
     grid = (3, 5, 4)
     mask = sample_masks(MaskConfig("tokens", 0.1), grid, 0, range(20))
     places = np.stack(np.unravel_index(np.arange(60), grid), -1).astype(float)
-    found = distance_to_hidden(*mask, grid)
+    found = distance_to_target(*mask, grid)
     for b in range(20):
         gap = places[mask.context[b]][:, None] - places[mask.target[b]][None]
         assert found[b].numpy() == pytest.approx(np.sqrt((gap**2).sum(-1)).min(1), rel=1e-6)
     one = Mask(torch.arange(59)[None], torch.tensor([[59]]))  # a batch of one keeps its axis
-    assert distance_to_hidden(*one, grid)[0, 0].item() == pytest.approx(math.sqrt(4 + 16 + 9))
+    assert distance_to_target(*one, grid)[0, 0].item() == pytest.approx(math.sqrt(4 + 16 + 9))
 
 
 @pytest.mark.parametrize("by_distance", [True, False])
 def test_the_context_loss_weighs_seen_tokens_by_their_distance(by_distance):
     config = settings(
-        "objective.deep=true", "objective.image_tokenizer=true", "objective.context.weight=0.4",
+        "objective.multi_layer=true", "objective.image_tokenizer=true", "objective.context.weight=0.4",
         f"objective.context.by_distance={by_distance}", "objective.context.image_weight=0.7",
     )  # fmt: skip
-    learner = build_learner(config)
+    learner = build_objective(config)
     teacher = build_teacher(config, learner)
     for frames, weight in ((4, 0.4), (1, 0.7)):
         video = torch.randn(3, 3, frames, 16, 16)
@@ -298,7 +298,7 @@ def test_the_context_loss_weighs_seen_tokens_by_their_distance(by_distance):
             guess, again = learner.predictor(tokens, *mask, grid, image=frames == 1, with_context=True)
             hidden.append((guess - gather_tokens(targets, mask.target)).abs().mean().item())
             error = (again - gather_tokens(targets, mask.context)).abs().mean(-1)
-            weights = distance_to_hidden(*mask, grid) ** -0.5 if by_distance else torch.ones_like(error)
+            weights = distance_to_target(*mask, grid) ** -0.5 if by_distance else torch.ones_like(error)
             seen.append((error * weights).mean().item())
         assert row["loss_hidden"].item() == pytest.approx(np.mean(hidden), rel=1e-5)
         assert row["loss_context"].item() == pytest.approx(np.mean(seen), rel=1e-5)
@@ -430,14 +430,14 @@ def test_what_does_not_go_together_is_refused(keys):
 
 def test_one_view_is_not_enough():
     with pytest.raises(UserError, match="at least two masks"):
-        build_learner(
-            settings("objective.predict=views", "objective.teacher=none", "objective.sigreg.weight=0.1")
+        build_objective(
+            settings("objective.target=views", "objective.target_encoder=none", "objective.sigreg.weight=0.1")
         )
 
 
 def test_a_clip_that_does_not_divide_is_refused():
     with pytest.raises(UserError, match=r"data\.crop_px=30 .* Use data\.crop_px=32"):
-        build_learner(settings("data.crop_px=30"))
+        build_objective(settings("data.crop_px=30"))
     mixed = ("data.root=", "data.mix=[{root:a},{root:b,num_frames:1},{root:c,num_frames:5}]")
     with pytest.raises(UserError, match=r"data\.mix\.2\.num_frames=5"):
-        build_learner(settings(*mixed))
+        build_objective(settings(*mixed))

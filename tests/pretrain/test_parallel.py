@@ -15,7 +15,7 @@ import torch
 
 from jepa.errors import UserError
 from jepa.pretrain import trainer
-from jepa.pretrain.distributed import agree_on_start, join
+from jepa.pretrain.distributed import agree_on_start, init_distributed
 from tests.pretrain.conftest import (
     PRINCIPAL,
     TINY,
@@ -29,7 +29,7 @@ from tests.pretrain.conftest import (
 )
 
 SIGREG = (
-    "objective.teacher=none",
+    "objective.target_encoder=none",
     "objective.sigreg.weight=0.1",
     "objective.sigreg.slices=16",
     "train.micro_batch=null",
@@ -61,7 +61,7 @@ def one(video_folder, tmp_path_factory):
 
         keys = [f"data.root={video_folder}", f"out={folder / name}", *TINY, *TWENTY, *keys]
         cls = config_class(COMMANDS["pretrain"])
-        return trainer.run(to_dataclass("pretrain", compose_config("pretrain", cls, keys)))
+        return trainer.train(to_dataclass("pretrain", compose_config("pretrain", cls, keys)))
 
     train.folder = folder
     return train
@@ -122,7 +122,7 @@ def test_principal_directions_are_those_of_all_processes(two, one, strategy):
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
 def test_a_run_goes_on_with_another_number_of_processes(two, one, strategy):
     close(two / "one", two / f"one_then_{strategy}")
-    assert "going on after step 10: vit_nano" in (two / "report.txt").read_text()
+    assert "resuming after step 10: vit_nano" in (two / "report.txt").read_text()
     shutil.copytree(two / strategy, two / f"{strategy}_then_one")
     shutil.rmtree(checkpoints(two / f"{strategy}_then_one")[-1])
     close(two / "one", one(f"{strategy}_then_one"))
@@ -142,7 +142,7 @@ def test_a_nan_in_one_process_is_skipped_by_all_and_kept_by_each(two, strategy):
 
 @pytest.mark.dist
 def test_sharding_recomputation_and_passes_go_together(two, one):
-    alone = one("all_alone", "train.steps=6", "objective.levels=[0,-1]")
+    alone = one("all_alone", "train.steps=6", "objective.target_layers=[0,-1]")
     close(alone, two / "fsdp_all")
 
 
@@ -212,7 +212,7 @@ def test_a_rank_that_dies_brings_the_run_back(video_folder, tmp_path):
     os.kill(workers(killed)[1], signal.SIGKILL)
     _, report = killed.communicate(timeout=300)
     assert killed.returncode == 0, report
-    assert "going on after step" in report
+    assert "resuming after step" in report
     whole = torchrun(*command(video_folder, tmp_path / "whole", *keys))
     assert whole.wait(300) == 0
     assert differences(tmp_path / "whole", tmp_path / "killed") == []
@@ -250,10 +250,10 @@ def test_a_signal_to_one_process_saves_all_of_them(video_folder, tmp_path):
 
 def test_without_announcement_a_process_is_alone(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    with join("cpu", 1) as world:
+    with init_distributed("cpu", 1) as world:
         assert (world.rank, world.size, world.leads) == (0, 1, True)
     monkeypatch.setenv("WORLD_SIZE", "1")
-    with join("cpu", 1) as world:
+    with init_distributed("cpu", 1) as world:
         assert world.size == 1
 
 
@@ -277,12 +277,12 @@ def test_announced_processes_that_cannot_meet_are_an_error(tiny, monkeypatch, va
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(UserError, match=words):
-        trainer.run(tiny("train.timeout_s=1"))
+        trainer.train(tiny("train.timeout_s=1"))
 
 
 def test_devices_that_are_not_there_are_named(tiny):
-    with pytest.raises(UserError, match="not a device"), join("abacus", 1):
+    with pytest.raises(UserError, match="not a device"), init_distributed("abacus", 1):
         pass
     if not torch.cuda.is_available():
-        with pytest.raises(UserError, match="PyTorch sees none"), join("cuda", 1):
+        with pytest.raises(UserError, match="PyTorch sees none"), init_distributed("cuda", 1):
             pass

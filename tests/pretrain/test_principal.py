@@ -8,8 +8,8 @@ import torch
 from jepa.errors import UserError
 from jepa.pretrain import trainer
 from jepa.pretrain.objectives import ObjectiveConfig
-from jepa.pretrain.objectives.pca_targets import PrincipalChanges
-from jepa.pretrain.objectives.targets import without_mean_over_time
+from jepa.pretrain.objectives.pca_targets import PCAProjection
+from jepa.pretrain.objectives.targets import temporally_centre
 from tests.pretrain.conftest import PRINCIPAL, checkpoints, differences, losses, tensors
 
 MOMENTS, PLACES, DIM = 4, 6, 12
@@ -29,7 +29,7 @@ def features(batch, seed=0, levels=2):
 
 
 def test_targets_are_the_changes_in_the_leading_directions_on_one_scale():
-    principal = PrincipalChanges(2, DIM, 3)
+    principal = PCAProjection(2, DIM, 3)
     past = [features(32, seed) for seed in range(40)]
     for one in past:
         principal(one, MOMENTS)
@@ -37,9 +37,9 @@ def test_targets_are_the_changes_in_the_leading_directions_on_one_scale():
     now = features(64, seed=99)
     targets = principal(now, MOMENTS).split(DIM, dim=-1)
     for level in range(2):
-        changes = torch.cat([without_mean_over_time(one[level], MOMENTS).flatten(0, 1) for one in past])
+        changes = torch.cat([temporally_centre(one[level], MOMENTS).flatten(0, 1) for one in past])
         _, vectors = torch.linalg.eigh(changes.T @ changes)
-        expected = without_mean_over_time(now[level], MOMENTS) @ vectors[:, -3:] @ vectors[:, -3:].T
+        expected = temporally_centre(now[level], MOMENTS) @ vectors[:, -3:] @ vectors[:, -3:].T
         expected = expected / expected.square().mean().sqrt()
         assert torch.cosine_similarity(targets[level].flatten(), expected.flatten(), dim=0) > 0.999
         assert targets[level].square().mean().item() == pytest.approx(1, rel=0.1)
@@ -47,7 +47,7 @@ def test_targets_are_the_changes_in_the_leading_directions_on_one_scale():
 
 
 def test_what_stands_still_is_no_target():
-    principal = PrincipalChanges(1, DIM, 3)
+    principal = PCAProjection(1, DIM, 3)
     principal(features(8, levels=1), MOMENTS)
     principal.settle()
     still = [torch.randn(2, 1, PLACES, DIM).expand(-1, MOMENTS, -1, -1).flatten(1, 2)]
@@ -56,7 +56,7 @@ def test_what_stands_still_is_no_target():
 
 def test_a_batch_does_not_choose_its_own_targets():
     """So they are the same whatever else is in the batch, and nothing is asked in the first step."""
-    principal, now = PrincipalChanges(2, DIM, 3), features(8)
+    principal, now = PCAProjection(2, DIM, 3), features(8)
     assert principal(now, MOMENTS).abs().max() == 0
     principal.settle()
     whole = principal(now, MOMENTS)
@@ -65,14 +65,14 @@ def test_a_batch_does_not_choose_its_own_targets():
 
 
 def test_passes_and_processes_add_up_to_one_batch():
-    whole, passes, halves = (PrincipalChanges(2, DIM, 3) for _ in range(3))
+    whole, passes, halves = (PCAProjection(2, DIM, 3) for _ in range(3))
     for seed in range(3):
         batch = features(8, seed)
         parts = [[f[:4] for f in batch], [f[4:] for f in batch]]
         whole(batch, MOMENTS)
         for part in parts:
             passes(part, MOMENTS)
-        other = PrincipalChanges(2, DIM, 3)
+        other = PCAProjection(2, DIM, 3)
         other(parts[1], MOMENTS)
         halves(parts[0], MOMENTS)
         halves.average = lambda mine, other=other: (mine + other._sums) / 2
@@ -84,7 +84,7 @@ def test_passes_and_processes_add_up_to_one_batch():
 
 
 def test_what_is_not_finite_leaves_no_trace():
-    principal = PrincipalChanges(2, DIM, 3)
+    principal = PCAProjection(2, DIM, 3)
     principal(features(8), MOMENTS)
     principal.settle()
     before = {name: value.clone() for name, value in principal.state_dict().items()}
@@ -99,12 +99,12 @@ def test_what_is_not_finite_leaves_no_trace():
 
 
 def test_a_run_with_components_goes_on_bit_identical(tiny):
-    whole = trainer.run(tiny(*PRINCIPAL, out="whole"))
+    whole = trainer.train(tiny(*PRINCIPAL, out="whole"))
     half = tiny(*PRINCIPAL, out="parts")
-    trainer.run(half)
+    trainer.train(half)
     for later in checkpoints(half.out)[1:]:
         shutil.rmtree(later)
-    trainer.run(half)
+    trainer.train(half)
     assert differences(whole, half.out) == []
     assert losses(whole) == losses(half.out)
     state = tensors(whole)
@@ -129,9 +129,9 @@ def test_what_does_not_go_together_is_refused(keys):
 
 def test_a_single_moment_cannot_change(tiny):
     with pytest.raises(UserError, match=r"data\.num_frames=2 makes one moment .* at least 4 frames"):
-        trainer.run(tiny(*PRINCIPAL, "data.num_frames=2"))
+        trainer.train(tiny(*PRINCIPAL, "data.num_frames=2"))
 
 
 def test_more_directions_than_channels_are_refused(tiny):
     with pytest.raises(UserError, match=r"objective\.components=129 .* 128 channels"):
-        trainer.run(tiny(*PRINCIPAL, "objective.components=129"))
+        trainer.train(tiny(*PRINCIPAL, "objective.pca_components=129"))

@@ -13,7 +13,7 @@ from jepa.models import load_encoder
 from jepa.pretrain import trainer
 from jepa.pretrain.export import ExportConfig
 from jepa.pretrain.export import run as export
-from jepa.pretrain.factory import build_learner
+from jepa.pretrain.factory import build_objective
 from jepa.pretrain.objectives import ViewInvariance
 from jepa.pretrain.target_encoder import build_teacher
 
@@ -50,7 +50,7 @@ def test_a_recipe_composes_and_its_masks_fit_its_clips(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_recipe_takes_two_steps(name):
     config = composed(name, *SMALL, *NARROW.get(name, ()))
-    learner = build_learner(config)
+    learner = build_objective(config)
     teacher = build_teacher(config, learner)
     optimizer = torch.optim.SGD(learner.parameters(), lr=1e-3)
     before = [p.detach().clone() for p in learner.parameters()]
@@ -81,11 +81,11 @@ def test_a_recipe_takes_two_steps(name):
 def test_a_recipe_runs_saves_and_exports(name, tiny, tmp_path):
     """The three that differ most, through the trainer: no teacher, image tokenizer and levels, other schedule."""
     config = tiny(f"recipe={name}", *NARROW.get(name, ()), "train.steps=2", "optim.warmup_steps=1")
-    run = trainer.run(config)
+    run = trainer.train(config)
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert rows[-1]["step"] == 2
     assert math.isfinite(rows[-1]["loss"])
-    weights = "context" if config.objective.teacher == "none" else "target"
+    weights = "context" if config.objective.target_encoder == "none" else "target"
     folder = export(ExportConfig(str(run), str(tmp_path / "export"), weights=weights))
     assert load_encoder(folder)(torch.randn(1, 3, 4, 32, 32)).shape[-1] == 128
 

@@ -12,7 +12,7 @@ import yaml
 from jepa.cli import main
 from jepa.errors import UserError
 from jepa.pretrain import trainer
-from jepa.pretrain.logger import Journal, WandbConfig
+from jepa.pretrain.logger import Logger, WandbConfig
 from jepa.pretrain.report import ReportConfig, read_run, run
 
 EVIL = "</script><script>alert(1)</script><b>"
@@ -22,7 +22,7 @@ def write_run(folder, steps=6, **settings):
     """A run folder as the trainer leaves it, written by the journal itself."""
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text(yaml.safe_dump({"train": {"steps": 600}, **settings}))
-    with Journal(folder, 600, 0, WandbConfig(), {}) as journal:
+    with Logger(folder, 600, 0, WandbConfig(), {}) as journal:
         for k in range(1, steps + 1):
             row = {"loss": 1 / k, "rank": 30.0 - k, "lr": 1e-4 * k, "unexplained": 1.5 / k, EVIL: float(k)}
             row |= {f"unexplained/mask{m}": 1.5 / k + m for m in (0, 1)}
@@ -91,7 +91,7 @@ def test_the_page_says_where_the_run_stands(tmp_path, capsys):
 
 
 def test_a_real_run_can_be_read(tiny):
-    folder = trainer.run(tiny("train.steps=4", "masks=[{kind: temporal, ratio: 0.5}]"))
+    folder = trainer.train(tiny("train.steps=4", "masks=[{kind: temporal, ratio: 0.5}]"))
     text = run(ReportConfig(run=str(folder))).read_text()
     charted = set(re.findall(r'data-key="([^"]+)"', text))
     expected = {
@@ -110,7 +110,7 @@ def test_a_real_run_can_be_read(tiny):
 
 
 def test_what_the_watch_says_in_a_run_is_kept_and_shown(tiny):
-    folder = trainer.run(tiny("train.steps=4", "watch.least_varies=0.99"))  # no targets differ by that much
+    folder = trainer.train(tiny("train.steps=4", "monitor.least_varies=0.99"))  # no targets differ by that much
     (event,) = read_run(folder, "a").events
     assert event["step"] == 2 and "differs between tokens is only" in event["text"]
     assert "One warning." in run(ReportConfig(run=str(folder))).read_text()
@@ -142,7 +142,7 @@ def test_a_folder_without_a_run_is_refused(tmp_path):
 
 def test_a_resumed_journal_drops_what_comes_again(tmp_path):
     folder = write_run(tmp_path / "a")
-    with Journal(folder, 600, 200, WandbConfig(), {}):
+    with Logger(folder, 600, 200, WandbConfig(), {}):
         pass
     again = read_run(folder, "a")
     assert again.rows[-1]["step"] == 200 and again.events == []
@@ -150,7 +150,7 @@ def test_a_resumed_journal_drops_what_comes_again(tmp_path):
 
 def test_warnings_reach_weights_and_biases(tmp_path, monkeypatch):
     monkeypatch.setenv("WANDB_SILENT", "true")
-    with Journal(tmp_path, 10, 0, WandbConfig(project="x", mode="offline"), {}) as journal:
+    with Logger(tmp_path, 10, 0, WandbConfig(project="x", mode="offline"), {}) as journal:
         alerts = []
         monkeypatch.setattr(journal._wandb, "alert", lambda title, text: alerts.append((title, text)))
         journal.warn(5, "the rank fell")

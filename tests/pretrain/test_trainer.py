@@ -12,19 +12,19 @@ from jepa.errors import UserError
 from jepa.masking import sample_masks
 from jepa.pretrain import trainer
 from jepa.pretrain.checkpoint import read_tensors
-from jepa.pretrain.distributed import save_compute
+from jepa.pretrain.distributed import apply_activation_checkpointing
 from jepa.pretrain.export import ExportConfig
 from jepa.pretrain.export import run as export
-from jepa.pretrain.factory import build_learner
-from jepa.pretrain.state import make_optimizer, set_rates
-from jepa.pretrain.target_encoder import Teacher
+from jepa.pretrain.factory import build_objective
+from jepa.pretrain.optim import make_optimizer, set_rates
+from jepa.pretrain.objectives import MaskedPrediction
 from tests.pretrain.conftest import checkpoints, differences, facts, journal, losses, tensors
 
 
 def test_training_changes_the_encoder_and_the_target_follows_slowly(tiny):
     config = tiny("train.steps=4", "optim.ema=[0.9,0.9]")
-    before = build_learner(config).encoder.state_dict()
-    run = trainer.run(config)
+    before = build_objective(config).encoder.state_dict()
+    run = trainer.train(config)
     name = "blocks.0.attn.qkv.weight"
     moved = (tensors(run)[f"learner.encoder.{name}"] - before[name]).norm()
     followed = (tensors(run)[f"target.{name}"] - before[name]).norm()
@@ -35,10 +35,10 @@ def test_training_changes_the_encoder_and_the_target_follows_slowly(tiny):
 
 def test_the_loss_falls_when_one_batch_is_seen_again_and_again(tiny, video_folder, tmp_path):
     (tmp_path / "list.txt").write_text(f"{video_folder / '00.mp4'} 0\n")
-    run = trainer.run(
+    run = trainer.train(
         tiny(
             f"data.root={tmp_path / 'list.txt'}", "train.steps=60", "optim.lr=0.002", "data.scale=[1,1]",
-            "data.hflip=0", "objective.predict=pixels", "optim.warmup_steps=5", "train.log_every=10",
+            "data.hflip=0", "objective.target=pixels", "optim.warmup_steps=5", "train.log_every=10",
         )
     )  # fmt: skip
     first, last = losses(run)[0][1], losses(run)[-1][1]
@@ -47,41 +47,41 @@ def test_the_loss_falls_when_one_batch_is_seen_again_and_again(tiny, video_folde
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_run_continued_from_a_checkpoint_ends_bit_identical(tiny, workers):
-    whole = trainer.run(tiny(f"data.workers={workers}", out="whole"))
+    whole = trainer.train(tiny(f"data.workers={workers}", out="whole"))
     half = tiny(f"data.workers={workers}", "train.save_every=3", out="parts")
-    trainer.run(half)
+    trainer.train(half)
     # What a kill after step 3 would have left behind.
     for later in checkpoints(half.out)[1:]:
         shutil.rmtree(later)
     assert facts(half.out)["step"] < 8
-    trainer.run(half)
+    trainer.train(half)
     assert differences(whole, half.out) == []
     assert facts(whole)["bad_videos"] == facts(half.out)["bad_videos"]
     assert losses(whole) == losses(half.out)
 
 
 def test_workers_do_not_change_the_result(tiny):
-    a = trainer.run(tiny("train.steps=3", out="a"))
-    b = trainer.run(tiny("train.steps=3", "data.workers=2", out="b"))
+    a = trainer.train(tiny("train.steps=3", out="a"))
+    b = trainer.train(tiny("train.steps=3", "data.workers=2", out="b"))
     assert differences(a, b) == []
 
 
 def poison(monkeypatch, steps, value=float("nan")):
     """Makes the targets of the named steps, counted from 1, non-finite."""
-    real, calls = Teacher.targets, []
+    real, calls = MaskedPrediction.make_targets, []
 
     def poisoned(self, video):
         calls.append(1)
         targets = real(self, video)
         return targets * value if len(calls) in steps else targets
 
-    monkeypatch.setattr(Teacher, "targets", poisoned)
+    monkeypatch.setattr(MaskedPrediction, "make_targets", poisoned)
 
 
 def test_a_non_finite_step_touches_no_weight_and_keeps_its_batch(tiny, monkeypatch, capsys):
     config = tiny("train.steps=6", "train.log_every=1", "train.save_every=1", "train.keep=9")
     poison(monkeypatch, (3, 4))
-    run = trainer.run(config)
+    run = trainer.train(config)
     assert [loss is None for _, loss in losses(run)] == [False, False, True, True, False, False]
     states = [read_tensors(path) for path in checkpoints(run)]
     for before, after in itertools.pairwise(states[1:4]):
@@ -105,62 +105,62 @@ def test_the_verdict_comes_in_time_where_no_step_waits_for_it(tiny, monkeypatch)
     """Between log steps the host learns of a bad step one step late; neither the count nor the weights suffer."""
     keys = ("train.steps=12", "train.log_every=12", "train.save_every=12")
     poison(monkeypatch, range(3, 7))
-    run = trainer.run(tiny(*keys, "train.max_skipped=4"))
+    run = trainer.train(tiny(*keys, "train.max_skipped=4"))
     assert tensors(run)["optimizer.encoder.norm.weight.step"] == 8
     poison(monkeypatch, range(3, 8))
     with pytest.raises(RuntimeError, match="not finite in 5 steps in a row, up to step 7"):
-        trainer.run(tiny(*keys, "train.max_skipped=4", out="stopped"))
+        trainer.train(tiny(*keys, "train.max_skipped=4", out="stopped"))
 
 
 def test_a_loss_that_stays_non_finite_stops_the_run_with_its_weights_whole(tiny, monkeypatch):
     poison(monkeypatch, range(1, 99), float("inf"))
     config = tiny("train.steps=50", "train.max_skipped=3", "train.save_every=1")
     with pytest.raises(RuntimeError, match="not finite in 4 steps in a row"):
-        trainer.run(config)
-    start = build_learner(config).state_dict()
+        trainer.train(config)
+    start = build_objective(config).state_dict()
     saved = tensors(config.out)
     assert all(torch.equal(value, saved[f"learner.{name}"]) for name, value in start.items())
 
 
 def test_another_seed_or_another_list_is_another_run(tiny, video_folder, tmp_path):
-    trainer.run(tiny("train.steps=3"))
+    trainer.train(tiny("train.steps=3"))
     with pytest.raises(UserError, match=r"train\.seed: 0 -> 1"):
-        trainer.run(tiny("train.steps=3", "train.seed=1"))
+        trainer.train(tiny("train.steps=3", "train.seed=1"))
     (tmp_path / "list.txt").write_text(f"{video_folder / '00.mp4'} 0\n")
     with pytest.raises(UserError, match="another list of videos"):
-        trainer.run(tiny("train.steps=3", f"data.root={tmp_path / 'list.txt'}"))
+        trainer.train(tiny("train.steps=3", f"data.root={tmp_path / 'list.txt'}"))
 
 
 def test_a_key_that_is_younger_than_the_run_had_its_default(tiny):
-    run = trainer.run(tiny("train.steps=2"))
+    run = trainer.train(tiny("train.steps=2"))
     file = checkpoints(run)[-1] / "state.json"
     state = json.loads(file.read_text())
     del state["config"]["optim"]["schedule"]
     file.write_text(json.dumps(state))
     with pytest.raises(UserError, match=r"optim\.schedule: cosine -> linear"):
-        trainer.run(tiny("train.steps=3", "optim.schedule=linear"))
-    assert facts(trainer.run(tiny("train.steps=3")))["step"] == 3
+        trainer.train(tiny("train.steps=3", "optim.schedule=linear"))
+    assert facts(trainer.train(tiny("train.steps=3")))["step"] == 3
 
 
 def test_more_steps_go_on_from_the_end(tiny):
-    trainer.run(tiny("train.steps=3"))
-    assert facts(trainer.run(tiny("train.steps=5")))["step"] == 5
+    trainer.train(tiny("train.steps=3"))
+    assert facts(trainer.train(tiny("train.steps=5")))["step"] == 5
 
 
 @pytest.mark.parametrize("damage", ["truncated", "without state.json"])
 def test_a_broken_newest_checkpoint_is_passed_over_and_named(tiny, capsys, damage):
     keys = ("train.steps=4", "train.save_every=2")
-    whole = trainer.run(tiny(*keys, out="whole"))
-    run = trainer.run(tiny(*keys))
+    whole = trainer.train(tiny(*keys, out="whole"))
+    run = trainer.train(tiny(*keys))
     newest = checkpoints(run)[-1]
     if damage == "truncated":
         file = newest / "__0_0.distcp"
         file.write_bytes(file.read_bytes()[:1000])
     else:
         (newest / "state.json").unlink()
-    trainer.run(tiny(*keys))
+    trainer.train(tiny(*keys))
     report = capsys.readouterr().err
-    assert newest.name in report and "going on after step 2" in report
+    assert newest.name in report and "resuming after step 2" in report
     assert differences(whole, run) == []
 
 
@@ -170,27 +170,27 @@ def test_unreadable_videos_are_replaced_counted_and_named(tiny, video_folder, tm
     for path in sorted(video_folder.glob("*.mp4"))[:6]:
         (mixed / path.name).symlink_to(path)
     (mixed / "broken.mp4").write_bytes(b"not a video")
-    keys = (f"data.root={mixed}", "train.steps=8", "data.max_bad_share=0.5")
-    run = trainer.run(tiny(*keys))
+    keys = (f"data.root={mixed}", "train.steps=8", "data.max_bad_fraction=0.5")
+    run = trainer.train(tiny(*keys))
     assert facts(run)["bad_videos"]["bad"] >= 3
     assert capsys.readouterr().err.count("broken.mp4") == 1
-    strict = tiny(*keys, "data.max_bad_share=0.01", "train.steps=30", out="strict")
+    strict = tiny(*keys, "data.max_bad_fraction=0.01", "train.steps=30", out="strict")
     with pytest.raises(RuntimeError, match="max_bad_share"):
-        trainer.run(strict)
+        trainer.train(strict)
 
 
 def test_the_clip_must_divide_into_tokens(tiny):
     with pytest.raises(UserError, match=r"data\.crop_px=30 .* Use data\.crop_px=32"):
-        trainer.run(tiny("data.crop_px=30"))
+        trainer.train(tiny("data.crop_px=30"))
     with pytest.raises(UserError, match=r"data\.num_frames=5"):
-        trainer.run(tiny("data.num_frames=5"))
+        trainer.train(tiny("data.num_frames=5"))
 
 
 def test_building_a_model_leaves_the_callers_random_state_alone(tiny):
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    build_learner(tiny())
+    build_objective(tiny())
     assert torch.equal(torch.rand(3), expected)
 
 
@@ -202,7 +202,7 @@ def test_an_export_loads_and_gives_the_targets_features(tiny, tmp_path, capsys):
     import jepa
 
     config = tiny("train.steps=3", "optim.ema=[0.5,0.5]")
-    run = trainer.run(config)
+    run = trainer.train(config)
     clip = torch.randn(1, 3, 4, 32, 32)
     state = tensors(run)
     for weights in ("target", "context"):
@@ -212,7 +212,7 @@ def test_an_export_loads_and_gives_the_targets_features(tiny, tmp_path, capsys):
         assert encoder.preprocessing.num_frames == 4
         assert encoder.preprocessing.crop_px == 32
         assert encoder.metadata["steps"] == 3
-        learner = build_learner(config)
+        learner = build_objective(config)
         learner.load_state_dict(starting(state, "learner."))
         if weights == "target":
             learner.encoder.load_state_dict(starting(state, "target."))
@@ -224,7 +224,7 @@ def test_an_export_for_transformers_gives_the_same_features(tiny, tmp_path):
     import jepa
     import jepa.models.adapters.transformers_model  # registers the model class
 
-    run = trainer.run(tiny("train.steps=2"))
+    run = trainer.train(tiny("train.steps=2"))
     native = jepa.load_encoder(export(ExportConfig(str(run), str(tmp_path / "native"))))
     folder = export(ExportConfig(str(run), str(tmp_path / "hf"), format="hf"))
     theirs = transformers.AutoModel.from_pretrained(folder)
@@ -239,11 +239,11 @@ def test_nothing_to_export_is_said(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("keys", "what"), [("objective.teacher=none", "sigreg"), ("objective.predict=pixels", "")]
+    ("keys", "what"), [("objective.target_encoder=none", "sigreg"), ("objective.target=pixels", "")]
 )
 def test_runs_without_a_target_say_so_when_one_is_exported(tiny, tmp_path, keys, what):
     more = ["objective.sigreg.weight=0.1", "objective.sigreg.slices=16"] if what else []
-    run = trainer.run(tiny(keys, *more, "train.steps=3"))
+    run = trainer.train(tiny(keys, *more, "train.steps=3"))
     folder = export(ExportConfig(str(run), str(tmp_path / "context"), weights="context"))
     assert (folder / "encoder.safetensors").exists()
     if what:
@@ -254,18 +254,18 @@ def test_runs_without_a_target_say_so_when_one_is_exported(tiny, tmp_path, keys,
 
 def test_passes_add_up_to_the_same_run(tiny):
     """Cutting a batch into passes changes the order of sums, and nothing else."""
-    whole = trainer.run(tiny("train.log_every=1", out="whole"))
-    pieces = trainer.run(tiny("train.micro_batch=1", "train.log_every=1", out="pieces"))
+    whole = trainer.train(tiny("train.log_every=1", out="whole"))
+    pieces = trainer.train(tiny("train.micro_batch=1", "train.log_every=1", out="pieces"))
     for (_, a), (_, b) in zip(losses(whole), losses(pieces), strict=True):
         assert a == pytest.approx(b, abs=1e-6)
     with pytest.raises(UserError, match=r"train\.micro_batch=3 does not divide"):
-        trainer.run(tiny("train.micro_batch=3", out="uneven"))
+        trainer.train(tiny("train.micro_batch=3", out="uneven"))
 
 
 @pytest.mark.parametrize("how", ["cheap", "blocks"])
 def test_recomputing_changes_no_bit(tiny, how):
-    plain = trainer.run(tiny("train.steps=3", out="plain"))
-    assert differences(plain, trainer.run(tiny("train.steps=3", f"train.recompute={how}"))) == []
+    plain = trainer.train(tiny("train.steps=3", out="plain"))
+    assert differences(plain, trainer.train(tiny("train.steps=3", f"train.activation_checkpointing={how}"))) == []
 
 
 class Counter(TorchDispatchMode):
@@ -284,8 +284,8 @@ def test_recomputing_repeats_what_it_says(tiny):
     """`blocks` runs every operator of a block again, `cheap` all but matrix products and attention."""
     calls = {}
     for how in ("none", "cheap", "blocks"):
-        learner = build_learner(tiny())
-        save_compute([learner], how, compiled=False)
+        learner = build_objective(tiny())
+        apply_activation_checkpointing([learner], how, compiled=False)
         tokens = torch.randn(2, 8, 128)
         with Counter() as counter:
             for block in learner.encoder.blocks:
@@ -298,12 +298,12 @@ def test_recomputing_repeats_what_it_says(tiny):
 
 
 def test_a_cooldown_begins_with_another_runs_weights_and_moments_at_step_0(tiny):
-    first = trainer.run(tiny("train.steps=4", out="first"))
+    first = trainer.train(tiny("train.steps=4", out="first"))
     keys = (f"train.init_from={first}", "optim.schedule=linear", "optim.final_lr=0", "optim.warmup_steps=0")
     config = tiny(
         *keys, "train.steps=4", "train.log_every=1", "train.save_every=1", "train.keep=4", "optim.lr=1e-4"
     )
-    run = trainer.run(config)
+    run = trainer.train(config)
     rates = [row["lr"] for row in journal(run)]
     assert rates == pytest.approx([1e-4, 2e-4 / 3, 1e-4 / 3, 0.0])
     one, last = (read_tensors(checkpoints(run)[i]) for i in (0, -1))
@@ -312,14 +312,14 @@ def test_a_cooldown_begins_with_another_runs_weights_and_moments_at_step_0(tiny)
     assert 0 < (one[f"learner.{name}"] - before[f"learner.{name}"]).abs().max() < 1e-3
     assert last[f"optimizer.{name}.step"] == 8
     with pytest.raises(UserError, match="no checkpoint"):
-        trainer.run(tiny("train.init_from=/nowhere", out="other"))
+        trainer.train(tiny("train.init_from=/nowhere", out="other"))
     with pytest.raises(UserError, match="does not fit"):
-        trainer.run(tiny(f"train.init_from={first}", "model.predictor_depth=2", out="other"))
+        trainer.train(tiny(f"train.init_from={first}", "model.predictor_depth=2", out="other"))
 
 
 def test_weight_decay_rises_and_spares_vectors(tiny):
     config = tiny("optim.weight_decay=0.04", "optim.final_weight_decay=0.4", "train.log_every=1")
-    optimizer = make_optimizer(build_learner(config), config.optim)
+    optimizer = make_optimizer(build_objective(config), config.optim)
     seen = []
     for step in (0, 7):
         rates = set_rates(optimizer, config, step)
@@ -335,7 +335,7 @@ def test_the_hook_for_probes_writes_into_the_journal(tiny):
         seen.append(step)
         return {"probe": float(encoder.embed_dim)}
 
-    run = trainer.run(tiny("train.steps=4"), on_log=probe)
+    run = trainer.train(tiny("train.steps=4"), on_log=probe)
     assert seen == [2, 4]
     assert [row["probe"] for row in journal(run)] == [128.0, 128.0]
 
@@ -343,19 +343,19 @@ def test_the_hook_for_probes_writes_into_the_journal(tiny):
 def test_a_mixture_of_clip_lengths_trains_and_resumes(tiny, video_folder):
     keys = ("data.root=", f"data.mix=[{{root:{video_folder}}},{{root:{video_folder},num_frames:8}}]")
     keys = (*keys, "train.steps=5", "train.save_every=2")
-    whole = trainer.run(tiny(*keys, out="whole"))
+    whole = trainer.train(tiny(*keys, out="whole"))
     parts = tiny(*keys, out="parts")
-    trainer.run(parts)
+    trainer.train(parts)
     for later in checkpoints(parts.out)[1:]:
         shutil.rmtree(later)
-    trainer.run(parts)
+    trainer.train(parts)
     assert differences(whole, parts.out) == []
 
 
 @pytest.mark.slow
 def test_compiled_blocks_do_the_same_run(tiny):
-    plain = trainer.run(tiny("train.log_every=1", out="plain"))
-    compiled = trainer.run(tiny("train.log_every=1", "train.compile=true", "train.recompute=cheap"))
+    plain = trainer.train(tiny("train.log_every=1", out="plain"))
+    compiled = trainer.train(tiny("train.log_every=1", "train.compile=true", "train.activation_checkpointing=selective"))
     for (_, a), (_, b) in zip(losses(plain), losses(compiled), strict=True):
         assert a == pytest.approx(b, abs=1e-5)
     assert tensors(plain).keys() == tensors(compiled).keys()

@@ -10,8 +10,8 @@ from jepa.errors import UserError
 from jepa.masking import MaskConfig, sample_masks
 from jepa.models import TokenGrid
 from jepa.pretrain import diagnostics
-from jepa.pretrain.factory import build_learner
-from jepa.pretrain.monitor import Watch, WatchConfig, _mask_shares
+from jepa.pretrain.factory import build_objective
+from jepa.pretrain.monitor import Monitor, MonitorConfig, _mask_fractions
 from jepa.pretrain.objectives import gather_tokens
 from jepa.pretrain.target_encoder import build_teacher
 
@@ -24,7 +24,7 @@ SMALL = (
 def build(*keys):
     command = COMMANDS["pretrain"]
     config = to_dataclass("pretrain", compose_config("pretrain", config_class(command), [*SMALL, *keys]))
-    learner = build_learner(config)
+    learner = build_objective(config)
     return config, learner, build_teacher(config, learner)
 
 
@@ -48,7 +48,7 @@ def masks_of(config, grid, count, step=0):
 def train(keys, steps, lr, seed):
     """A tiny run; returns the rows of its log steps and all warnings."""
     config, learner, teacher = build(f"train.seed={seed}", *keys)
-    watch, rows, said = Watch(WatchConfig()), [], []
+    watch, rows, said = Monitor(MonitorConfig()), [], []
     optimizer = torch.optim.AdamW(learner.parameters(), lr=lr, weight_decay=0.04)
     for step in range(steps):
         video = clips(1000 * seed + step)
@@ -67,7 +67,7 @@ def train(keys, steps, lr, seed):
 
 def test_a_run_made_to_collapse_is_called_out_and_a_healthy_one_is_not():
     masks = "masks=[{kind: temporal, ratio: 0.5}]"
-    rows, said = train((masks, "objective.teacher=none"), 75, 2e-3, seed=0)
+    rows, said = train((masks, "objective.target_encoder=none"), 75, 2e-3, seed=0)
     assert rows[-1]["target_varies"] < 0.05 * rows[0]["target_varies"]
     assert said and "collapse" in said[0] and "optim.lr" in said[0]
     rows, said = train((masks,), 75, 5e-4, seed=0)
@@ -80,19 +80,19 @@ def test_what_is_looked_at_is_what_the_names_say():
     grid = learner.encoder.grid_of(video)
     masks = masks_of(config, grid, 6)
     targets = teacher.targets(video)
-    row = Watch(WatchConfig(clips=4)).look(learner, teacher, video, masks, targets)
+    row = Monitor(MonitorConfig(clips=4)).look(learner, teacher, video, masks, targets)
     with torch.no_grad():
         tokens = teacher.encoder(video[:4])
         masks = [type(mask)(*(part[:4] for part in mask)) for mask in masks]
         guesses = [learner.guess(video[:4], mask) for mask in masks]
     wanted = [gather_tokens(targets[:4], mask.target) for mask in masks]
     assert row["rank"] == pytest.approx(diagnostics.rank_me(tokens.flatten(0, 1)), rel=1e-4)
-    assert row["spread_clips"] == pytest.approx(diagnostics.spread_across_clips(tokens), rel=1e-4)
-    assert row["target_varies"] == pytest.approx(diagnostics.varying_share(targets[:4]), rel=1e-4)
+    assert row["spread_clips"] == pytest.approx(diagnostics.std_across_clips(tokens), rel=1e-4)
+    assert row["target_varies"] == pytest.approx(diagnostics.varying_fraction(targets[:4]), rel=1e-4)
     for i in range(2):
-        share = diagnostics.unexplained_share(guesses[i], wanted[i])
+        share = diagnostics.unexplained_variance(guesses[i], wanted[i])
         assert row[f"unexplained/mask{i}"] == pytest.approx(share, rel=1e-4)
-    whole = diagnostics.unexplained_share(torch.cat(guesses, 1), torch.cat(wanted, 1))
+    whole = diagnostics.unexplained_variance(torch.cat(guesses, 1), torch.cat(wanted, 1))
     assert row["unexplained"] == pytest.approx(whole, rel=1e-4)
     assert row["mask1/context_slot00"] == 1 and row["mask1/target_slot01"] == 1 and row["mask1/target"] == 0.5
     assert row["spectrum/1"] >= row["spectrum/2"] > 0
@@ -103,11 +103,11 @@ def test_what_is_looked_at_is_what_the_names_say():
 @pytest.mark.parametrize(
     "keys",
     [
-        ("objective.teacher=none",),
-        ("objective.predict=pixels",),
-        ("objective.deep=true", "objective.context.weight=0.5"),
+        ("objective.target_encoder=none",),
+        ("objective.target=pixels",),
+        ("objective.multi_layer=true", "objective.context.weight=0.5"),
         (
-            "objective.predict=views", "objective.teacher=none", "objective.sigreg.weight=0.05",
+            "objective.target=views", "objective.target_encoder=none", "objective.sigreg.weight=0.05",
             "masks=[{kind: tokens, ratio: 0.5}, {kind: tokens, ratio: 0.75}]",
         ),
     ],
@@ -118,14 +118,14 @@ def test_every_objective_can_be_looked_at(keys, frames):
     video = clips(0)[:, :, :frames]
     masks = masks_of(config, learner.encoder.grid_of(video), len(video))
     targets = None if teacher is None else teacher.targets(video)
-    row = Watch(WatchConfig()).look(learner, teacher, video, masks, targets)
+    row = Monitor(MonitorConfig()).look(learner, teacher, video, masks, targets)
     assert {"rank", "lidar", "mask0/context"} <= row.keys()
-    assert ("unexplained" in row) == ("objective.predict=views" not in keys)
+    assert ("unexplained" in row) == ("objective.target=views" not in keys)
     assert all(math.isfinite(value) for value in row.values()), row
 
 
 def test_a_fall_is_said_once_with_its_figures_and_again_after_a_recovery():
-    watch = Watch(WatchConfig())
+    watch = Monitor(MonitorConfig())
     assert watch.warnings(0, {"rank": 180.0, "loss": 1.0}) == []
     assert watch.warnings(100, {"rank": 210.0}) == []
     assert watch.warnings(150, {"rank": 60.0}) == []  # a young encoder's dip
@@ -137,7 +137,7 @@ def test_a_fall_is_said_once_with_its_figures_and_again_after_a_recovery():
 
 
 def test_figures_that_are_missing_or_not_numbers_are_passed_over():
-    watch = Watch(WatchConfig())
+    watch = Monitor(MonitorConfig())
     assert watch.warnings(0, {"rank": float("nan")}) == []
     assert watch.warnings(1, {"rank": 20.0, "target_varies": 0.06}) == []
     assert watch.warnings(2, {}) == []
@@ -146,18 +146,18 @@ def test_figures_that_are_missing_or_not_numbers_are_passed_over():
 
 
 def test_a_run_that_fell_before_the_first_look_is_called_out_too():
-    watch = Watch(WatchConfig())
+    watch = Monitor(MonitorConfig())
     assert watch.warnings(50, {"target_varies": 0.0133}) == []
     (said,) = watch.warnings(100, {"target_varies": 0.0041})
     assert "fell from 1.3 % to 0.41 % between steps 50 and 100: partial collapse" in said
     assert (
-        "is only 0.1 % at step 7: collapse" in Watch(WatchConfig()).warnings(7, {"target_varies": 0.001})[0]
+        "is only 0.1 % at step 7: collapse" in Monitor(MonitorConfig()).warnings(7, {"target_varies": 0.001})[0]
     )
 
 
 def test_a_resumed_watch_says_what_one_never_stopped_says():
     rows = [{"rank": value} for value in (30.0, 40.0, 9.0, 8.0, 35.0, 5.0)]
-    whole, first, second = Watch(WatchConfig()), Watch(WatchConfig()), Watch(WatchConfig())
+    whole, first, second = Monitor(MonitorConfig()), Monitor(MonitorConfig()), Monitor(MonitorConfig())
     expected = [whole.warnings(step, row) for step, row in enumerate(rows)]
     said = [first.warnings(step, row) for step, row in enumerate(rows[:3])]
     second.load_state_dict(first.state_dict())
@@ -168,14 +168,14 @@ def test_a_resumed_watch_says_what_one_never_stopped_says():
 def test_masks_that_starve_late_moments_are_named():
     grid = TokenGrid(8, 16, 16)
     published = sample_masks(MaskConfig("reference", 0.15), grid, 0, range(24))
-    (said,) = Watch(WatchConfig()).warnings(1, _mask_shares([published], grid))
+    (said,) = Monitor(MonitorConfig()).warnings(1, _mask_fractions([published], grid))
     assert "time slot 7" in said and "masks.kind" in said
     for kind in ("blocks", "temporal", "tokens", "future"):
         mask = sample_masks(MaskConfig(kind, 0.5), grid, 0, range(24))
-        assert Watch(WatchConfig()).warnings(1, _mask_shares([mask], grid)) == []
+        assert Monitor(MonitorConfig()).warnings(1, _mask_fractions([mask], grid)) == []
 
 
 def test_thresholds_that_make_no_sense_are_refused():
     for keys in ({"clips": 1}, {"min_rank": 1.5}, {"min_cover": -0.1}):
         with pytest.raises(UserError, match="watch"):
-            WatchConfig(**keys)
+            MonitorConfig(**keys)

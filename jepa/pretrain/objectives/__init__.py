@@ -1,20 +1,29 @@
-"""The losses: what is predicted, against what, and which scalars come of it; docs/pretraining.md has the formulas."""
+"""Pretraining objectives: what is predicted, against which targets, and the loss; docs/pretraining.md has the formulas."""
 
-from jepa.pretrain.objectives.base import ContextLossConfig, ObjectiveConfig, SIGRegConfig
-from jepa.pretrain.objectives.masked_prediction import Learner, MaskedPrediction, ViewInvariance
+from jepa.pretrain.objectives.base import Objective, objective_configs, register_objective
+from jepa.pretrain.objectives.masked_prediction import (
+    ContextLossConfig,
+    MaskedPrediction,
+    MaskedPredictionConfig,
+)
+from jepa.pretrain.objectives.pca_targets import PCATargets
 from jepa.pretrain.objectives.sigreg import SIGReg, epps_pulley
-from jepa.pretrain.objectives.targets import gather_tokens, latent_targets, pixel_targets
+from jepa.pretrain.objectives.targets import LatentTargets, PixelTargets, gather_tokens
+from jepa.pretrain.objectives.view_invariance import ViewInvariance, ViewInvarianceConfig
 
 __all__ = [
-    "Learner",
+    "Objective",
+    "register_objective",
+    "objective_configs",
     "MaskedPrediction",
+    "MaskedPredictionConfig",
+    "ContextLossConfig",
     "ViewInvariance",
+    "ViewInvarianceConfig",
+    "LatentTargets",
+    "PixelTargets",
+    "PCATargets",
     "SIGReg",
     "epps_pulley",
-    "ObjectiveConfig",
-    "ContextLossConfig",
-    "SIGRegConfig",
     "gather_tokens",
-    "latent_targets",
-    "pixel_targets",
 ]

@@ -1,164 +1,201 @@
-"""What decides an objective."""
+"""The Objective protocol: what every pretraining loss gives the trainer, and the registry that strangers can add to.
+
+An objective owns the context encoder and whatever is trained with it; as a module it is what DDP and FSDP wrap. To add
+one, write a config dataclass and a subclass of `Objective`, and register it:
+
+    @register_objective("my_loss", MyLossConfig)
+    class MyLoss(Objective):
+        def loss(self, video, targets, masks, progress): ...
+
+Shapes: video [B, C, T, H, W], normalised; targets [B, N, E] for the N tokens of the grid; masks are index pairs.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, TypeVar
+
+import torch
+from torch import Tensor, nn
 
 from jepa.errors import UserError
-from jepa.fields import path_key
-from jepa.pretrain.objectives.targets import DISTANCES
+from jepa.masking import Mask
+from jepa.models import Predictor, VideoEncoder
+from jepa.pretrain.objectives.targets import Targets
 
-TEACHERS = ("ema", "frozen", "none")
-DEEP_LEVELS = 4
-
-
-@dataclass
-class ContextLossConfig:
-    """V-JEPA 2.1's second term: the predictor also says again what was seen (arXiv 2603.14482, equation 3)."""
-
-    weight: float = 0.0
-    """its weight beside the loss at the hidden tokens; 0 leaves it out; V-JEPA 2.1: 0.5"""
-    image_weight: float | None = None
-    """the weight for images; null for the same; V-JEPA 2.1's paper: 0.7"""
-    warmup: tuple[float, float] = (0.0, 0.0)
-    """shares of the run: 0 until the first, then rising linearly up to the second; V-JEPA 2.1: [0.05, 0.1]"""
-    by_distance: bool = True
-    """a token counts 1 / sqrt(its distance to the nearest hidden token), in tokens; V-JEPA 2.1's cooldown: false"""
-
-    def __post_init__(self) -> None:
-        if self.weight < 0 or (self.image_weight or 0.0) < 0:
-            raise UserError(
-                "objective.context.weight and image_weight cannot be negative; 0 switches it off."
-            )
-        if self.image_weight is not None and self.weight == 0:
-            raise UserError(
-                "objective.context.image_weight is set, but objective.context.weight is 0: set both."
-            )
-        if not 0 <= self.warmup[0] <= self.warmup[1] <= 1:
-            raise UserError(
-                f"objective.context.warmup={list(self.warmup)} must be two rising shares of the run, 0 to 1."
-            )
+MakePredictor = Callable[..., Predictor]
 
 
-@dataclass
-class SIGRegConfig:
-    """Against collapse without a second network: features are pushed to a standard Gaussian (arXiv 2511.08544)."""
+class Objective(nn.Module):
+    """A loss and the networks that it trains.
 
-    weight: float = 0.0
-    """views: the loss is (1 - weight) * invariance + weight * SIGReg (LeJEPA 0.05, LeVJEPA 0.02);
-    latents with teacher=none: prediction + weight * SIGReg (LeWorldModel 0.1); small batches need more; 0: off"""
-    slices: int = 1024
-    """random directions of a step; each is one test for normality"""
-    tokens: int = 64
-    """latents only: tokens of each clip that are tested, drawn anew in each step"""
-    global_views: int = 1
-    """views only: how many masks, from the first, make up the centre that all views should meet"""
-    hidden_dim: int = 2048
-    """views only: width of the projector's two hidden layers"""
-    out_dim: int = 128
-    """views only: channels of the projected vector"""
+    Args:
+        encoder: the context encoder, trained.
+        target: what the predictor should predict, or None where the loss needs no targets.
 
-    def __post_init__(self) -> None:
-        if not 0 <= self.weight < 1:
-            raise UserError(f"objective.sigreg.weight={self.weight} must lie in [0, 1).")
-        for name in ("slices", "tokens", "global_views", "hidden_dim", "out_dim"):
-            if getattr(self, name) < 1:
-                raise UserError(f"objective.sigreg.{name}={getattr(self, name)} has to be at least 1.")
+    Attributes:
+        predictor: context tokens and positions -> predictions, or None.
+    """
 
+    config_class: ClassVar[type]
+    predictor: Predictor | None
 
-@dataclass
-class ObjectiveConfig:
-    """What is predicted, who says what is right, and how a miss is measured."""
+    def __init__(self, encoder: VideoEncoder, target: Targets | None = None) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.predictor = None
+        # A plain object and no submodule: targets have no gradient, so the optimizer and DDP must not see them.
+        self.target = target
 
-    predict: str = "latents"
-    """latents: features of the hidden tokens (V-JEPA); pixels: the patches themselves (masked autoencoding);
-    views: one vector per mask, alike for all masks of a clip (LeJEPA); needs teacher=none and two masks or more"""
-    levels: list[int] = field(default_factory=lambda: [-1])
-    """predicted depths, rising; 0 the patch embedding, k the output of block k, -1 the last (V-JEPA 2); not for
-    pixels or views"""
-    deep: bool = False
-    """latents only: the encoder norms four levels each on its own, the predictor reads and predicts all
-    four (V-JEPA 2.1); takes the place of levels"""
-    changes: bool = False
-    """latents only: guess each level minus its mean over the clip's moments at each place, so that copying what stands
-    still earns nothing; for fixed cameras and backgrounds (docs/small_scale.md)"""
-    components: int = 0
-    """changes only: instead of norming each token, keep this many principal directions of each level's changes, all
-    tokens on one scale; 0: layer norm and all directions. Needs a teacher (ema or frozen); 8 in recipe=small"""
-    image_tokenizer: bool = False
-    """single frames get a patch embedding of their own, and a learned vector tells images from videos (V-JEPA 2.1)"""
-    distance: str = "l1"
-    """l1, l2 (mean squared) or smooth_l1, averaged over tokens and channels"""
-    teacher: str = "ema"
-    """ema: latents of an average of the encoder over its recent past; frozen: of the encoder in teacher_from (SALT,
-    distillation); none: of the encoder itself, with gradient, which collapses unless sigreg.weight holds it"""
-    teacher_from: str = path_key("")
-    """frozen only: an export's folder, or anything else that jepa.load_encoder reads"""
-    context: ContextLossConfig = field(default_factory=ContextLossConfig)
-    sigreg: SIGRegConfig = field(default_factory=SIGRegConfig)
+    @classmethod
+    def encoder_options(cls, config: Any, depth: int) -> dict[str, Any]:
+        """Fields of `EncoderConfig` that this objective decides, for an encoder of `depth` blocks."""
+        return {}
 
-    def __post_init__(self) -> None:
-        choices = (
-            ("predict", self.predict, ("latents", "pixels", "views")),
-            ("distance", self.distance, tuple(DISTANCES)),
-            ("teacher", self.teacher, TEACHERS),
-        )
-        for name, value, known in choices:
-            if value not in known:
-                raise UserError(f"objective.{name}={value!r} is unknown; choose one of {', '.join(known)}.")
-        if not self.levels:
-            raise UserError(
-                "objective.levels is empty; name at least one block, for example [-1] for the last."
-            )
-        for wrong, why in (
-            (
-                (self.teacher == "frozen") != bool(self.teacher_from),
-                "objective.teacher=frozen and objective.teacher_from=FOLDER belong together: give both or neither.",
-            ),
-            (
-                self.teacher == "frozen" and self.predict != "latents",
-                f"objective.predict={self.predict} asks no teacher; drop objective.teacher=frozen.",
-            ),
-            (
-                self.predict == "views" and (self.teacher != "none" or self.sigreg.weight == 0),
-                "objective.predict=views has no target network: set objective.teacher=none and "
-                "objective.sigreg.weight, for example to 0.05.",
-            ),
-            (
-                self.predict != "latents" and self.deep,
-                f"objective.deep names latents; drop it for objective.predict={self.predict}.",
-            ),
-            (
-                self.predict != "latents" and self.changes,
-                f"objective.changes names latents; drop it for objective.predict={self.predict}.",
-            ),
-            (
-                self.components < 0,
-                f"objective.components={self.components} cannot be negative; 0 keeps all directions.",
-            ),
-            (
-                self.components > 0 and (not self.changes or self.teacher == "none"),
-                f"objective.components={self.components} keeps principal directions of a teacher's changes: set "
-                "objective.changes=true and objective.teacher=ema or frozen, or drop it.",
-            ),
-            (
-                self.deep and self.levels != [-1],
-                "objective.deep predicts the encoder's own four levels; drop objective.levels.",
-            ),
-            (
-                self.predict == "views" and self.context.weight > 0,
-                "objective.context belongs to a predictor, and objective.predict=views has none; drop it.",
-            ),
-            (
-                self.sigreg.weight > 0 and self.teacher != "none",
-                f"objective.sigreg holds an encoder without a teacher; with objective.teacher={self.teacher} set "
-                "objective.sigreg.weight=0, or use objective.teacher=none.",
-            ),
-        ):
-            if wrong:
-                raise UserError(why)
+    @classmethod
+    def from_config(
+        cls,
+        config: Any,
+        encoder: VideoEncoder,
+        make_predictor: MakePredictor,
+        *,
+        seed: int,
+        num_masks: int,
+    ) -> Objective:
+        """Builds the objective around an encoder.
+
+        Args:
+            config: its own config dataclass.
+            encoder: randomly initialised or loaded.
+            make_predictor: builds the predictor that goes with the encoder; takes fields of `PredictorConfig`.
+            seed: of the run.
+            num_masks: masks of each clip.
+        """
+        raise NotImplementedError
+
+    def make_targets(self, video: Tensor) -> Tensor | None:
+        """Targets of every token, [B, N, E], without gradient; None where `loss` makes its own."""
+        if self.target is None or self.target.needs_gradient:
+            return None
+        with torch.no_grad():
+            return self.target(video)
+
+    def loss(
+        self, video: Tensor, targets: Tensor | None, masks: Sequence[Mask], progress: float = 0.0
+    ) -> dict[str, Tensor]:
+        """One micro-batch's loss.
+
+        Args:
+            video: [B, C, T, H, W], or [B, C, 1, H, W] for images.
+            targets: what `make_targets` returned.
+            masks: index pairs into the N tokens.
+            progress: finished steps / all steps, in [0, 1).
+
+        Returns:
+            "loss", a float32 scalar with gradient, and detached scalars for the log.
+        """
+        raise NotImplementedError
+
+    def forward(
+        self, video: Tensor, targets: Tensor | None, masks: Sequence[Mask], progress: float = 0.0
+    ) -> dict[str, Tensor]:
+        """`loss`; DDP and FSDP2 hook in here."""
+        return self.loss(video, targets, masks, progress)
+
+    def update_targets(self, momentum: float) -> None:
+        """Ends an optimizer step: the target encoder's EMA, the PCA of the targets."""
+        if self.target is not None:
+            self.target.update(momentum)
+
+    def diagnose(
+        self, video: Tensor, targets: Tensor | None, masks: Sequence[Mask], max_rows: int
+    ) -> dict[str, float]:
+        """Numbers for the monitor beyond the loss, from a few clips and without gradient.
+
+        Args:
+            video: [B, C, T, H, W], normalised.
+            targets: as in `loss`.
+            masks: of these clips.
+            max_rows: rows that ranks and spectra are computed from.
+        """
+        return {}
+
+    def exportable(self) -> dict[str, VideoEncoder]:
+        """The encoders that an export may hold, by name: `context` and, with an EMA, `target`."""
+        found = {"context": self.encoder}
+        if self.target is not None and self.target.ema_encoder is not None:
+            found["target"] = self.target.ema_encoder
+        return found
 
     @property
-    def num_levels(self) -> int:
-        """How many depths are predicted."""
-        return DEEP_LEVELS if self.deep else len(self.levels)
+    def predicts_latents(self) -> bool:
+        """Whether the predictor's outputs are features that a probe can read."""
+        return False
+
+    def target_tensors(self) -> dict[str, Tensor]:
+        """Tensors by name that a checkpoint keeps beside the trained ones."""
+        return {} if self.target is None else self.target.tensors()
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Objective:
+        # `.to(device)` must take the targets along, though they are no submodule.
+        super()._apply(fn, recurse)
+        if self.target is not None:
+            self.target.apply(fn)
+        return self
+
+
+_REGISTRY: dict[str, type[Objective]] = {}
+_O = TypeVar("_O", bound=type[Objective])
+
+
+def register_objective(name: str, config_class: type) -> Callable[[_O], _O]:
+    """Class decorator that makes an objective known as `objective=NAME`.
+
+    Args:
+        name: of the objective.
+        config_class: its dataclass.
+
+    Raises:
+        UserError: the name is taken.
+
+    Example:
+        >>> from dataclasses import dataclass
+        >>> @dataclass
+        ... class NothingConfig:
+        ...     weight: float = 1.0
+        >>> @register_objective("nothing", NothingConfig)
+        ... class Nothing(Objective):
+        ...     pass
+        >>> "nothing" in objective_configs()
+        True
+        >>> _ = _REGISTRY.pop("nothing")
+    """
+
+    def register(cls: _O) -> _O:
+        if name in _REGISTRY:
+            raise UserError(f"There is an objective {name!r} already; choose another name.")
+        cls.config_class = config_class
+        _REGISTRY[name] = cls
+        return cls
+
+    return register
+
+
+def objective_configs() -> dict[str, type]:
+    """Config dataclass of every registered objective, by name."""
+    return {name: cls.config_class for name, cls in _REGISTRY.items()}
+
+
+def objective_class(config: Any) -> type[Objective]:
+    """The objective that a config dataclass belongs to.
+
+    Raises:
+        UserError: none does.
+    """
+    for cls in _REGISTRY.values():
+        if type(config) is cls.config_class:
+            return cls
+    raise UserError(
+        f"{type(config).__name__} is not the config of a registered objective; the objectives are "
+        f"{', '.join(_REGISTRY)}. Register yours with jepa.pretrain.register_objective."
+    )
