@@ -197,8 +197,8 @@ class _Clock:
 
 def _train(config: BenchConfig, data: str, folder: Path) -> dict[str, Any]:
     from jepa.config import compose_config, to_dataclass
-    from jepa.pretrain.trainer import PretrainConfig
-    from jepa.pretrain.trainer import run as pretrain
+    from jepa.pretrain import PretrainConfig
+    from jepa.pretrain import train as pretrain
 
     # A step lasts from one question for a batch to the next; the last one ends with a checkpoint and is left out.
     warm_up, rows = 3, []

@@ -40,9 +40,9 @@ COMMANDS = {
         "jepa.toyworld", "ToyWorldConfig", "write_world", "make the built-in world", extra="toyworld"
     ),
     "pretrain": Command(
-        "jepa.pretrain.trainer",
+        "jepa.pretrain",
         "PretrainConfig",
-        "run",
+        "train",
         "train an encoder; the same command continues it",
         extra="train",
     ),

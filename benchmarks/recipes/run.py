@@ -58,7 +58,9 @@ class Run:
                 init_block_weights(part, init_std, generator)
         teacher = build_teacher(config, self.learner)
         if teacher is None:
-            raise SystemExit("Runs are probed by their teacher's encoder; objective.target_encoder=none has none.")
+            raise SystemExit(
+                "Runs are probed by their teacher's encoder; objective.target_encoder=none has none."
+            )
         self.teacher: Teacher = teacher
         self.optimizer = make_optimizer(self.learner, config.optim)
 

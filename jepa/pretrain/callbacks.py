@@ -1,7 +1,7 @@
 """Callbacks of the trainer: what happens on log steps and saves besides training.
 
-A callback is any object with some of these methods; `Callback` has them all, doing nothing. On log steps `on_log` runs on
-every process, and what it returns goes into metrics.jsonl.
+`Callback` has all methods, doing nothing. On log steps `on_log` runs on every process, and what it returns goes into
+metrics.jsonl.
 """
 
 from __future__ import annotations

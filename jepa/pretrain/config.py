@@ -47,8 +47,8 @@ class ModelConfig:
     predictor_heads: int | None = None
     """attention heads of the predictor; null takes the architecture's"""
     weights: str = ""
-    """start from these weights: an export, a published file, or anything else that jepa.load_encoder reads; empty starts
-    from random weights. The predictor's are taken where they are stored and fit"""
+    """start from these weights: an export, a published file, or anything else that jepa.load_encoder reads; empty
+    starts randomly. The predictor's are taken where they are stored and fit"""
 
 
 @dataclass
@@ -108,9 +108,9 @@ class TrainConfig:
     max_skipped: int = 10
     """steps in a row with a non-finite loss or gradient that are tolerated; none of them changes a weight"""
     init_from: str | None = None
-    """another run's folder: begin with its newest weights, target encoder and optimizer state, at step 0 (a cooldown)"""
+    """another run's folder: begin with its newest weights, target encoder and optimizer, at step 0 (a cooldown)"""
     strategy: str = "ddp"
-    """under torchrun: ddp, each process holds everything; fsdp, weights, gradients and optimizer state are sharded (FSDP2)"""
+    """under torchrun: ddp, each process holds everything; fsdp, weights, gradients and optimizer are sharded (FSDP2)"""
     activation_checkpointing: str = "none"
     """recompute in the backward pass to save memory: none, selective (all but matrix products and attention), full"""
     compile: bool = False

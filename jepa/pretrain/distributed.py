@@ -1,4 +1,4 @@
-"""Distributed training: process groups, DDP, FSDP2, activation checkpointing, torch.compile. The only file that knows them.
+"""Distributed training: process groups, DDP, FSDP2, activation checkpointing, torch.compile; nothing else knows them.
 
 `init_distributed` finds out how this process was started; a `DistContext` then answers what one process and many do
 differently. Models stay as they are: everything here wraps them from outside.

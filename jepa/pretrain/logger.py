@@ -41,8 +41,8 @@ class WandbConfig:
     name: str | None = None
     """name of the run; null for the folder's name"""
     mode: str | None = None
-    """online, offline to keep the run on disk and send it later with `wandb sync`, or disabled; null takes the environment
-    variable WANDB_MODE, else online"""
+    """online, offline to keep the run on disk and send it later with `wandb sync`, or disabled; null takes the
+    environment variable WANDB_MODE, else online"""
 
 
 class Logger:
@@ -140,8 +140,8 @@ class Logger:
         mode = config.mode or os.environ.get("WANDB_MODE") or "online"
         if mode == "online" and not (wandb.api.api_key or os.environ.get("WANDB_API_KEY")):
             raise UserError(
-                "wandb.project is set, but Weights & Biases knows no account here. Run `wandb login`, set WANDB_API_KEY, "
-                "or use wandb.mode=offline."
+                "wandb.project is set, but Weights & Biases knows no account here. Run `wandb login`, set "
+                "WANDB_API_KEY, or use wandb.mode=offline."
             )
         return wandb.init(
             project=config.project,

@@ -40,7 +40,7 @@ class MonitorConfig:
     min_rank: float = 0.25
     """warn when the encoder's rank falls below this fraction of its highest so far; 0 never warns"""
     min_varies: float = 0.1
-    """warn when the part of the targets that differs between tokens falls below this fraction of its highest; 0 never"""
+    """warn when the part of the targets that differs between tokens falls below this fraction of its highest"""
     least_varies: float = 0.005
     """warn when that part is below this in any case, for a run whose first log step came too late; 0 never warns"""
     min_cover: float = 0.5
@@ -78,7 +78,7 @@ class Monitor:
     def measure(
         self, objective: Objective, video: Tensor, targets: Tensor | None, masks: Sequence[Mask]
     ) -> dict[str, float]:
-        """Numbers about the first `monitor.clips` clips of a batch, for one forward pass over them and a few small SVDs.
+        """Numbers about the first `monitor.clips` clips of a batch, for one forward pass and a few small SVDs.
 
         Features are the target encoder's, or the context encoder's where there is none.
 

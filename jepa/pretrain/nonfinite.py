@@ -20,7 +20,7 @@ _KEPT = 20  # batches, 1 MB and more each; the first ones say most
 
 
 class MicroBatch(NamedTuple):
-    """What reproduces a micro-step of one process. It is held until the status is read, so it holds no device memory."""
+    """What reproduces a micro-step of one process; held until the status is read, so it needs no device memory."""
 
     batch: dict[str, Any]
     """as the loader gave it"""

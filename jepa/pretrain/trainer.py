@@ -108,8 +108,9 @@ class Trainer:
         check_same_everywhere(self.context, self.stream.fingerprint, config.data.root or "data.mix")
         out = config.run_folder
         # One process looks, so that all resume from the same state.
-        found = newest_checkpoint(out) if out is not None and self.context.is_main else None
-        path, saved, self._problems = self.context.gather(found)[0] or (None, {}, [])
+        nothing: tuple[Path | None, dict[str, Any], list[str]] = None, {}, []
+        found = newest_checkpoint(out) if out is not None and self.context.is_main else nothing
+        path, saved, self._problems = self.context.gather(found)[0]
         precision = saved.get("precision") or choose_precision(config, self.context.device)
         objective = objective if objective is not None else build_objective(config)
         self.state = TrainState(config, objective, self.context, self.stream.fingerprint, precision)

@@ -20,7 +20,11 @@ TWENTY = (
     "train.steps=20", "train.save_every=10", "train.log_every=1", "train.keep=9", "train.micro_batch=2",
 )  # fmt: skip
 
-PRINCIPAL = ("objective.target_layers=[0,1]", "objective.temporally_centred=true", "objective.pca_components=3")
+PRINCIPAL = (
+    "objective.target_layers=[0,1]",
+    "objective.temporally_centred=true",
+    "objective.pca_components=3",
+)
 
 
 @pytest.fixture

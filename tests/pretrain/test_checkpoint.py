@@ -11,7 +11,13 @@ import torch
 
 from jepa.errors import UserError
 from jepa.pretrain import checkpoint
-from jepa.pretrain.checkpoint import CheckpointWriter, checkpoint_path, load_tensors, newest_checkpoint, read_tensors
+from jepa.pretrain.checkpoint import (
+    CheckpointWriter,
+    checkpoint_path,
+    load_tensors,
+    newest_checkpoint,
+    read_tensors,
+)
 from jepa.pretrain.distributed import DistContext
 from tests.pretrain.conftest import checkpoints
 

@@ -209,7 +209,9 @@ def exported(folder, **changes):
 def test_a_frozen_teacher_of_another_width_gives_the_targets_and_stays(tmp_path):
     source = exported(tmp_path)
     config = settings(
-        "objective.target_encoder=frozen", f"objective.target_encoder_from={tmp_path}", "objective.target_layers=[3,-1]"
+        "objective.target_encoder=frozen",
+        f"objective.target_encoder_from={tmp_path}",
+        "objective.target_layers=[3,-1]",
     )
     learner = build_objective(config)
     teacher = build_teacher(config, learner)
@@ -233,7 +235,9 @@ def test_a_frozen_teacher_with_other_tokens_is_refused(tmp_path):
 
 def test_without_a_teacher_the_gradient_goes_through_the_targets_too():
     """Both sides of the distance move the encoder: with the guess held still, the targets alone do."""
-    config = settings("objective.target_encoder=none", "objective.sigreg.weight=0.1", "objective.sigreg.tokens=4")
+    config = settings(
+        "objective.target_encoder=none", "objective.sigreg.weight=0.1", "objective.sigreg.tokens=4"
+    )
     learner = build_objective(config)
     assert build_teacher(config, learner) is None
     video = torch.randn(3, 3, 4, 16, 16)

@@ -110,7 +110,9 @@ def test_a_real_run_can_be_read(tiny):
 
 
 def test_what_the_watch_says_in_a_run_is_kept_and_shown(tiny):
-    folder = trainer.train(tiny("train.steps=4", "monitor.least_varies=0.99"))  # no targets differ by that much
+    folder = trainer.train(
+        tiny("train.steps=4", "monitor.least_varies=0.99")
+    )  # no targets differ by that much
     (event,) = read_run(folder, "a").events
     assert event["step"] == 2 and "differs between tokens is only" in event["text"]
     assert "One warning." in run(ReportConfig(run=str(folder))).read_text()

@@ -265,7 +265,10 @@ def test_passes_add_up_to_the_same_run(tiny):
 @pytest.mark.parametrize("how", ["cheap", "blocks"])
 def test_recomputing_changes_no_bit(tiny, how):
     plain = trainer.train(tiny("train.steps=3", out="plain"))
-    assert differences(plain, trainer.train(tiny("train.steps=3", f"train.activation_checkpointing={how}"))) == []
+    assert (
+        differences(plain, trainer.train(tiny("train.steps=3", f"train.activation_checkpointing={how}")))
+        == []
+    )
 
 
 class Counter(TorchDispatchMode):
@@ -355,7 +358,9 @@ def test_a_mixture_of_clip_lengths_trains_and_resumes(tiny, video_folder):
 @pytest.mark.slow
 def test_compiled_blocks_do_the_same_run(tiny):
     plain = trainer.train(tiny("train.log_every=1", out="plain"))
-    compiled = trainer.train(tiny("train.log_every=1", "train.compile=true", "train.activation_checkpointing=selective"))
+    compiled = trainer.train(
+        tiny("train.log_every=1", "train.compile=true", "train.activation_checkpointing=selective")
+    )
     for (_, a), (_, b) in zip(losses(plain), losses(compiled), strict=True):
         assert a == pytest.approx(b, abs=1e-5)
     assert tensors(plain).keys() == tensors(compiled).keys()

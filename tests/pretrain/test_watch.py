@@ -151,7 +151,8 @@ def test_a_run_that_fell_before_the_first_look_is_called_out_too():
     (said,) = watch.warnings(100, {"target_varies": 0.0041})
     assert "fell from 1.3 % to 0.41 % between steps 50 and 100: partial collapse" in said
     assert (
-        "is only 0.1 % at step 7: collapse" in Monitor(MonitorConfig()).warnings(7, {"target_varies": 0.001})[0]
+        "is only 0.1 % at step 7: collapse"
+        in Monitor(MonitorConfig()).warnings(7, {"target_varies": 0.001})[0]
     )
 
 

@@ -1,4 +1,4 @@
-"""Pretraining objectives: what is predicted, against which targets, and the loss; docs/pretraining.md has the formulas."""
+"""Pretraining objectives: what is predicted, against which targets, and the loss (docs/pretraining.md)."""
 
 from jepa.pretrain.objectives.base import Objective, objective_configs, register_objective
 from jepa.pretrain.objectives.masked_prediction import (

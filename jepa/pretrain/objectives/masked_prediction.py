@@ -345,7 +345,12 @@ def build_targets(config: MaskedPredictionConfig, encoder: VideoEncoder) -> Targ
         target_encoder = TargetEncoder.ema(encoder)
     elif config.target_encoder == "frozen":
         source = config.target_encoder_from
-        target_encoder = TargetEncoder.frozen(load_encoder(source), encoder, source)
+        loaded = load_encoder(source)
+        if not isinstance(loaded, VideoEncoder):
+            raise UserError(
+                f"objective.target_encoder_from={source} is an image backbone; take a video encoder."
+            )
+        target_encoder = TargetEncoder.frozen(loaded, encoder, source)
     if config.target == "pixels":
         return PixelTargets(encoder, target_encoder)
     if config.pca_components:

@@ -1,7 +1,7 @@
 """View invariance with SIGReg: LeJEPA on video, without predictor and target encoder.
 
-All masked views of a clip become the same vector, and the vectors of all clips an isotropic Gaussian. A view is what one
-mask leaves of the clip; with masks that drop 95 % of the tokens this is LeVJEPA's low-compute setting
+All masked views of a clip become the same vector, and the vectors of all clips an isotropic Gaussian. A view is what
+one mask leaves of the clip; with masks that drop 95 % of the tokens this is LeVJEPA's low-compute setting
 (arXiv 2608.27395). Tokens are averaged, projected to z, and
 
 L = (1 - weight) * mean over views of |z - centre|^2 / channels + weight * mean over views of SIGReg(z),
@@ -46,7 +46,7 @@ class ViewInvarianceConfig:
     def __post_init__(self) -> None:
         if not 0 < self.sigreg_weight < 1:
             raise UserError(
-                f"objective.sigreg_weight={self.sigreg_weight} must be between 0 and 1: without it all vectors collapse."
+                f"objective.sigreg_weight={self.sigreg_weight} must be in (0, 1): without SIGReg all vectors collapse."
             )
         for name in ("slices", "global_views", "hidden_dim", "out_dim"):
             if getattr(self, name) < 1:
