@@ -16,8 +16,8 @@ from jepa.pretrain.distributed import apply_activation_checkpointing
 from jepa.pretrain.export import ExportConfig
 from jepa.pretrain.export import run as export
 from jepa.pretrain.factory import build_objective
-from jepa.pretrain.optim import make_optimizer, set_rates
 from jepa.pretrain.objectives import MaskedPrediction
+from jepa.pretrain.optim import make_optimizer, set_rates
 from tests.pretrain.conftest import checkpoints, differences, facts, journal, losses, tensors
 
 
