@@ -103,7 +103,11 @@ def test_decoding_and_probing(videos, tmp_path):
 def test_probing_says_that_it_reads_no_shards(videos, tmp_path):
     shards = make_shards(ShardConfig(data=RootConfig(str(videos)), out=str(tmp_path / "shards")))
     with pytest.raises(UserError, match="holds shards"):
-        run(BenchConfig("probe", RootConfig(str(shards)), str(tmp_path / "x.json"), model="vit_nano", device="cpu"))
+        run(
+            BenchConfig(
+                "probe", RootConfig(str(shards)), str(tmp_path / "x.json"), model="vit_nano", device="cpu"
+            )
+        )
 
 
 def test_signals_report_what_the_pipeline_timed(tmp_path, monkeypatch):

@@ -381,7 +381,7 @@ class BadVideoLog:
             raise TooManyBadVideosError(
                 f"{self.bad} of {self.samples} samples met an unreadable video, above max_bad_fraction="
                 f"{self.max_bad_share:g}. {len(self._known)} files are affected, among them: {named}. Repair or remove "
-                "them (`jepa doctor data=...` lists all), or raise data.max_bad_fraction."
+                "them (`jepa doctor data.root=...` lists all), or raise data.max_bad_fraction."
             )
         return fresh
 

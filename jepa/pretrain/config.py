@@ -8,6 +8,7 @@ from typing import Any
 
 from jepa.data import StreamConfig
 from jepa.errors import UserError
+from jepa.fields import path_key
 from jepa.masking import MaskConfig
 from jepa.pretrain.distributed import ACTIVATION_CHECKPOINTING, STRATEGIES
 from jepa.pretrain.logger import WandbConfig
@@ -46,7 +47,7 @@ class ModelConfig:
     """blocks of the predictor; null takes the architecture's"""
     predictor_heads: int | None = None
     """attention heads of the predictor; null takes the architecture's"""
-    weights: str = ""
+    weights: str = path_key("")
     """start from these weights: an export, a published file, or anything else that jepa.load_encoder reads; empty
     starts randomly. The predictor's are taken where they are stored and fit"""
 
@@ -107,7 +108,7 @@ class TrainConfig:
     """auto, bf16 or fp32; auto is bf16 on GPUs that compute in it, else fp32"""
     max_skipped: int = 10
     """steps in a row with a non-finite loss or gradient that are tolerated; none of them changes a weight"""
-    init_from: str | None = None
+    init_from: str | None = path_key(None)
     """another run's folder: begin with its newest weights, target encoder and optimizer, at step 0 (a cooldown)"""
     strategy: str = "ddp"
     """under torchrun: ddp, each process holds everything; fsdp, weights, gradients and optimizer are sharded (FSDP2)"""
@@ -141,7 +142,7 @@ class TrainConfig:
 class PretrainConfig:
     """Everything that decides a run."""
 
-    out: str = "???"
+    out: str = path_key("???")
     """run folder; started again on the same folder, a run resumes where it stopped"""
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import jepa
 from jepa.errors import UserError
-from jepa.fields import from_dict, to_dict
+from jepa.fields import from_dict, path_key, to_dict
 from jepa.models import Preprocessing, save_encoder, save_hf
 from jepa.pretrain.checkpoint import newest_checkpoint, read_tensors
 from jepa.pretrain.config import PretrainConfig
@@ -19,9 +19,9 @@ from jepa.pretrain.resume import translate_config
 class ExportConfig:
     """Which weights of a run, in which format."""
 
-    run: str = "???"
+    run: str = path_key("???")
     """folder of a pretraining run"""
-    out: str = "???"
+    out: str = path_key("???")
     """folder to write; receives config.json, encoder.safetensors and predictor.safetensors"""
     format: str = "native"
     """native: what jepa.load_encoder reads; hf: what transformers.AutoModel reads, with this library installed"""

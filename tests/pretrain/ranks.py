@@ -38,26 +38,26 @@ def poison_second_rank(world_rank: int) -> None:
     return real
 
 
-def measure_average(world: World) -> dict[str, torch.Tensor]:
+def measure_average(context: DistContext) -> dict[str, torch.Tensor]:
     """Gradient of a loss on global statistics, as a step would take it."""
     torch.manual_seed(0)
     layer, samples = nn.Linear(3, 2), torch.randn(8, 3)
-    mine = samples.chunk(world.size)[world.rank]
-    mean = world.average(layer(mine).mean(0))
-    (mean.square().sum() + (1 + world.rank) * mean.sum()).backward()
-    return {name: world.mean(p.grad) for name, p in layer.named_parameters()}
+    mine = samples.chunk(context.size)[context.rank]
+    mean = mean_over_processes(layer(mine).mean(0))
+    (mean.square().sum() + (1 + context.rank) * mean.sum()).backward()
+    return {name: all_reduce_mean(p.grad) for name, p in layer.named_parameters()}
 
 
 def main(videos: str, folder: Path) -> None:
     dist.init_process_group("gloo")  # torchrun's store serves one meeting of a process
-    with init_distributed("cpu", 60) as world:
-        rank = world.rank
-        average = measure_average(world)
-        seen = world.gather(rank)
+    with init_distributed("cpu", 60) as context:
+        rank = context.rank
+        average = measure_average(context)
+        seen = context.gather(rank)
         layer = nn.Linear(2, 2)
         layer.weight.grad, layer.bias.grad = torch.full((2, 2), 3.0), torch.zeros(2)
         norm = clip_gradient(layer, 1.0)
-        if world.leads:
+        if context.is_main:
             torch.save(
                 {"average": average, "seen": seen, "norm": norm, "clipped": layer.weight.grad},
                 folder / "parts.pt",
@@ -74,8 +74,8 @@ def main(videos: str, folder: Path) -> None:
         train(videos, folder / f"{strategy}_nan", how, "train.steps=6", "train.save_every=1")
         MaskedPrediction.make_targets = real
     train(
-        videos, folder / "fsdp_all", "train.strategy=fsdp", "train.activation_checkpointing=selective", "train.micro_batch=1",
-        "train.steps=6", "objective.target_layers=[0,-1]",
+        videos, folder / "fsdp_all", "train.strategy=fsdp", "train.activation_checkpointing=selective",
+        "train.micro_batch=1", "train.steps=6", "objective.target_layers=[0,-1]",
     )  # fmt: skip
     for strategy in ("ddp", "fsdp"):
         train(

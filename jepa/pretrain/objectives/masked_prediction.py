@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from jepa.errors import UserError
+from jepa.fields import path_key
 from jepa.masking import Mask
 from jepa.models import Predictor, TokenGrid, VideoEncoder, load_encoder
 from jepa.models.architectures import OUTPUT_LAYERS
@@ -105,7 +106,7 @@ class MaskedPredictionConfig:
     target_encoder: str = "ema"
     """ema: average of the context encoder; frozen: the encoder in target_encoder_from (SALT, distillation);
     none: the context encoder itself, with gradient, which collapses unless sigreg.weight prevents it"""
-    target_encoder_from: str = ""
+    target_encoder_from: str = path_key("")
     """frozen only: an export's folder, or anything else that jepa.load_encoder reads"""
     context: ContextLossConfig = field(default_factory=ContextLossConfig)
     sigreg: TargetSIGRegConfig = field(default_factory=TargetSIGRegConfig)
