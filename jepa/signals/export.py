@@ -36,8 +36,8 @@ def register_export(name: str, function: Export) -> None:
         UserError: the name is taken, or is no plain file name.
 
     Example:
-        >>> register_export("breaks.txt", lambda document: "".join(f"{b.at_ms}\n" for b in document.ads.breaks))
-        >>> "breaks.txt" in list_exports()
+        >>> register_export("count.txt", lambda document: str(len(document.ads.breaks)))
+        >>> "count.txt" in list_exports()
         True
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
@@ -78,10 +78,10 @@ def openrtb(document: SignalsDocument) -> list[dict[str, Any]]:
     for item in allowed_breaks(document):
         before = [scene for scene in document.timeline.scenes if scene.start_ms < item.at_ms]
         after = [scene for scene in document.timeline.scenes if scene.end_ms > item.at_ms]
-        sides = [("before", segments[before[-1].id])] if before and before[-1].id in segments else []
+        scenes = [("before", segments[before[-1].id])] if before and before[-1].id in segments else []
         if not document.run.causal and after and after[0].id in segments:
-            sides.append(("after", segments[after[0].id]))
-        cats = sides[0][1].cats if sides else []
+            scenes.append(("after", segments[after[0].id]))
+        cats = scenes[0][1].cats if scenes else []
         requests.append(
             {
                 "id": f"{document.asset.id}-{item.id}",
@@ -104,7 +104,7 @@ def openrtb(document: SignalsDocument) -> list[dict[str, Any]]:
                         "context": 1,
                         "cattax": taxonomy.CATTAX,
                         "cat": [cat.id for cat in cats],
-                        "data": [_data(document, side, segment) for side, segment in sides],
+                        "data": [_data(document, side, segment) for side, segment in scenes],
                     }
                 },
             }

@@ -1,7 +1,7 @@
 """The policy: a customer's thresholds, weights and rules in a YAML file, checked when read, hashed in every decision.
 
 The library ships examples and no default, because what a brand or a platform minds is its own decision. Two things are
-not theirs to switch off. A forecast never removes, labels or demotes; and a policy that speaks about
+not theirs to switch off. A forecast never removes, labels or demotes; and a policy that names
 something no detector looks at gets no silent "safe" but the decision that `when_not_assessed` names.
 """
 
@@ -154,7 +154,7 @@ class Rule(_Section):
         forecast = self.subject == "anticipated" or self.signal == "risk_after"
         if forecast and self.action not in ANTICIPATED_ACTIONS:
             raise ValueError(
-                f"rule {self.id}: a forecast may not {self.action}, since what it speaks of has not "
+                f"rule {self.id}: a forecast may not {self.action}, since what it is about has not "
                 "happened; "
                 f"choose one of {', '.join(sorted(ANTICIPATED_ACTIONS))}"
             )

@@ -52,7 +52,7 @@ class VerifyConfig:
 
 
 class Unverified(RuntimeError):
-    """A document, or what it speaks of, has been changed."""
+    """A document, or what it is about, has been changed."""
 
 
 def run(config: VerifyConfig) -> dict[str, Any]:

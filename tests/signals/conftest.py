@@ -42,9 +42,9 @@ rules:
     reason: Red ahead.}
   - {id: before, subject: break, signal: risk_before, category: red, at_least: 0.5, action: move, reason: Red
     before.}
-  - {id: seen, subject: observed, signal: p, category: I4GWl6, at_least: 0.6, action: remove, queue: people,
+  - {id: now, subject: observed, signal: p, category: I4GWl6, at_least: 0.6, action: remove, queue: people,
     reason: Red.}
-  - {id: foreseen, subject: anticipated, signal: p, category: any, at_least: 0.6, action: review, queue: live,
+  - {id: ahead, subject: anticipated, signal: p, category: any, at_least: 0.6, action: review, queue: live,
     reason: Soon red.}
 """
 

@@ -36,7 +36,7 @@ def test_examples_are_valid(path: Path) -> None:
         ("action: review", "action: label", "a forecast may not label"),
         ("action: remove, queue: people", "action: remove", "needs a person"),
         ("signal: risk_after", "signal: p", "a break is judged by risk_before or risk_after"),
-        ("id: seen", "id: after", "used more than once"),
+        ("id: now", "id: after", "used more than once"),
         ("version:", "policy: twice\nversion:", "appears twice"),
         ("about:", "about: [", "not valid YAML"),
         ("action: hold", "action: skip", "skip is what layout does"),

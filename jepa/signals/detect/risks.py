@@ -21,7 +21,7 @@ class Risks:
     """The observed risks, and for each the columns of the detectors' output that it is made of."""
 
     signals: tuple[Signal, ...]
-    """the risks that documents speak of"""
+    """the risks that documents name"""
     columns: tuple[tuple[int, ...], ...]
     """for each, columns of `WindowScores.observed`"""
     exclusive: tuple[bool, ...]

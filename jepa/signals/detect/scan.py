@@ -50,7 +50,7 @@ class Scan:
     track: ScoreTrack
     """scores of every window"""
     strip: list[tuple[int, bytes]]
-    """(milliseconds, JPEG), evenly spread"""
+    """(milliseconds, JPEG), evenly spaced"""
     notices: list[str]
     """what a reader of the document must know about the pass"""
     seconds: dict[str, float]
@@ -104,7 +104,7 @@ def jpeg(frame: Tensor, width_px: int) -> bytes:
 
 @dataclass
 class _Strip:
-    """Evenly spread pictures of a stream of unknown length, in bounded memory."""
+    """Evenly spaced pictures of a stream of unknown length, in bounded memory."""
 
     step_ms: int = 250
     pictures: list[tuple[int, bytes]] = field(default_factory=list)

@@ -1,8 +1,8 @@
 """Sliding windows over one sequential decode: each window holds the past of its own end and nothing later.
 
 Time runs in events. Every feed's clip rate has its own grid of frame times, and windows end every `stride_ms`. An
-event at time t is served by the frame on screen at t, so it waits until a frame later than t arrives: that tells that
-t has passed, and nothing about what the later frame shows. Memory: one prepared clip per feed, one frame.
+event at time t is served by the frame on screen at t, so it waits until a frame later than t arrives: then t has
+passed, and what the later frame shows is not used. Memory: one prepared clip per feed, one frame.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class WindowMaker:
         self._current = (index, frame, time_s)
 
     def advance(self, end_ms: int) -> Iterator[Window]:
-        """Serves everything up to `end_ms` with the frame at hand, before the next one is asked for.
+        """Serves everything up to `end_ms` with the frame at hand, before the next one is read.
 
         Right when the caller knows that no later frame is shown by then, as a replay does.
         """

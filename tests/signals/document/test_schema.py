@@ -89,19 +89,19 @@ CASES: list[tuple[str, Callable[[dict[str, Any], Any], None], Any, str]] = [
 
 
 @pytest.mark.parametrize(
-    ("put", "value", "said"), [case[1:] for case in CASES], ids=[case[0] for case in CASES]
+    ("put", "value", "message"), [case[1:] for case in CASES], ids=[case[0] for case in CASES]
 )
 def test_broken_invariants_are_refused_when_read_and_when_written(
-    raw: dict[str, Any], put: Callable[[dict[str, Any], Any], None], value: Any, said: str
+    raw: dict[str, Any], put: Callable[[dict[str, Any], Any], None], value: Any, message: str
 ) -> None:
     put(raw, value)
     with pytest.raises(UserError, match=r"is not a valid jepa\.signals/2 document") as error:
         parse_document(json.dumps(raw), "doc")
-    assert said in str(error.value)
+    assert message in str(error.value)
     del raw["log"]
     with pytest.raises(UserError) as error:
         seal(raw)
-    assert said in str(error.value)
+    assert message in str(error.value)
 
 
 def test_nan_is_refused(raw: dict[str, Any]) -> None:
