@@ -26,6 +26,7 @@ from jepa.probes.features.build import encoder_tokens, load_frozen_encoder
 from jepa.probes.features.encode import EncodeReport, encode
 from jepa.probes.features.encoder_tokens import EncoderTokens
 from jepa.probes.features.feature_set import FeatureSet
+from jepa.probes.saved import encoder_metadata
 
 if TYPE_CHECKING:
     from jepa.models import Encoder
@@ -162,7 +163,7 @@ def run(config: EmbedConfig) -> dict[str, Any]:
         "schema": SCHEMA,
         "kind": config.kind,
         "shape": list(values.shape),
-        "encoder": {"sha256": extractor.sha256, "source": config.encoder},
+        "encoder": encoder_metadata(encoder, extractor.sha256, config.encoder),
         "window": {"num_frames": extractor.window.num_frames, "fps": extractor.fps, "clips": settings.clips},
         "grid": list(extractor.grid()),
         "layers": settings.layers,

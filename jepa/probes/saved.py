@@ -155,6 +155,12 @@ def data_metadata(name: str, samples: Sequence[Sample]) -> dict[str, Any]:
     }
 
 
+def encoder_metadata(encoder: Encoder, sha256: str, source: str) -> dict[str, Any]:
+    """An encoder by name, hash and source."""
+    named = encoder.metadata.get("name") or encoder.metadata.get("model") or "encoder"
+    return {"name": str(named), "sha256": sha256, "source": source}
+
+
 def window_metadata(extractor: EncoderTokens) -> dict[str, Any]:
     """What a head reads: the window, its grid of tokens and how many of them are kept."""
     return {

@@ -97,15 +97,6 @@ def table_console() -> Any:
     return Console(width=None if sys.stdout.isatty() else 110)
 
 
-def print_unsaved(console: Any, layers: Sequence[int]) -> None:
-    """Says why heads on chosen layers are not saved as a probe."""
-    console.print(
-        f"No probe is saved: it would be given the encoder's last tokens, and features.layers={list(layers)} "
-        "trained the heads on others.",
-        markup=False,
-    )
-
-
 def print_results(console: Any, results: dict[str, Any], report: EncodeReport) -> None:
     """The table for the terminal, with one sentence per comparison and every exclusion."""
     from rich import box

@@ -37,16 +37,6 @@ def load_frozen_encoder(source: str | os.PathLike[str]) -> Encoder:
     return load_encoder(source).eval().requires_grad_(False)
 
 
-def encoder_metadata(encoder: Encoder, sha256: str, source: str) -> dict[str, Any]:
-    """An encoder by name, hash and source, for results and saved probes."""
-    named = getattr(encoder, "metadata", None) or getattr(encoder, "about", None) or {}
-    return {
-        "sha256": sha256,
-        "name": str(named.get("name") or named.get("model") or ENCODER),
-        "source": source,
-    }
-
-
 def encoder_tokens(
     name: str, encoder: Encoder, settings: FeatureSettings, local_rank: int | None = None, **options: Any
 ) -> EncoderTokens:

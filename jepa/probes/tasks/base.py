@@ -22,17 +22,23 @@ from jepa.probes.config import ProbeConfig
 from jepa.probes.data.labels import Sample
 from jepa.probes.data.splits import Fold, make_folds
 from jepa.probes.evaluation.problem import Problem
-from jepa.probes.evaluation.results import print_unsaved, table_console
+from jepa.probes.evaluation.results import table_console
 from jepa.probes.features.build import (
     Encoded,
     encode_samples,
-    encoder_metadata,
     load_frozen_encoder,
     make_extractors,
 )
 from jepa.probes.features.encode import Extractor
 from jepa.probes.heads.base import get_head, list_heads
-from jepa.probes.saved import Probe, calibration_metadata, data_metadata, today, window_metadata
+from jepa.probes.saved import (
+    Probe,
+    calibration_metadata,
+    data_metadata,
+    encoder_metadata,
+    today,
+    window_metadata,
+)
 
 if TYPE_CHECKING:
     from jepa.models import Encoder
@@ -219,7 +225,11 @@ def run(config: ProbeConfig) -> dict[str, Any]:
     write_json(Path(config.out) / RESULTS_FILE, results)
     console = table_console()
     if config.features.layers:
-        print_unsaved(console, config.features.layers)
+        console.print(
+            f"No probe is saved: it would be given the encoder's last tokens, and features.layers="
+            f"{list(config.features.layers)} trained the heads on others.",
+            markup=False,
+        )
     else:
         for folder, probe in task.probes(problems, encoded, results).items():
             probe.save(Path(config.out) / folder)
