@@ -1,4 +1,4 @@
-"""Entry points for `torch.hub.load`: one per encoder of the zoo, named as in `jepa.models.list_models()`.
+"""Entry points for `torch.hub.load`: one per registered encoder, named as in `jepa.models.list_models()`.
 
 encoder = torch.hub.load(REPOSITORY, "vjepa2_vit_large_256", pretrained=True)
 predictor = torch.hub.load(REPOSITORY, "predictor", "vjepa2_vit_large_256")
@@ -13,7 +13,7 @@ dependencies = ["torch", "einops"]
 
 
 def predictor(name: str, **overrides: Any) -> Predictor:
-    """The predictor that goes with an encoder of the zoo, with random weights."""
+    """The predictor that goes with a registered encoder, with random weights."""
     return create_predictor(name, **overrides)
 
 

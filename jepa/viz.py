@@ -1,4 +1,4 @@
-"""Pictures: what a mask hides, what the features of a clip look like, how a loss fell.
+"""Pictures: masks on a clip, PCA of its features, loss curves.
 
 Every function draws from plain tensors and numbers, saves one PNG and returns its path.
 """
@@ -25,23 +25,36 @@ _COLOURS = ("#3b6fd4", "#d9822b", "#3f9c6b", "#a84fb0")
 def draw_masks(
     frames: torch.Tensor, masks: dict[str, Mask], grid: TokenGrid, path: str | Path, title: str = ""
 ) -> Path:
-    """One row of frames, then one row per mask with what the encoder does not see greyed out.
+    """One row of frames, then one row per mask with the target tokens greyed out.
 
     Args:
-        frames: uint8 [T, C, H, W], the clip; one frame per moment is shown.
+        frames: uint8 [T, C, H, W], the clip; one frame per time step is shown.
         masks: a name -> the pair of index tensors of one clip, [1, K] and [1, M].
         grid: the token grid of the clip.
         path: PNG to write.
         title: line above the picture.
+
+    Example:
+        >>> import tempfile
+        >>> from jepa.masking import MaskConfig, sample_masks
+        >>> grid, frames = TokenGrid(2, 2, 2), torch.zeros(4, 3, 32, 32, dtype=torch.uint8)
+        >>> masks = {"tokens": sample_masks(MaskConfig("tokens", 0.5), grid, seed=0, indices=[0])}
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     draw_masks(frames, masks, grid, Path(folder) / "masks.png").name
+        'masks.png'
     """
-    moments = frames[:: max(1, len(frames) // grid.t)][: grid.t].permute(0, 2, 3, 1).numpy()
-    rows = [("the clip", moments)]
+    steps = frames[:: max(1, len(frames) // grid.t)][: grid.t].permute(0, 2, 3, 1).numpy()
+    rows = [("the clip", steps)]
     height, width = frames.shape[-2:]
     for name, mask in masks.items():
-        shown = torch.zeros(grid.size)
-        shown[mask.context[0]] = 1
-        seen = F.interpolate(shown.view(1, grid.t, grid.h, grid.w), (height, width))[0].unsqueeze(-1).numpy()
-        rows.append((name, (moments * seen + 205 * (1 - seen)).astype(np.uint8)))
+        is_context = torch.zeros(grid.size)
+        is_context[mask.context[0]] = 1
+        visible = (
+            F.interpolate(is_context.view(1, grid.t, grid.h, grid.w), (height, width))[0]
+            .unsqueeze(-1)
+            .numpy()
+        )
+        rows.append((name, (steps * visible + 205 * (1 - visible)).astype(np.uint8)))
     return _image_rows(rows, path, title)
 
 
@@ -52,7 +65,7 @@ def draw_features(
     path: str | Path,
     title: str = "",
 ) -> Path:
-    """One row of frames, then one row per encoder: the three main directions of its tokens as red, green and blue.
+    """One row of frames, then one row per encoder: PCA of its tokens, the first three components as red, green, blue.
 
     Args:
         frames: uint8 [T, C, H, W], the clip.
@@ -60,9 +73,16 @@ def draw_features(
         grid: the token grid.
         path: PNG to write.
         title: line above the picture.
+
+    Example:
+        >>> import tempfile
+        >>> frames, tokens = torch.zeros(4, 3, 32, 32, dtype=torch.uint8), torch.randn(8, 16)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     draw_features(frames, {"random": tokens}, TokenGrid(2, 2, 2), Path(folder) / "features.png").name
+        'features.png'
     """
-    moments = frames[:: max(1, len(frames) // grid.t)][: grid.t].permute(0, 2, 3, 1).numpy()
-    rows = [("the clip", moments)]
+    steps = frames[:: max(1, len(frames) // grid.t)][: grid.t].permute(0, 2, 3, 1).numpy()
+    rows = [("the clip", steps)]
     for name, tokens in features.items():
         colours = principal_colours(tokens).view(grid.t, grid.h, grid.w, 3)
         scale = frames.shape[-2] // grid.h
@@ -72,7 +92,12 @@ def draw_features(
 
 
 def principal_colours(tokens: torch.Tensor) -> torch.Tensor:
-    """Tokens [N, D] -> colours [N, 3] in 0..1: the three leading principal components, each by its own range."""
+    """Tokens [N, D] -> colours [N, 3] in 0..1: the three leading principal components, each by its own range.
+
+    Example:
+        >>> list(principal_colours(torch.randn(10, 16)).shape)
+        [10, 3]
+    """
     centred = tokens.float() - tokens.float().mean(0)
     _, _, directions = torch.linalg.svd(centred, full_matrices=False)
     # The sign of a singular vector is arbitrary; the same features shall get the same colours.
@@ -90,6 +115,13 @@ def draw_losses(runs: dict[str, Path], path: str | Path, title: str = "") -> Pat
         runs: a name -> run folder with `metrics.jsonl`.
         path: PNG to write.
         title: line above the picture.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = (Path(folder) / "metrics.jsonl").write_text('{"step": 1, "loss": 0.5}')
+        ...     draw_losses({"run": Path(folder)}, Path(folder) / "loss.png").name
+        'loss.png'
     """
     figure = Figure(figsize=(4.2 * len(runs), 3.0), layout="constrained")
     for at, (name, folder) in enumerate(runs.items()):

@@ -1,4 +1,4 @@
-"""What a network is: encoders, predictors, poolers, and the weights they load."""
+"""Models: encoders, predictors, attentive poolers, and the weights they load."""
 
 from jepa.models.base import Encoder
 from jepa.models.encoder import EncoderConfig, VideoEncoder

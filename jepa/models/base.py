@@ -53,7 +53,7 @@ class Encoder(nn.Module):
 
     @abstractmethod
     def init_weights(self, generator: Any = None) -> None:
-        """Starts all weights at random, from a `torch.Generator` or torch's global one."""
+        """Initialises all weights at random, from a `torch.Generator` or torch's global one."""
 
     @abstractmethod
     def grid_of(self, video: Tensor) -> TokenGrid:
@@ -173,7 +173,7 @@ class Encoder(nn.Module):
         """
         if self.preprocessing is None:
             raise UserError(
-                "this encoder does not know its preprocessing, because what it was made from does not state it. Name "
+                "this encoder does not state its preprocessing, because what it was made from does not. Name "
                 "its architecture, create_model(name, weights=...), or set encoder.preprocessing."
             )
         return self.preprocessing.apply(frames)

@@ -1,4 +1,4 @@
-"""A card for every entry of the zoo; `python -m jepa.models.cards` prints them as the table of
+"""Model cards: one for every registered architecture; `python -m jepa.models.cards` prints the table of
 docs/models.md."""
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from jepa.models.preprocessing import Preprocessing
 
 @dataclass(frozen=True)
 class ModelCard:
-    """What there is to know before choosing an encoder."""
+    """What to consider before choosing an encoder."""
 
     name: str
-    """Name in the zoo."""
+    """Registered name."""
     parameters: int
     """Parameters of the encoder."""
     predictor_parameters: int
@@ -38,7 +38,7 @@ class ModelCard:
     weights: str
     """Where the published weights are; empty if there are none."""
     paper: str
-    """Where the architecture is described."""
+    """Paper that describes the architecture."""
 
 
 def model_card(name: str) -> ModelCard:
@@ -46,6 +46,11 @@ def model_card(name: str) -> ModelCard:
 
     Raises:
         UserError: there is no such model.
+
+    Example:
+        >>> card = model_card("vjepa2_vit_large_256")
+        >>> round(card.parameters / 1e6, 2), card.tokens, card.licence
+        (303.89, 8192, 'MIT')
     """
     entry = entry_of(name)
     with torch.device("meta"):

@@ -23,7 +23,7 @@ from torch.nn import functional
 from jepa.errors import UserError
 from jepa.models.base import Encoder
 from jepa.models.layers import Block, check_heads, init_block_weights, init_std, rescale_blocks
-from jepa.models.rope import Position, RopeTable, TokenGrid, check_ids, placed
+from jepa.models.rope import Position, RopeTable, TokenGrid, check_ids, with_positions
 
 
 @dataclass(frozen=True)
@@ -124,6 +124,11 @@ class VideoEncoder(Encoder):
     Args:
         config: the architecture.
 
+    Example:
+        >>> encoder = VideoEncoder(EncoderConfig(48, depth=2, num_heads=2, mlp_dim=96))
+        >>> list(encoder.features(torch.zeros(1, 3, 4, 32, 48), pool="grid").shape)
+        [1, 2, 2, 3, 48]
+
     Attributes:
         config: the architecture.
         preprocessing: what the weights expect of their input, or None for an encoder made from a bare config.
@@ -154,7 +159,7 @@ class VideoEncoder(Encoder):
             self.init_weights()
 
     def init_weights(self, generator: torch.Generator | None = None) -> None:
-        """Starts all weights as the published encoders do; needed by hand only after building on the meta
+        """Initialises all weights as the published encoders do; needed by hand only after building on the meta
         device.
 
         Args:
@@ -310,6 +315,6 @@ class VideoEncoder(Encoder):
         if config.modality_embedding:
             single = video.ndim == 4 or video.shape[2] == 1
             x = x + (self.img_mod_embed if single else self.video_mod_embed)
-        return placed(
+        return with_positions(
             x, keep, grid, config.num_heads, config.position, config.rope_reference_grid, config.sincos_grid
         )

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from jepa.errors import UserError
+from jepa.errors import UserError, require
 from jepa.models.base import Encoder
 from jepa.models.rope import TokenGrid, check_ids
 
@@ -56,7 +56,9 @@ class ImageBackbone(Encoder):
 
     def __init__(self, config: ImageBackboneConfig, model: nn.Module | None = None) -> None:
         super().__init__(config)
-        self.model = import_timm().create_model(config.name, num_classes=0) if model is None else model
+        self.model = (
+            require("timm", "timm").create_model(config.name, num_classes=0) if model is None else model
+        )
         self._spatial: dict[tuple[int, int], tuple[int, int]] = {}
 
     @property
@@ -70,7 +72,7 @@ class ImageBackbone(Encoder):
         return 1
 
     def init_weights(self, generator: torch.Generator | None = None) -> None:
-        """Puts timm's model with random weights in place of the present one.
+        """Replaces timm's model by one with random weights.
 
         Args:
             generator: its seed decides the weights, without touching torch's global generator; by default that one.
@@ -79,7 +81,7 @@ class ImageBackbone(Encoder):
         with torch.random.fork_rng(devices=[], enabled=generator is not None):
             if generator is not None:
                 torch.default_generator.manual_seed(generator.initial_seed())
-            model = import_timm().create_model(self.config.name, num_classes=0)
+            model = require("timm", "timm").create_model(self.config.name, num_classes=0)
         # The whole module, since to_empty() leaves the buffers that no state dict holds undefined.
         self.model = model.train(self.training).to(device)
 
@@ -155,21 +157,6 @@ class ImageBackbone(Encoder):
             )
         self._spatial[size[0], size[1]] = spatial[0], spatial[1]
         return found
-
-
-def import_timm() -> Any:
-    """timm, which only image models need.
-
-    Raises:
-        UserError: it is not installed.
-    """
-    try:
-        import timm
-    except ImportError as error:
-        raise UserError(
-            "Image models come from timm, which is not installed: pip install 'jepa-video[timm]'."
-        ) from error
-    return timm
 
 
 def _pair(size: int | Sequence[int]) -> tuple[int, int]:

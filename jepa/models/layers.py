@@ -1,4 +1,4 @@
-"""The transformer block that encoder, predictor and pooler share, and how its weights start.
+"""Transformer block (attention, MLP, pre-norm) of encoder, predictor and pooler, and its initialisation.
 
 Shapes: B batch, N tokens, D channels, H heads, d = D / H channels of one head.
 """
@@ -96,19 +96,19 @@ def check_heads(owner: str, dim: int, num_heads: int) -> None:
 
 
 def init_std(width: int) -> float:
-    """Deviation that linear weights start with in a model of `width` channels.
+    """Standard deviation of the initial linear weights in a model of `width` channels.
 
     The published 0.02 from 384 channels on. Narrower models, which nobody published, start at 1/sqrt(width): with
-    0.02 their signals are so weak that masked prediction sat on the plateau of guessing the mean four times as long
-    (128 channels, pixels of moving shapes).
+    0.02 their signals are so weak that masked prediction stayed on the plateau of predicting the mean four times as
+    long (128 channels, pixels of moving shapes).
     """
     return INIT_STD if width >= 384 else width**-0.5
 
 
 def init_block_weights(module: nn.Module, std: float, generator: torch.Generator | None = None) -> None:
-    """Starts every linear, convolution and layer norm below `module`, in the order that they were registered.
+    """Initialises every linear, convolution and layer norm below `module`, in the order that they were registered.
 
-    Weights are normal with deviation `std` (cut at an absolute 2, which is out of reach), biases 0, norms 1
+    Weights are normal with standard deviation `std` (cut at an absolute 2, which is out of reach), biases 0, norms 1
     and 0.
     """
     for part in module.modules():

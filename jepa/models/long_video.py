@@ -1,4 +1,4 @@
-"""Long videos, one window after another, in memory that does not grow with their length."""
+"""Sliding windows over long videos, in memory that does not grow with their length."""
 
 from __future__ import annotations
 
@@ -56,6 +56,13 @@ def window_features(
 
     Raises:
         UserError: window or stride do not fit, or the encoder has no preprocessing.
+
+    Example:
+        >>> from jepa.models import create_model
+        >>> frames = (torch.zeros(3, 240, 320, dtype=torch.uint8) for _ in range(5))
+        >>> windows = window_features(create_model("vit_nano").eval(), frames, window_frames=4, pool="mean")
+        >>> [(window.start_frame, window.num_frames, list(window.features.shape)) for window in windows]
+        [(0, 4, [128]), (1, 4, [128])]
     """
     stride = window_frames if stride_frames is None else stride_frames
     tubelet = encoder.config.tubelet_frames
@@ -67,15 +74,15 @@ def window_features(
         )
     device = next(encoder.parameters()).device
     recent: deque[Tensor] = deque(maxlen=window_frames)
-    seen, next_end, last_end = 0, window_frames, 0
+    count, next_end, last_end = 0, window_frames, 0
     for frame in frames:
         recent.append(encoder.preprocess(frame.unsqueeze(0).to(device)))
-        seen += 1
-        if seen == next_end:
-            yield _encoded(encoder, list(recent), seen, pool)
-            last_end, next_end = seen, seen + stride
-    if seen > last_end:
-        yield _encoded(encoder, list(recent), seen, pool)
+        count += 1
+        if count == next_end:
+            yield _encoded(encoder, list(recent), count, pool)
+            last_end, next_end = count, count + stride
+    if count > last_end:
+        yield _encoded(encoder, list(recent), count, pool)
 
 
 def _encoded(encoder: VideoEncoder, recent: list[Tensor], end: int, pool: Pool | None) -> Window:
@@ -83,5 +90,4 @@ def _encoded(encoder: VideoEncoder, recent: list[Tensor], end: int, pool: Pool |
     clip = torch.cat([*recent, *recent[-1:] * filling], dim=1).unsqueeze(0)
     with torch.no_grad():
         features = encoder.features(clip, pool=pool)
-    assert isinstance(features, Tensor)  # one layer was asked for
     return Window(end - len(recent), len(recent), features[0])

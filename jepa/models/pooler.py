@@ -1,5 +1,5 @@
-"""AttentivePooler: learned queries read a set of tokens, and a classifier on top, as the published attentive
-probes.
+"""Attentive pooling and classifier: learned queries read a set of tokens by cross-attention, as the published
+attentive probes do.
 
 Shapes: B batch, N tokens, D channels, Q queries.
 """
@@ -89,6 +89,11 @@ class AttentivePooler(nn.Module):
 
     Args:
         config: the architecture.
+
+    Example:
+        >>> pooler = AttentivePooler(PoolerConfig(32, num_queries=2, depth=1, num_heads=2, mlp_dim=64))
+        >>> list(pooler(torch.zeros(4, 10, 32)).shape)
+        [4, 2, 32]
     """
 
     def __init__(self, config: PoolerConfig) -> None:
@@ -105,7 +110,7 @@ class AttentivePooler(nn.Module):
 
     @torch.no_grad()
     def init_weights(self, generator: torch.Generator | None = None) -> None:
-        """Starts all weights as the published poolers do; needed by hand only after building on the meta
+        """Initialises all weights as the published poolers do; needed by hand only after building on the meta
         device.
 
         Args:
@@ -130,6 +135,12 @@ class AttentiveClassifier(nn.Module):
     Args:
         pooler: the pooler's architecture; it must have one query per head.
         num_classes: classes of each head by the head's name, in the order of the queries.
+
+    Example:
+        >>> pooler = PoolerConfig(32, num_queries=2, depth=1, num_heads=2, mlp_dim=64)
+        >>> logits = AttentiveClassifier(pooler, {"verb": 3, "noun": 5})(torch.zeros(4, 10, 32))
+        >>> {name: list(values.shape) for name, values in logits.items()}
+        {'verb': [4, 3], 'noun': [4, 5]}
 
     Attributes:
         labels: names of the classes of each head, where known.

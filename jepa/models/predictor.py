@@ -1,10 +1,10 @@
-"""Predictor: from what the encoder saw to what it would have said elsewhere.
+"""Predictor: a narrow transformer from context tokens to the features at target positions.
 
-Context tokens are narrowed; a learned mask token stands at every position to guess; blocks of full attention
-mix the two; a projection maps the guesses back to the encoder's width. Positions are explicit, so the order
+Context tokens are narrowed; a learned mask token stands at every target position; blocks of full attention
+mix the two; a projection maps the predictions back to the encoder's width. Positions are explicit, so the order
 of tokens has no effect and none is imposed.
 
-Shapes: B batch, K context tokens, M targets, D encoder channels, L layers, d predictor channels.
+Shapes: B batch, K context tokens, M target tokens, D encoder channels, L layers, d predictor channels.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from jepa.errors import UserError
 from jepa.models.layers import Block, check_heads, init_block_weights, init_std, rescale_blocks
-from jepa.models.rope import Position, TokenGrid, check_ids, placed
+from jepa.models.rope import Position, TokenGrid, check_ids, with_positions
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class PredictorConfig:
     norm_eps: float = 1e-6
     """Epsilon of every layer norm."""
     context_head: bool = False
-    """A second projection that guesses at the context positions (V-JEPA 2.1's dense loss)."""
+    """A second projection that predicts at the context positions (V-JEPA 2.1's dense loss)."""
     modality_embedding: bool = False
     """A learned vector added to every token of a video, another to every token of an image."""
 
@@ -69,10 +69,16 @@ class PredictorConfig:
 
 
 class Predictor(nn.Module):
-    """A narrow transformer that guesses encoder tokens at given positions.
+    """A narrow transformer that predicts encoder tokens at given positions.
 
     Args:
         config: the architecture.
+
+    Example:
+        >>> predictor = Predictor(PredictorConfig(48, 1, 48, dim=32, depth=1, num_heads=2, mlp_dim=64))
+        >>> context, target = torch.tensor([[0, 1, 2]]), torch.tensor([[3, 7]])
+        >>> list(predictor(torch.zeros(1, 3, 48), context, target, TokenGrid(2, 2, 2)).shape)
+        [1, 2, 48]
     """
 
     def __init__(self, config: PredictorConfig) -> None:
@@ -103,7 +109,7 @@ class Predictor(nn.Module):
             self.init_weights()
 
     def init_weights(self, generator: torch.Generator | None = None) -> None:
-        """Starts all weights as the published predictors do, mask tokens at zero; needed by hand only after
+        """Initialises all weights as the published predictors do, mask tokens at zero; needed by hand only after
         building on the meta device.
 
         Args:
@@ -127,7 +133,7 @@ class Predictor(nn.Module):
         image: bool = False,
         with_context: bool = False,
     ) -> Any:
-        """Guesses the tokens at `target`.
+        """Predicts the tokens at `target`.
 
         Args:
             context_tokens: [B, K, L * D], what the encoder made of the tokens at `context`.
@@ -136,10 +142,10 @@ class Predictor(nn.Module):
             grid: token grid of the whole clip.
             mask_index: the mask token to use; None takes the config's.
             image: the clip is an image; only matters with modality embeddings.
-            with_context: also return the context head's guesses at `context`.
+            with_context: also return the context head's predictions at `context`.
 
         Returns:
-            Guesses [B, M, out_dim]; with `with_context`, a pair of these and [B, K, out_dim].
+            Predictions [B, M, out_dim]; with `with_context`, a pair of these and [B, K, out_dim].
 
         Raises:
             UserError: ids or tokens are malformed, the mask token does not exist, or there is no context
@@ -163,16 +169,16 @@ class Predictor(nn.Module):
                 f"mask_index={index} is not one of the {config.num_mask_tokens} mask tokens (from 0)."
             )
         narrowed = self.embed(context_tokens)
-        guesses = self.mask_tokens[index].to(narrowed.dtype).expand(*target.shape, -1)
-        x = torch.cat([narrowed, guesses], dim=1)
+        queries = self.mask_tokens[index].to(narrowed.dtype).expand(*target.shape, -1)
+        x = torch.cat([narrowed, queries], dim=1)
         ids = torch.cat([context, target], dim=1)
         if config.modality_embedding:
             x = x + (self.img_mod_embed if image else self.video_mod_embed)
-        x, rope = placed(
+        x, rope = with_positions(
             x, ids, grid, config.num_heads, config.position, config.rope_reference_grid, config.sincos_grid
         )
         for block in self.blocks:
             x = block(x, rope)
         x = self.norm(x)
-        guesses = self.proj(x[:, num_context:])
-        return (guesses, self.proj_context(x[:, :num_context])) if with_context else guesses
+        prediction = self.proj(x[:, num_context:])
+        return (prediction, self.proj_context(x[:, :num_context])) if with_context else prediction

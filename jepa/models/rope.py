@@ -1,4 +1,4 @@
-"""Where a token is: rotary and sine-cosine positions on a (time, height, width) grid.
+"""Position embeddings: rotary (RoPE) and sine-cosine ones on a (time, height, width) grid.
 
 One table serves a whole forward pass: it depends on the grid and on which tokens are present, never on the
 layer or the head, so the encoder computes it once and hands it to every block.
@@ -29,7 +29,12 @@ _BASE = 10000.0
 
 
 class TokenGrid(NamedTuple):
-    """How many tokens a video has along time, height and width; token ids run in that order."""
+    """Numbers of tokens along time, height and width; token ids run in that order.
+
+    Example:
+        >>> TokenGrid(8, 16, 16).size
+        2048
+    """
 
     t: int
     h: int
@@ -74,6 +79,11 @@ def rope_table(
 
     Returns:
         (cos, sin), float32, each [N, d] without `ids` and [B, 1, K, d] with them.
+
+    Example:
+        >>> cos, sin = rope_table(TokenGrid(2, 2, 2), head_dim=64)
+        >>> list(cos.shape), cos[0].unique().item()
+        ([8, 64], 1.0)
     """
     ids = torch.arange(grid.size, device=device) if ids is None else ids.unsqueeze(1)
     time = ids // (grid.h * grid.w)
@@ -102,6 +112,12 @@ def apply_rope(x: Tensor, table: RopeTable) -> Tensor:
     """Rotates x [..., N, d] by a table from `rope_table`; the table is cast to the dtype of x.
 
     Each channel pair (u, v) takes part as (u, v) * cos + (-v, u) * sin (Su et al., arXiv 2104.09864).
+
+    Example:
+        >>> x = torch.randn(1, 2, 8, 24)
+        >>> turned = apply_rope(x, rope_table(TokenGrid(2, 2, 2), head_dim=24))
+        >>> torch.allclose(turned.norm(dim=-1), x.norm(dim=-1), atol=1e-5)
+        True
     """
     cos, sin = table[0].to(x.dtype), table[1].to(x.dtype)
     first, second = x.unflatten(-1, (-1, 2)).unbind(-1)
@@ -117,6 +133,10 @@ def sincos_table(
     Each axis has ceil(dim / 6) * 2 channels, sines before cosines, in the order time, height, width; what
     exceeds `dim` is cut off. A grid other than `trained_grid` is read out of the trained one by trilinear
     interpolation (facebookresearch/jepa, src/models/utils/pos_embs.py with uniform_power).
+
+    Example:
+        >>> list(sincos_table(TokenGrid(4, 3, 5), 48, TokenGrid(8, 14, 14)).shape)
+        [60, 48]
     """
     pairs = -(-dim // 6)
     frequency = 1.0 / _BASE ** (torch.arange(pairs, dtype=torch.float64, device=device) / pairs)
@@ -135,7 +155,7 @@ def sincos_table(
     return table.reshape(grid.size, dim)
 
 
-def placed(
+def with_positions(
     x: Tensor,
     ids: Tensor | None,
     grid: TokenGrid,
@@ -144,13 +164,13 @@ def placed(
     reference_grid: int | None,
     trained_grid: tuple[int, int, int] | None,
 ) -> tuple[Tensor, RopeTable | None]:
-    """Tells tokens [B, K, D] where they are: adds fixed positions, or leaves them and makes the table for the blocks.
+    """Gives tokens [B, K, D] their positions: adds fixed ones, or makes the rotary table for the blocks.
 
     Args:
         x: tokens.
         ids: [B, K] token ids in the grid, or None if all are there in order.
         grid: the token grid of the whole clip.
-        num_heads: heads that share the channels.
+        num_heads: heads that the channels are divided into.
         position: rotary positions of one of two flavours, or "sincos".
         reference_grid: as in `rope_table`; without effect on "sincos".
         trained_grid: as in `sincos_table`, for "sincos".
@@ -162,8 +182,8 @@ def placed(
         return x, rope_table(grid, x.shape[-1] // num_heads, position, ids, reference_grid, x.device)
     if trained_grid is None:
         raise UserError("position=sincos needs the token grid that it was trained on.")
-    places = sincos_table(grid, x.shape[-1], TokenGrid(*trained_grid), x.device)
-    return x + (places if ids is None else places[ids]).to(x.dtype), None
+    table = sincos_table(grid, x.shape[-1], TokenGrid(*trained_grid), x.device)
+    return x + (table if ids is None else table[ids]).to(x.dtype), None
 
 
 def check_ids(name: str, ids: Tensor, batch: int) -> None:

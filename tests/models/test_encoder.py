@@ -195,7 +195,7 @@ def test_malformed_requests_are_refused():
         (lambda: encoder.features(video, layers=[]), "layers is empty"),
         (lambda: encoder.features(video, pool="max"), "pool='max'"),
         (lambda: encoder.features(video, keep=keep, pool="grid"), "pool='grid'"),
-        (lambda: encoder.preprocess(torch.zeros(1, 3, 16, 16)), "does not know its preprocessing"),
+        (lambda: encoder.preprocess(torch.zeros(1, 3, 16, 16)), "does not state its preprocessing"),
     ]
     for request, said in requests:
         with pytest.raises(UserError, match=said):

@@ -1,4 +1,4 @@
-"""Encoders as ONNX files."""
+"""ONNX export of encoders."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
-"""The zoo inside timm: after `import jepa.models.adapters.timm_models`, `timm.create_model("jepa_vit_tiny")` works.
+"""timm adapter: the registered encoders inside timm, as `timm.create_model("jepa_vit_tiny")`.
 
+`import jepa.models.adapters.timm_models` registers them.
 A module of its own, because importing timm takes longer than all of `jepa.models`, and because registering
 changes another library's state, which should only happen when asked for.
 """
@@ -44,14 +45,14 @@ class TimmVideoEncoder(nn.Module):
 
     @property
     def default_cfg(self) -> dict[str, Any]:
-        """What timm's data loading reads: sizes, mean and deviation."""
+        """What timm's data loading reads: sizes, mean and standard deviation."""
         return self.pretrained_cfg
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """Replaces the classifier.
 
         Raises:
-            UserError: a pooling other than "avg" is asked for.
+            UserError: the pooling is not "avg".
         """
         if global_pool not in (None, "avg"):
             raise UserError(
@@ -111,7 +112,7 @@ class TimmVideoEncoder(nn.Module):
             x: images [B, C, H, W] or videos [B, C, T, H, W].
             indices: block numbers, negative ones counted from the end; or how many of the last; None for all.
             norm: apply the layer norm that belongs to each block.
-            stop_early: do not run blocks after the last one wanted; only with `intermediates_only`.
+            stop_early: do not run blocks after the last requested one; only with `intermediates_only`.
             output_fmt: "NCHW" for [B, D, h, w] of an image and [B, D, t, h, w] of a video, "NLC" for tokens.
             intermediates_only: leave out the final tokens.
 
@@ -119,7 +120,7 @@ class TimmVideoEncoder(nn.Module):
             A list, or a pair of the final tokens [B, N, D] and the list.
 
         Raises:
-            UserError: the format is unknown, or `norm` is asked for a block that has none.
+            UserError: the format is unknown, or `norm` is requested of a block that has none.
         """
         if output_fmt not in ("NCHW", "NLC"):
             raise UserError(f"output_fmt={output_fmt!r} is unknown; use NCHW or NLC.")
@@ -127,14 +128,14 @@ class TimmVideoEncoder(nn.Module):
         if indices is None or isinstance(indices, int):
             indices = list(range(depth))[-(indices or depth) :]
         # timm counts blocks from 0, the encoder depths, of which 0 is the patch embedding.
-        wanted = sorted({index % depth + 1 for index in indices})
+        depths = sorted({index % depth + 1 for index in indices})
         outputs = self.encoder.block_outputs(
-            x, wanted if stop_early and intermediates_only else [*wanted, depth]
+            x, depths if stop_early and intermediates_only else [*depths, depth]
         )
         grid = self.encoder.grid_of(x)
         axes = grid[1:] if x.ndim == 4 else tuple(grid)
         maps = []
-        for layer in wanted:
+        for layer in depths:
             tokens = self.encoder.norm_of(layer)(outputs[layer]) if norm else outputs[layer]
             maps.append(tokens.transpose(1, 2).unflatten(2, axes) if output_fmt == "NCHW" else tokens)
         if intermediates_only:

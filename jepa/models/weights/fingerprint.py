@@ -1,4 +1,4 @@
-"""Fingerprints: the SHA-256 of an encoder, by which probes and caches know it again."""
+"""Fingerprints: the SHA-256 of an encoder, which identifies it for probes and caches."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ def encoder_hash(encoder: Encoder) -> str:
             "This encoder carries no preprocessing, so its features cannot be made the same way twice. Load it with "
             "jepa.load_encoder(DIR), or set encoder.preprocessing."
         )
-    facts = {
+    identity = {
         "config": in_first_schema(encoder.config),
         "preprocessing": dataclasses.asdict(encoder.preprocessing),
     }
-    return state_hash(encoder, json.dumps(facts, sort_keys=True))
+    return state_hash(encoder, json.dumps(identity, sort_keys=True))
 
 
 def state_hash(module: nn.Module, start: str = "") -> str:

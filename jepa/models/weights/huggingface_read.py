@@ -86,10 +86,10 @@ class Folder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.config = {**_DEFAULTS, **read_json(path / "config.json")}
-        for field, wanted in (("model_type", "vjepa2"), ("hidden_act", "gelu"), ("qkv_bias", True)):
-            if self.config.get(field) != wanted:
+        for field, readable in (("model_type", "vjepa2"), ("hidden_act", "gelu"), ("qkv_bias", True)):
+            if self.config.get(field) != readable:
                 raise UserError(
-                    f"{path} states {field}={self.config.get(field)!r}; only {wanted!r} can be read."
+                    f"{path} states {field}={self.config.get(field)!r}; only {readable!r} can be read."
                 )
         index = path / "model.safetensors.index.json"
         files = ["model.safetensors"]
@@ -101,9 +101,9 @@ class Folder:
         self.file = TensorFile([path / name for name in files])
         self.root = "vjepa2." if any(name.startswith("vjepa2.") for name in self.file.home) else ""
         known = (f"{self.root}encoder.", f"{self.root}predictor.", "pooler.", "classifier.")
-        strangers = [name for name in self.file.home if not name.startswith(known)]
-        if strangers:
-            raise UserError(f"{path} has keys that no V-JEPA 2 has: {', '.join(strangers[:12])}.")
+        unexpected = [name for name in self.file.home if not name.startswith(known)]
+        if unexpected:
+            raise UserError(f"{path} has keys that no V-JEPA 2 has: {', '.join(unexpected[:12])}.")
 
     def encoder(self) -> VideoEncoder:
         """The encoder with its preprocessing."""

@@ -132,7 +132,7 @@ def _check(
         ):
             problems.append(
                 f"a pooler of {pooler.num_heads} heads and epsilon {pooler.norm_eps} on an encoder of "
-                f"{config.num_heads} and {config.norm_eps} (it shares them)"
+                f"{config.num_heads} and {config.norm_eps} (it has one setting for both)"
             )
     if problems:
         raise UserError(
@@ -169,17 +169,17 @@ def _theirs(
 
 
 def _mask_tokens(tokens: Tensor, index: int) -> Tensor:
-    """Mask tokens as [n, 1, 1, d], ours at the place where transformers always looks."""
-    place = 1 % len(tokens)
+    """Mask tokens as [n, 1, 1, d], ours at the index that transformers always uses."""
+    fixed = 1 % len(tokens)
     order = list(range(len(tokens)))
-    order[place], order[index] = order[index], order[place]
+    order[fixed], order[index] = order[index], order[fixed]
     return tokens[order][:, None, None]
 
 
-def _ratio(hidden: int, dim: int) -> float:
-    """A ratio that gives `hidden` again when multiplied by `dim` and cut to a whole number."""
-    ratio = hidden / dim
-    return ratio if int(dim * ratio) == hidden else math.nextafter(ratio, math.inf)
+def _ratio(width: int, dim: int) -> float:
+    """A ratio that gives `width` again when multiplied by `dim` and cut to a whole number."""
+    ratio = width / dim
+    return ratio if int(dim * ratio) == width else math.nextafter(ratio, math.inf)
 
 
 def is_published(preprocessing: Preprocessing) -> bool:

@@ -6,8 +6,9 @@ has to fit. A file that does not say which model it holds is refused, since the 
 
 from __future__ import annotations
 
+import dataclasses
 import os
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 from jepa.errors import UserError
 from jepa.models.base import Encoder
@@ -21,6 +22,7 @@ from jepa.models.weights.sources import is_safetensors, locate, read_pickle
 from jepa.models.weights.timm_images import load_image_backbone
 
 Source: TypeAlias = "str | os.PathLike[str]"
+Config = TypeVar("Config", EncoderConfig, PredictorConfig)
 
 
 def load_encoder(
@@ -83,10 +85,7 @@ def load_encoder(
         else:
             encoder = huggingface_read.Folder(path).encoder()
         encoder.metadata = {"format": "transformers", "source": os.fspath(source)}
-    if config is not None and config != encoder.config:
-        raise UserError(
-            f"{source} holds {encoder.config}, which is not the architecture asked for, {config}."
-        )
+    _check_architecture(source, encoder.config, config)
     encoder.preprocessing = preprocessing or encoder.preprocessing
     return encoder
 
@@ -122,10 +121,7 @@ def load_predictor(source: Source, config: PredictorConfig | None = None) -> Pre
         predictor = native.read_predictor(path / native.PREDICTOR_FILE)
     else:
         predictor = huggingface_read.Folder(path).predictor()
-    if config is not None and config != predictor.config:
-        raise UserError(
-            f"{source} holds {predictor.config}, which is not the architecture asked for, {config}."
-        )
+    _check_architecture(source, predictor.config, config)
     return predictor
 
 
@@ -145,3 +141,15 @@ def load_classifiers(source: Source, num_heads: int = 16) -> list[AttentiveClass
     if path.is_file():
         return meta.probes_from(read_pickle(path), path, num_heads)
     return [huggingface_read.Folder(path).classifier()]
+
+
+def _check_architecture(source: Source, found: Config, requested: Config | None) -> None:
+    if requested is None or requested == found:
+        return
+    fields = {field.name: getattr(requested, field.name) for field in dataclasses.fields(requested)}
+    differences = [
+        f"{name} is {value!r} instead of {fields[name]!r}"
+        for name, value in dataclasses.asdict(found).items()
+        if fields.get(name) != value
+    ]
+    raise UserError(f"{source} is not of the requested architecture: {', '.join(differences)}.")

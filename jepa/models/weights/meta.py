@@ -70,7 +70,7 @@ def encoder_from(
         metadata["ignored"] = "pos_embed, which rotary encoders do not use"
     encoder = build_strictly(lambda: VideoEncoder(found), state, source)
     named = [entry for entry in ENTRIES.values() if entry.encoder == found and entry.url]
-    # Where sizes in pixels share an architecture, the file does not say which of them it is for.
+    # Two input sizes may have one architecture, and the file does not say which of them it is for.
     encoder.preprocessing = named[0].preprocessing if len(named) == 1 else None
     encoder.metadata = metadata
     return encoder
@@ -120,9 +120,9 @@ def probes_from(document: dict[str, Any], path: Path, num_heads: int) -> list[At
 
 def _probe(state: dict[str, Tensor], source: str, num_heads: int) -> AttentiveClassifier:
     shape = _shape_of(state, "pooler.query_tokens", 3, source)
-    hidden = _shape_of(state, "pooler.cross_attention_block.mlp.fc1.weight", 2, source)[0]
+    mlp_dim = _shape_of(state, "pooler.cross_attention_block.mlp.fc1.weight", 2, source)[0]
     depth = 1 + _count(state, "pooler.blocks.")
-    pooler = PoolerConfig(shape[2], shape[1], depth, num_heads, hidden)
+    pooler = PoolerConfig(shape[2], shape[1], depth, num_heads, mlp_dim)
     heads = {theirs: ours for theirs, ours in _PROBE_HEADS.items() if f"{theirs}.weight" in state}
     classes = {ours: _shape_of(state, f"{theirs}.weight", 2, source)[0] for theirs, ours in heads.items()}
     renamed = {}

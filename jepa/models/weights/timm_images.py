@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from jepa.errors import UserError
-from jepa.models.image_backbone import PREFIX, ImageBackbone, ImageBackboneConfig, import_timm
+from jepa.errors import UserError, require
+from jepa.models.image_backbone import PREFIX, ImageBackbone, ImageBackboneConfig
 from jepa.models.preprocessing import Preprocessing
 from jepa.models.weights.fingerprint import state_hash
 
@@ -41,9 +41,9 @@ def load_image_backbone(name: str) -> ImageBackbone:
         The encoder; `.metadata` states name, origin, licence and the SHA-256 of the weights.
 
     Raises:
-        UserError: timm is absent or does not know the model, or its weights cannot be had.
+        UserError: timm is absent or does not know the model, or its weights are not available.
     """
-    timm = import_timm()
+    timm = require("timm", "timm")
     name = name.removeprefix(PREFIX)
     if not timm.is_model(name):
         close = ", ".join(difflib.get_close_matches(name, timm.list_models(), n=5))
@@ -74,7 +74,7 @@ def preprocessing_of(model: nn.Module) -> Preprocessing:
 
 def _pretrained(name: str) -> tuple[Any, str]:
     """The model without its classifier, and where its weights come from."""
-    timm, package = import_timm(), _PACKAGES.get(name)
+    timm, package = require("timm", "timm"), _PACKAGES.get(name)
     if package is not None and (file := _weights_in(package)) is not None:
         model = timm.create_model(name)
         load_by_order(model, torch.load(file, weights_only=True, map_location="cpu"), name)
@@ -87,7 +87,7 @@ def _pretrained(name: str) -> tuple[Any, str]:
         model = timm.create_model(name, pretrained=True, num_classes=0)
     except (OSError, RuntimeError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"The weights of {name!r} could not be had: {reason}. {remedy}") from error
+        raise UserError(f"The weights of {name!r} are not available: {reason}. {remedy}") from error
     return model, str(model.pretrained_cfg.get("hf_hub_id") or model.pretrained_cfg.get("url") or "timm")
 
 
@@ -104,9 +104,9 @@ def load_by_order(model: nn.Module, state: dict[str, Tensor], source: str) -> No
     Raises:
         UserError: number or shapes differ.
     """
-    wanted = model.state_dict()
-    if [value.shape for value in state.values()] != [value.shape for value in wanted.values()]:
+    own = model.state_dict()
+    if [value.shape for value in state.values()] != [value.shape for value in own.values()]:
         raise UserError(
             f"The weights for {source} do not fit timm's architecture of that name, tensor by tensor."
         )
-    model.load_state_dict(OrderedDict(zip(wanted, state.values(), strict=True)))
+    model.load_state_dict(OrderedDict(zip(own, state.values(), strict=True)))

@@ -75,7 +75,7 @@ def test_models_without_weights_are_refused(monkeypatch):
 
     monkeypatch.setattr(timm, "create_model", offline)
     with pytest.raises(
-        UserError, match=r"'resnet18' could not be had: no route to host\. One model needs no"
+        UserError, match=r"'resnet18' are not available: no route to host\. One model needs no"
     ):
         load_encoder("timm:resnet18")
 
