@@ -1,4 +1,4 @@
-"""Hydra overrides (`key=value`): reading a value by the type of its key, and expanding the sweeps of `--multirun`.
+"""Hydra overrides (`key=value`): a value is read by the type of its key.
 
 Hydra's grammar would read `out=2026_11_28` as a number and `video=a,b.mp4` as a sweep. Here the type of the key
 decides: text stays as it was written, and a key that names a file or folder takes whatever signs a file name may hold.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import typing
-from collections.abc import Iterator
 from typing import Any
 
 from jepa.errors import UserError
@@ -87,34 +86,3 @@ def _text(text: str, optional: bool) -> str | None:
     if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":
         return text[1:-1].replace(f"\\{text[0]}", text[0])
     return text
-
-
-def expand(overrides: list[str], find: Any) -> Iterator[list[tuple[str, str, bool]]]:
-    """Every combination of swept values, as (key, text, swept) of each override.
-
-    Args:
-        overrides: as typed; `a=1,2`, `a=choice(x,y)` and `a=range(1,4)` are sweeps.
-        find: key -> (annotation, field), or None where it is unknown.
-
-    Raises:
-        UserError: a sweep over config groups, `glob(...)`, or one that the grammar does not allow.
-    """
-    import itertools
-
-    axes: list[list[tuple[str, str, bool]]] = []
-    for text in overrides:
-        key, _, value = text.partition("=")
-        found = find(key.lstrip("+"))
-        swept: list[str] = []
-        # A file name may hold commas; a sweep over files is written as one.
-        if not text.startswith("~") and not (
-            found and is_path(found[1]) and not value.startswith(("choice(", "range("))
-        ):
-            override = parse(text)
-            if override.is_sweep_override():
-                if not (override.is_choice_sweep() or override.is_range_sweep()):
-                    raise UserError(f"{text}: glob is not supported in a sweep; list the values, {key}=A,B.")
-                swept = list(override.sweep_string_iterator())
-        axes.append([(key, item, True) for item in swept] or [(key, value, False)])
-    for combination in itertools.product(*axes):
-        yield list(combination)

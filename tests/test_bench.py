@@ -86,13 +86,15 @@ def test_decoding_and_probing(videos, tmp_path):
     out = tmp_path / "x.json"
     run(
         BenchConfig(
-            "decode", RootConfig(str(videos)), str(out), repeats=1, workers=0, clips=4, batch_size=2, num_frames=2, crop_px=16,
-            markdown=str(tmp_path / "x.md"),
+            "decode", RootConfig(str(videos)), str(out), repeats=1, workers=0, clips=4, batch_size=2, num_frames=2,
+            crop_px=16, markdown=str(tmp_path / "x.md"),
         )
     )  # fmt: skip
     assert written(out)["loaders"][0]["clips_per_s"][0] > 0 and (tmp_path / "x.md").exists()
     run(
-        BenchConfig("probe", RootConfig(str(videos)), str(out), repeats=1, model="vit_nano", heads=3, batch_size=2, device="cpu")
+        BenchConfig(
+            "probe", RootConfig(str(videos)), str(out), repeats=1, model="vit_nano", heads=3, batch_size=2, device="cpu"
+        )
     )  # fmt: skip
     found = written(out)
     assert found["videos"] == 3 and all(
