@@ -1,18 +1,18 @@
-"""What can be told about toy-world clips without understanding motion: the baselines of its data card.
+"""Baselines of the toy world: recognition and anticipation without an understanding of motion.
 
     python benchmarks/toyworld_baselines.py --clips 600 --work toyworld_cells --out benchmarks/toyworld_baselines.md
 
 Every score is the balanced accuracy of ridge regression on one kind of feature, over the pooled predictions of five
-folds, with the half width of its 95 % interval. A family under a nuisance is a cell; cells that lie in the work folder
-are not made again, so a run that was stopped goes on, and several runs may share the folder.
+folds, with the half width of its 95 % interval. A family under a nuisance is a cell. Cells in the work folder are not
+computed again, so a stopped run resumes, and several runs may use the same folder.
 
-Recognition (clips of 4 s): "first", "middle" and "last" see one frame, as 32x32 pixels of grey and, "lite0", as the
-vector of EfficientNet-Lite0 (ImageNet weights) from 96 px of colour; "motion" how much and which way 4x4 blocks of the
-picture change, in 32 frames; "untrained" is a randomly initialised `vit_nano` on these frames at 64 px; "state" a
-random forest that is told where everything is and how fast (nothing rendered): what the clip holds.
+Recognition (clips of 4 s). "first", "middle" and "last" are one frame, as 32x32 grey pixels or, "lite0", as the vector
+of EfficientNet-Lite0 (ImageNet weights) from 96 px of colour. "motion" is how much and in which direction 4x4 blocks of
+the picture change, in 32 frames. "untrained" is a randomly initialised `vit_nano` on these frames at 64 px. "state" is
+a random forest on the true positions and speeds (nothing rendered): an upper bound.
 
-Anticipation (clips of 10 s, event or decoy): "last frame" sees the frame whose time on screen ends the horizon before
-the moment, "motion" and "untrained" the 16 frames up to it. The same clips at every horizon.
+Anticipation (clips of 10 s, event or decoy). "last frame" is the frame that ends the horizon before the event; "motion"
+and "untrained" get the 16 frames up to it. The same clips at every horizon.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from jepa.toyworld.visibility import extent
 
 SECONDS, AHEAD_S, RATE, PIXELS, FINE_PX = 4.0, 10.0, 16, 64, 96
 HORIZONS_S = (0.125, 0.5, 1.0)
-STEPS = 16  # frames that anticipation sees
+STEPS = 16  # frames observed for anticipation
 NUISANCES: dict[str, dict] = {
     "plain": {},
     "constant": {"background": "varied", "camera": "varied"},
@@ -60,9 +60,9 @@ def grey(frames: np.ndarray) -> np.ndarray:
 
 
 def motion(clips: np.ndarray) -> np.ndarray:
-    """[N, T, 32, 32] to features: how much and which way the picture changes in 4x4 blocks, over time and sorted.
+    """[N, T, 32, 32] to features: how much and in which direction 4x4 blocks change, over time and sorted.
 
-    Which way: the products of the change over time with the slopes along x and y, as in gradient-based optical flow.
+    Direction: the products of the change over time with the slopes along x and y, as in gradient-based optical flow.
     The greatest values in any step come too, since an event may happen at any time.
     """
     change = np.diff(clips, axis=1)
@@ -77,7 +77,7 @@ def motion(clips: np.ndarray) -> np.ndarray:
 
 @torch.inference_mode()
 def untrained(clips: np.ndarray) -> np.ndarray:
-    """[N, T, 64, 64, 3] uint8 to mean and deviation over tokens of the last block, random weights."""
+    """[N, T, 64, 64, 3] uint8 to mean and standard deviation over tokens of the last block, random weights."""
     torch.manual_seed(0)
     encoder = jepa.create_model("vit_nano").eval()
     out = []
@@ -90,14 +90,14 @@ def untrained(clips: np.ndarray) -> np.ndarray:
 
 @torch.inference_mode()
 def lite0(model: torch.nn.Module, images: np.ndarray) -> np.ndarray:
-    """[N, H, W, 3] uint8 to EfficientNet's vectors (its training mean and deviation are 0.5)."""
+    """[N, H, W, 3] uint8 to EfficientNet's vectors (its training mean and standard deviation are 0.5)."""
     batches = np.array_split(images, max(1, len(images) // 32))
     return np.concatenate(
         [model(torch.from_numpy(b).permute(0, 3, 1, 2).float() / 127.5 - 1).numpy() for b in batches]
     )
 
 
-def places(parts: list[Part]) -> list[float]:
+def positions(parts: list[Part]) -> list[float]:
     """In one frame: middle, top and width of the first three actors, how far apart two are, the lowest part, flames."""
     values: list[float] = []
     for actor in range(3):
@@ -112,8 +112,8 @@ def places(parts: list[Part]) -> list[float]:
 
 
 def state(frames: list[list[Part]]) -> np.ndarray:
-    """Places of everything in every frame to how far and fast each goes: extremes, spread, and turns of its way."""
-    path = np.array([places(parts) for parts in frames])
+    """Positions in every frame to extremes and standard deviations of path, speed and bend, and the turning."""
+    path = np.array([positions(parts) for parts in frames])
     speed, bend = np.diff(path, axis=0), np.diff(path, n=2, axis=0)
     step = speed[:, [0, 1]]
     turning = (step[:-1, 0] * step[1:, 1] - step[:-1, 1] * step[1:, 0]).sum()
@@ -129,10 +129,10 @@ def score(values: np.ndarray, answers: np.ndarray, forest: bool = False) -> str:
         model = RandomForestClassifier(200, min_samples_leaf=3, class_weight="balanced", random_state=0)
     folds = StratifiedKFold(5, shuffle=True, random_state=0)
     found = cross_val_predict(model, values, answers, cv=folds)
-    shares = [np.mean(found[answers == answer] == answer) for answer in np.unique(answers)]
+    recalls = [np.mean(found[answers == answer] == answer) for answer in np.unique(answers)]
     counts = [np.sum(answers == answer) for answer in np.unique(answers)]
-    variance = sum(p * (1 - p) / n for p, n in zip(shares, counts, strict=True)) / len(shares) ** 2
-    return f"{np.mean(shares):.2f} ±{1.96 * variance**0.5:.2f}"
+    variance = sum(p * (1 - p) / n for p, n in zip(recalls, counts, strict=True)) / len(recalls) ** 2
+    return f"{np.mean(recalls):.2f} ±{1.96 * variance**0.5:.2f}"
 
 
 def worlds(family: str, seconds: float, knobs: dict) -> tuple[World, World]:
@@ -142,18 +142,18 @@ def worlds(family: str, seconds: float, knobs: dict) -> tuple[World, World]:
 
 
 def recognition(family: str, nuisance: str, clips: int, model: torch.nn.Module) -> list[list[str]]:
-    """Rows of the columns that ask about the whole clip; each has `clips` clips."""
+    """Rows of the columns about the whole clip; each has `clips` clips."""
     coarse, fine = worlds(family, SECONDS, NUISANCES[nuisance])
     last = coarse.config.num_frames - 1
-    wanted: dict[str, list[int]] = {}
+    chosen_by_task: dict[str, list[int]] = {}
     for index in range(40 * clips):
         for name in coarse.plan(index).tasks:
-            if "will" not in name and name != "hazard" and len(wanted.setdefault(name, [])) < clips:
-                wanted[name].append(index)
-        if wanted and all(len(chosen) == clips for chosen in wanted.values()):
+            if "will" not in name and name != "hazard" and len(chosen_by_task.setdefault(name, [])) < clips:
+                chosen_by_task[name].append(index)
+        if chosen_by_task and all(len(chosen) == clips for chosen in chosen_by_task.values()):
             break
     rows = []
-    for name, chosen in wanted.items():
+    for name, chosen in chosen_by_task.items():
         answers = np.array([coarse.plan(i).tasks[name] for i in chosen])
         seen, crisp, states = [], [], []
         for index in chosen:
@@ -172,7 +172,7 @@ def recognition(family: str, nuisance: str, clips: int, model: torch.nn.Module) 
 
 
 def anticipation(family: str, nuisance: str, clips: int, model: torch.nn.Module) -> list[list[str]]:
-    """Rows of the column that asks what will come, at each horizon; the same `clips` clips at each."""
+    """Rows of the anticipation column at each horizon; the same `clips` clips at each."""
     coarse, fine = worlds(family, AHEAD_S, NUISANCES[nuisance])
     reach = round(HORIZONS_S[-1] * RATE) + STEPS
     answers, seen, crisp, name = [], [], [], ""
@@ -183,25 +183,25 @@ def anticipation(family: str, nuisance: str, clips: int, model: torch.nn.Module)
         if not tasks:
             continue
         shots = coarse.simulate(index)
-        moment = round(shots[0].scene.event_s * RATE)
-        if moment >= reach:
+        event = round(shots[0].scene.event_s * RATE)
+        if event >= reach:
             name = tasks[0]
             answers.append(coarse.plan(index).tasks[name])
-            seen.append(np.stack(list(coarse.render(index, shots, range(moment - reach, moment)))))
-            ends = [moment - round(h * RATE) - 1 for h in HORIZONS_S]
+            seen.append(np.stack(list(coarse.render(index, shots, range(event - reach, event)))))
+            ends = [event - round(h * RATE) - 1 for h in HORIZONS_S]
             crisp.append(np.stack(list(fine.render(index, shots, ends))))
-    frames, images, told = np.stack(seen), np.stack(crisp), np.array(answers)
+    frames, images, labels = np.stack(seen), np.stack(crisp), np.array(answers)
     small = grey(frames)
     rows = []
     for number, horizon in enumerate(HORIZONS_S):
         end = reach - round(horizon * RATE)
         window = small[:, end - STEPS : end]
         columns = [
-            score(window[:, -1].reshape(len(told), -1), told),
-            score(lite0(model, images[:, number]), told),
+            score(window[:, -1].reshape(len(labels), -1), labels),
+            score(lite0(model, images[:, number]), labels),
         ]
-        columns += [score(motion(window), told), score(untrained(frames[:, end - STEPS : end]), told)]
-        rows.append([name, nuisance, f"{horizon:g}", str(len(told)), "0.50", *columns])
+        columns += [score(motion(window), labels), score(untrained(frames[:, end - STEPS : end]), labels)]
+        rows.append([name, nuisance, f"{horizon:g}", str(len(labels)), "0.50", *columns])
     return rows
 
 
@@ -217,12 +217,12 @@ def report(options: argparse.Namespace) -> None:
     about = (
         f"Written by `python benchmarks/toyworld_baselines.py`, version {VERSION} of the world, on one core "
         f"({platform.machine()}), Python {platform.python_version()}, torch {torch.__version__}. Balanced accuracy "
-        "with the half width of its 95 % interval; the script's `--help` says what each column is."
+        "with the half width of its 95 % interval; the script's `--help` explains each column."
     )
     text = ["# Toy world: baselines", about]
     titles = {
-        "recognition": "The whole clip is seen",
-        "anticipation": "Only what lies before the event is seen",
+        "recognition": "Recognition from the whole clip",
+        "anticipation": "Anticipation from frames before the event",
     }
     for kind, head in kinds.items():
         rows = []

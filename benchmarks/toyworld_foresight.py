@@ -1,9 +1,9 @@
-"""How far ahead the toy world can be foreseen by one who knows where everything is: a bound for its data card.
+"""Anticipation by a state oracle in the toy world, by horizon: an upper bound for its data card.
 
     python benchmarks/toyworld_foresight.py --clips 400 --out benchmarks/toyworld_foresight.md
 
-Nothing is rendered. A random forest gets the places, extents and speeds of the first three actors and the amount of
-smoke over the second that ends the horizon before the moment, in forms that do not depend on which way the scene
+Nothing is rendered. A random forest gets the positions, extents and speeds of the first three actors and the amount of
+smoke over the second that ends the horizon before the event, in forms that do not depend on which way the scene
 faces. Balanced accuracy, mean and standard deviation over 5 folds; the same clips at every horizon.
 """
 
@@ -41,7 +41,7 @@ def state(parts: list[Part]) -> list[float]:
 
 
 def features(window: np.ndarray) -> np.ndarray:
-    """[16, 16] states to what does not depend on place or side."""
+    """[16, 16] states to features that do not depend on position or side."""
     actors = window[:, :15].reshape(STEPS, 3, 5)
     speed = np.diff(actors[::3, :, :2], axis=0)
     turning = speed[:-1, :, 0] * speed[1:, :, 1] - speed[:-1, :, 1] * speed[1:, :, 0]
@@ -107,9 +107,9 @@ def main() -> None:
     about = (
         f"Written by `python benchmarks/toyworld_foresight.py --clips {options.clips} --clarity {options.clarity:g}`: "
         "balanced accuracy (standard deviation over 5 folds), chance 0.50, by the time from the end of the last frame "
-        "that is seen to the moment."
+        "that is observed to the event."
     )
-    text = ["# Toy world: how far ahead its state tells", about, "\n".join(lines)]
+    text = ["# Toy world: anticipation by a state oracle", about, "\n".join(lines)]
     options.out.write_text("\n\n".join(text) + "\n", encoding="utf-8")
 
 
