@@ -26,9 +26,9 @@ _EXPLAINED_FLOOR = -0.25
 _RENAMED = {
     "guess_varies": "prediction_varies",
     "spread": "std",
-    "spread_least": "std_lowest_tenth",
-    "spread_clips": "std_across_clips",
-    "spread_time": "std_across_time",
+    "spread_least": "std_low",
+    "spread_clips": "std_clips",
+    "spread_time": "std_time",
 }
 
 # Group -> column of metrics.jsonl -> title and how to read it.
@@ -43,9 +43,9 @@ _GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "prediction_varies": ("Prediction variation", "The same of the predictions; near 0 they are constant."),
         "lidar": ("LiDAR", "Effective rank of the discriminant directions; compare at equal settings and steps."),
         "std": ("Standard deviation per dimension", "Over tokens, mean of all dimensions."),
-        "std_lowest_tenth": ("Standard deviation, lowest tenth", "The 10th percentile over dimensions."),
-        "std_across_clips": ("Standard deviation across clips", "Of clip means; 0 means that all videos look alike."),
-        "std_across_time": ("Standard deviation across time", "Within a clip, at one spatial position."),
+        "std_low": ("Standard deviation, lowest tenth", "The 10th percentile over dimensions."),
+        "std_clips": ("Standard deviation across clips", "Of clip means; 0 means that all videos look alike."),
+        "std_time": ("Standard deviation across time", "Within a clip, at one spatial position."),
     },
     "Optimisation": {
         "grad_norm": ("Gradient norm", "Before clipping."),
@@ -56,7 +56,7 @@ _GROUPS: dict[str, dict[str, tuple[str, str]]] = {
         "bad_videos": ("Unreadable videos", "Reby_group by others, so far."),
     },
 }  # fmt: skip
-_DRAWN_APART = ("spectrum/", "explained/t", "mask")
+_DRAWN_APART = ("spectrum/", "explained/time", "mask")
 
 
 @dataclass
@@ -143,7 +143,7 @@ def _current(item: tuple[str, float | None]) -> tuple[str, float | None]:
     """A column under its present name: explained rather than unexplained variance, and no names of earlier versions."""
     key, value = item
     stem, slash, part = key.partition("/")
-    stem, part = _RENAMED.get(stem, stem), part.replace("slot", "t")
+    stem, part = _RENAMED.get(stem, stem), part.replace("slot", "time")
     if stem == "unexplained":
         stem, value = "explained", None if value is None else 1 - value
     return f"{stem}{slash}{part}", value
@@ -256,7 +256,7 @@ def _time_steps(runs: Sequence[Run]) -> dict[str, Any] | None:
     lines: list[charts.Line] = []
     for run in runs:
         recent = run.rows[-max(1, len(run.rows) // 4) :]
-        names = sorted({key for row in recent for key in row if key.startswith("explained/t")})
+        names = sorted({key for row in recent for key in row if key.startswith("explained/time")})
         lines.append([(i, _mean([row.get(name) for row in recent])) for i, name in enumerate(names)])
     if not any(lines):
         return None
@@ -278,8 +278,8 @@ def _masks(runs: Sequence[Run]) -> list[dict[str, Any]]:
         )
         mean = {key: _mean([row.get(key) for row in run.rows]) or 0.0 for key in columns}
         for mask in sorted({key.partition("/")[0] for key in columns}):
-            context = [mean[key] for key in sorted(columns) if key.startswith(f"{mask}/context_t")]
-            target = [mean[key] for key in sorted(columns) if key.startswith(f"{mask}/target_t")]
+            context = [mean[key] for key in sorted(columns) if key.startswith(f"{mask}/context_time")]
+            target = [mean[key] for key in sorted(columns) if key.startswith(f"{mask}/target_time")]
             bars = [(a, b, max(0.0, 1 - a - b)) for a, b in zip(context, target, strict=True)]
             kind = run.settings.get(f"masks.{mask.removeprefix('mask')}.kind", "")
             found.append(

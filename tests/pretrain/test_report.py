@@ -26,10 +26,10 @@ def write_run(folder, steps=6, **settings):
         for k in range(1, steps + 1):
             row = {"loss": 1 / k, "rank": 30.0 - k, "lr": 1e-4 * k, "unexplained": 1.5 / k, EVIL: float(k)}
             row |= {f"unexplained/mask{m}": 1.5 / k + m for m in (0, 1)}
-            row |= {f"unexplained/slot{s:02d}": 0.1 * s for s in range(4)}
+            row |= {f"unexplained/time{s:02d}": 0.1 * s for s in range(4)}
             row |= {f"spectrum/{j}": 0.5**j for j in (1, 2, 3, 4, 6)}
             for s in range(4):
-                row |= {f"mask0/context_slot{s:02d}": 0.25, f"mask0/target_slot{s:02d}": 0.5}
+                row |= {f"mask0/context_time{s:02d}": 0.25, f"mask0/target_time{s:02d}": 0.5}
             journal.log(100 * k, row, 16)
         journal.warn(300, f"the rank fell from 210 to 9 {EVIL}")
     return folder
@@ -86,7 +86,7 @@ def test_the_page_says_where_the_run_stands(tmp_path, capsys):
     assert "context 25.0 %, target 50.0 %, neither 25.0 %" in text
     charted = re.findall(r'data-key="([^"]+)"', text)
     assert {"loss", "rank", "lr", "explained", "explained/mask1", "clips_per_s"} <= set(charted)
-    assert not any(key.startswith(("spectrum", "mask", "explained/t")) for key in charted)
+    assert not any(key.startswith(("spectrum", "mask", "explained/time")) for key in charted)
     assert str(folder / "report.html") in capsys.readouterr().out
 
 
@@ -100,7 +100,7 @@ def test_a_real_run_can_be_read(tiny):
         "rank",
         "lidar",
         "target_varies",
-        "std_across_time",
+        "std_time",
         "grad_norm",
         "lr",
         "ema",
@@ -116,6 +116,19 @@ def test_what_the_watch_says_in_a_run_is_kept_and_shown(tiny):
     (event,) = read_run(folder, "a").events
     assert event["step"] == 2 and "differs between tokens is only" in event["text"]
     assert "One warning." in run(ReportConfig(run=str(folder))).read_text()
+
+
+def test_columns_of_earlier_versions_are_drawn_under_their_present_names(tmp_path):
+    folder = tmp_path / "old"
+    folder.mkdir()
+    row = {"step": 10, "loss": 1.0, "unexplained": 0.25, "spread_time": 0.5, "guess_varies": 0.1}
+    row |= {"unexplained/slot00": 0.4, "mask0/context_slot00": 0.25, "mask0/target_slot00": 0.5}
+    (folder / "metrics.jsonl").write_text(json.dumps(row) + "\n")
+    (found,) = read_run(folder, "old").rows
+    assert found["explained"] == 0.75 and found["explained/time00"] == pytest.approx(0.6)
+    assert found["std_time"] == 0.5 and found["prediction_varies"] == 0.1
+    text = run(ReportConfig(run=str(folder))).read_text()
+    assert "context 25.0 %, target 50.0 %" in text and "explain 75.0 %" in text
 
 
 def test_curves_hold_the_values_of_their_column(tmp_path):
