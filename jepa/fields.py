@@ -35,6 +35,7 @@ _RENAMED = {
     "data": "data.root",
     "max_bad_share": "max_bad_fraction",
     "bad_limit": "max_bad_fraction",
+    "val_share": "val_fraction",
     "watch": "monitor",
     "recompute": "activation_checkpointing",
     "hidden": "ratio",

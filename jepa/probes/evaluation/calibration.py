@@ -56,6 +56,11 @@ def fit_isotonic(probability: Tensor, targets: Tensor) -> Tensor:
 
     Returns:
         Values of each class's map at 0, 0.01, ..., 1: [C, 101].
+
+    Example:
+        >>> p = torch.tensor([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.1, 0.9]])
+        >>> fit_isotonic(p, torch.tensor([0, 0, 1, 1])).shape
+        torch.Size([2, 101])
     """
     from sklearn.isotonic import IsotonicRegression
 
@@ -70,7 +75,13 @@ def fit_isotonic(probability: Tensor, targets: Tensor) -> Tensor:
 
 
 def apply_isotonic(probability: Tensor, maps: Tensor) -> Tensor:
-    """Calibrated probabilities [n, C], rows sum to 1, by `fit_isotonic`'s maps [C, 101]."""
+    """Calibrated probabilities [n, C], rows sum to 1, by `fit_isotonic`'s maps [C, 101].
+
+    Example:
+        >>> identity = torch.linspace(0, 1, ISOTONIC_POINTS).repeat(2, 1)
+        >>> apply_isotonic(torch.tensor([[0.75, 0.25]]), identity)
+        tensor([[0.7500, 0.2500]])
+    """
     position = probability.clamp(0, 1) * (ISOTONIC_POINTS - 1)
     low = position.floor().long().clamp_max(ISOTONIC_POINTS - 2)
     label = torch.arange(probability.shape[1]).expand_as(low)
@@ -89,6 +100,11 @@ def fit_platt(scores: Tensor, happened: Tensor, weight: Tensor | None = None) ->
 
     Returns:
         (scale, offset), the scale at least 0.01 so that the order of scores is kept.
+
+    Example:
+        >>> scale, offset = fit_platt(torch.tensor([-2.0, -1.0, 1.0, 2.0]), torch.tensor([0, 1, 0, 1]))
+        >>> scale > 0, abs(offset) < 1e-3
+        (True, True)
     """
     x, y = scores.double(), happened.double()
     w = torch.ones_like(x) if weight is None else weight.double()
@@ -114,7 +130,12 @@ def fit_platt(scores: Tensor, happened: Tensor, weight: Tensor | None = None) ->
 
 @dataclass(frozen=True)
 class SoftmaxCalibration:
-    """Class probabilities from logits: softmax at a temperature, then isotonic maps where there are any."""
+    """Class probabilities from logits: softmax at a temperature, then isotonic maps where there are any.
+
+    Example:
+        >>> SoftmaxCalibration(2.0)(torch.tensor([[0.0, 0.0]])).tolist()
+        [[0.5, 0.5]]
+    """
 
     temperature: float
     isotonic: Tensor | None = None
@@ -136,6 +157,10 @@ def softmax_calibrator(method: str) -> Callable[[Tensor, Tensor, Sequence[str]],
 
     Args:
         method: temperature, or isotonic for maps on top of it.
+
+    Example:
+        >>> softmax_calibrator("temperature")(torch.eye(2), torch.tensor([0, 1]), ["a", "b"]).method
+        'temperature'
     """
 
     def fit(logits: Tensor, targets: Tensor, groups: Sequence[str]) -> SoftmaxCalibration:
@@ -149,7 +174,12 @@ def softmax_calibrator(method: str) -> Callable[[Tensor, Tensor, Sequence[str]],
 
 @dataclass(frozen=True)
 class SigmoidCalibration:
-    """Independent probabilities from logits: Platt scaling per output."""
+    """Independent probabilities from logits: Platt scaling per output.
+
+    Example:
+        >>> SigmoidCalibration(torch.tensor([[1.0, 0.0]]))(torch.tensor([[0.0]])).tolist()
+        [[0.5]]
+    """
 
     maps: Tensor
     """scale and offset of each output [T, 2]"""

@@ -46,6 +46,12 @@ def conformal_report(
 
     Raises:
         UserError: MAPIE is not installed, there is a single group, or too few samples for a level.
+
+    Example:
+        >>> p = np.tile([[0.9, 0.1], [0.2, 0.8]], (30, 1))
+        >>> groups = [str(i // 4) for i in range(60)]
+        >>> conformal_report(p, np.tile([0, 1], 30), groups, [0.8])[0]["mean_size"]
+        1.0
     """
     check_conformal(groups, levels)
     in_set = np.zeros((len(levels), *probability.shape), bool)

@@ -86,6 +86,20 @@ def cross_validate(
 
     Raises:
         UserError: the head cannot read these features, or a training part is empty.
+
+    Example:
+        >>> import torch
+        >>> from jepa.probes.data.splits import make_folds
+        >>> from jepa.probes.evaluation.calibration import softmax_calibrator
+        >>> from jepa.probes.heads.base import class_targets, get_head
+        >>> numbers = torch.arange(40) % 2
+        >>> groups = [str(i) for i in range(40)]
+        >>> features = FeatureSet.of("mine", torch.randn(40, 3) + 3 * numbers[:, None])
+        >>> targets = class_targets(numbers, 2, softmax_calibrator("temperature"))
+        >>> folds = make_folds([str(int(i)) for i in numbers], groups, [None] * 40, folds=2)
+        >>> run = cross_validate(get_head("ridge"), features, targets, groups, folds, HeadSettings(), seeds=[0])
+        >>> run.prediction.shape, run.chosen[0].keys()
+        ((1, 40, 2), dict_keys(['strength']))
     """
     begin = time.perf_counter()
     data = FitData(features.read(head.reads), targets, features.clips, features.standardise)
@@ -150,7 +164,14 @@ def _fit_chosen(
 
 
 def majority(targets: Tensor, classes: int, folds: Sequence[Fold]) -> HeadRun:
-    """Class fractions of the training and validation part as the prediction for every test sample."""
+    """Class fractions of the training and validation part as the prediction for every test sample.
+
+    Example:
+        >>> import torch
+        >>> fold = Fold("0", np.array([0, 1]), np.array([2]), np.array([3]))
+        >>> majority(torch.tensor([0, 0, 1, 1]), 2, [fold]).prediction[0, 3].round(2).tolist()
+        [0.67, 0.33]
+    """
     prediction = np.full((1, len(targets), classes), np.nan)
     right = []
     for fold in folds:

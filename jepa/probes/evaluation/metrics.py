@@ -29,6 +29,11 @@ def classification_report(
         accuracy, class_mean (mean recall over the classes present), top3, macro_f1, log_loss, brier, macro_auc,
         macro_map (the last two None where a class is absent or covers everything), the confusion matrix [true,
         predicted], reliability (equal-mass bins of the prediction's confidence), and per_group accuracy.
+
+    Example:
+        >>> p = np.array([[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]])
+        >>> classification_report(p, np.array([0, 1, 1]), ["a", "b", "b"])["class_mean"]
+        0.75
     """
     from sklearn.metrics import average_precision_score, confusion_matrix, f1_score, log_loss, roc_auc_score
 
@@ -76,6 +81,10 @@ def group_bootstrap(
 
     Returns:
         Lower and upper end.
+
+    Example:
+        >>> group_bootstrap(np.ones(4), ["a", "a", "b", "c"])
+        (1.0, 1.0)
     """
     _, group_of = np.unique(np.asarray(groups), return_inverse=True)
     sums, counts = np.bincount(group_of, values), np.bincount(group_of)
@@ -93,6 +102,10 @@ def calibration_error(probability: np.ndarray, happened: np.ndarray, bins: int =
         probability: forecasts [n].
         happened: 0 or 1 for each [n].
         bins: at most this many; each holds the same number of forecasts, give or take one.
+
+    Example:
+        >>> calibration_error(np.full(4, 0.75), np.array([1, 1, 1, 0]), bins=1)
+        0.0
     """
     parts = equal_mass_bins(probability, happened, bins)
     return sum(part["n"] * abs(part["confidence"] - part["right"]) for part in parts) / len(probability)
@@ -108,6 +121,10 @@ def equal_mass_bins(probability: np.ndarray, happened: np.ndarray, bins: int) ->
 
     Returns:
         For each bin, from low to high: n, confidence (mean forecast), right (fraction that happened).
+
+    Example:
+        >>> equal_mass_bins(np.array([0.1, 0.9]), np.array([0, 1]), 2)
+        [{'n': 1, 'confidence': 0.1, 'right': 0.0}, {'n': 1, 'confidence': 0.9, 'right': 1.0}]
     """
     order = np.argsort(probability, kind="stable")
     return [
@@ -117,12 +134,22 @@ def equal_mass_bins(probability: np.ndarray, happened: np.ndarray, bins: int) ->
 
 
 def brier(probability: np.ndarray, happened: np.ndarray) -> float:
-    """Mean squared distance of forecasts [n] from what happened, 0 or 1 (Brier, 1950)."""
+    """Mean squared distance of forecasts [n] from what happened, 0 or 1 (Brier, 1950).
+
+    Example:
+        >>> round(brier(np.array([0.9, 0.2]), np.array([1, 0])), 3)
+        0.025
+    """
     return float(np.mean((probability - happened) ** 2))
 
 
 def brier_classes(probability: np.ndarray, targets: np.ndarray) -> float:
-    """Mean squared distance of forecasts [n, C] from the class that it was [n], as a one-hot vector (Brier, 1950)."""
+    """Mean squared distance of forecasts [n, C] from the class that it was [n], as a one-hot vector (Brier, 1950).
+
+    Example:
+        >>> brier_classes(np.array([[0.5, 0.5]]), np.array([0]))
+        0.5
+    """
     return float(np.square(probability - np.eye(probability.shape[1])[targets]).sum(1).mean())
 
 

@@ -143,6 +143,11 @@ def thin(part: np.ndarray, targets: Tensor, fraction: float, seed: int) -> np.nd
         targets: class numbers of all samples [n].
         fraction: in (0, 1].
         seed: decides the ranks.
+
+    Example:
+        >>> import torch
+        >>> thin(np.arange(6), torch.tensor([0, 0, 0, 0, 1, 1]), 0.5, seed=0).size
+        3
     """
     rank = generator([seed, 0x1ABE1]).permutation(len(targets))
     labels, kept = targets.numpy()[part], []

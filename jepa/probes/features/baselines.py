@@ -26,6 +26,11 @@ def random_init_copy(encoder: Encoder, seed: int) -> Encoder:
     Args:
         encoder: the trained encoder; its configuration and preprocessing are taken over.
         seed: decides the weights.
+
+    Example:
+        >>> import jepa
+        >>> random_init_copy(jepa.create_model("vit_nano"), seed=0).num_layers
+        4
     """
     # Built without storage and filled from a generator of its own, the copy leaves torch's random state
     # alone.
@@ -38,7 +43,12 @@ def random_init_copy(encoder: Encoder, seed: int) -> Encoder:
 
 
 class OneFrame:
-    """The middle frame, or the last one, as 32x32 grey values."""
+    """The middle frame, or the last one, as 32x32 grey values.
+
+    Example:
+        >>> OneFrame().times(1.0, 3.0).tolist()
+        [[2.0]]
+    """
 
     def __init__(self, last: bool = False) -> None:
         self.name, self.last = ("last frame" if last else "one frame"), last
@@ -58,7 +68,12 @@ class OneFrame:
 
 
 class Motion:
-    """Means over 4x4 blocks of the absolute differences between 16 frames evenly spaced over the part."""
+    """Means over 4x4 blocks of the absolute differences between 16 frames evenly spaced over the part.
+
+    Example:
+        >>> Motion().features(torch.zeros(2, 16, 32, 32)).shape
+        torch.Size([2, 960])
+    """
 
     name = "motion"
 

@@ -26,7 +26,12 @@ SHARD_BYTES = 64 << 20
 
 
 def to_int8(rows: np.ndarray) -> np.ndarray:
-    """Float16 vectors [..., F] as int8 [..., F + 2]: values over the vector's scale, then the scale's two bytes."""
+    """Float16 vectors [..., F] as int8 [..., F + 2]: values over the vector's scale, then the scale's two bytes.
+
+    Example:
+        >>> to_int8(np.ones((3, 4), np.float16)).shape
+        (3, 6)
+    """
     wide = rows.astype(np.float32)
     scale = (np.abs(wide).max(-1, keepdims=True) / 127).astype(np.float16)
     # Rounded up where half precision would let the largest value pass 127.
@@ -38,7 +43,12 @@ def to_int8(rows: np.ndarray) -> np.ndarray:
 
 
 def from_int8(packed: np.ndarray) -> np.ndarray:
-    """Float16 vectors [..., F] from what `to_int8` made."""
+    """Float16 vectors [..., F] from what `to_int8` made.
+
+    Example:
+        >>> from_int8(to_int8(np.ones((1, 2), np.float16))).tolist()
+        [[1.0009765625, 1.0009765625]]
+    """
     scale = np.ascontiguousarray(packed[..., -2:]).view(np.float16).astype(np.float32)
     return (packed[..., :-2] * scale).astype(np.float16)
 
@@ -90,7 +100,13 @@ class Features:
 
 
 def join(parts: Sequence[Features]) -> Features:
-    """Features of several lists of samples, one list after the other."""
+    """Features of several lists of samples, one list after the other.
+
+    Example:
+        >>> rows = Features.of(np.zeros((2, 1, 4), np.float16))
+        >>> len(join([rows, rows]))
+        4
+    """
     shards: list[np.ndarray] = []
     shard_of = []
     for part in parts:
@@ -105,6 +121,13 @@ class Store:
     Args:
         folder: their folder; None keeps rows in memory.
         int8: write new rows in int8 instead of float16.
+
+    Example:
+        >>> store = Store(None)
+        >>> store.add("a", np.zeros((1, 4), np.float16))
+        >>> store.write_shard()
+        >>> store.features(["a", "a"]).shape
+        (2, 1, 4)
     """
 
     def __init__(self, folder: Path | None, int8: bool = False) -> None:

@@ -37,6 +37,11 @@ def coarse_grid(grid: TokenGrid, max_tokens: int) -> tuple[int, int, int]:
 
     Raises:
         UserError: even one token per time slot is too many.
+
+    Example:
+        >>> from jepa.models import TokenGrid
+        >>> coarse_grid(TokenGrid(8, 14, 14), max_tokens=256)
+        (8, 5, 5)
     """
     if grid.t > max_tokens:
         raise UserError(
@@ -59,6 +64,11 @@ def coarsen(tokens: torch.Tensor, grid: TokenGrid, max_tokens: int) -> torch.Ten
 
     Returns:
         [B, M, D] with M <= max_tokens.
+
+    Example:
+        >>> from jepa.models import TokenGrid
+        >>> coarsen(torch.zeros(1, 32, 5), TokenGrid(2, 4, 4), max_tokens=8).shape
+        torch.Size([1, 8, 5])
     """
     target = coarse_grid(grid, max_tokens)
     if target == tuple(grid):
@@ -68,7 +78,13 @@ def coarsen(tokens: torch.Tensor, grid: TokenGrid, max_tokens: int) -> torch.Ten
 
 
 def coarsen_future(predicted: torch.Tensor, grid: TokenGrid, slots: int, max_tokens: int) -> torch.Tensor:
-    """Averages predicted tokens [B, slots * h * w, D] in space, as `coarsen` does the tokens of the window."""
+    """Averages predicted tokens [B, slots * h * w, D] in space, as `coarsen` does the tokens of the window.
+
+    Example:
+        >>> from jepa.models import TokenGrid
+        >>> coarsen_future(torch.zeros(1, 16, 5), TokenGrid(2, 4, 4), slots=1, max_tokens=8).shape
+        torch.Size([1, 4, 5])
+    """
     _, height, width = coarse_grid(grid, max_tokens)
     return coarsen(predicted, grid._replace(t=slots), slots * height * width)
 
@@ -118,6 +134,12 @@ class EncoderTokens:
         fps: frame rate of the windows; None takes the encoder's own.
         predictor: the encoder's predictor.
         slots: time slots that it predicts.
+
+    Example:
+        >>> import jepa
+        >>> extractor = EncoderTokens("encoder", jepa.create_model("vit_nano"), max_tokens=64)
+        >>> extractor.grid(), extractor.times(0.0, 4.0).shape
+        ((8, 2, 2), (1, 16))
     """
 
     def __init__(

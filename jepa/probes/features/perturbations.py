@@ -30,6 +30,11 @@ class Perturbed:
         base: what turns frames into features.
         kind: "early", "augmented" or one of `PERTURBATIONS`.
         level: strength; see the kind.
+
+    Example:
+        >>> from jepa.probes.features.baselines import OneFrame
+        >>> Perturbed(OneFrame(), "early", 0.5).times(0.0, 4.0).tolist()
+        [[1.0]]
     """
 
     def __init__(self, base: Extractor, kind: str, level: float) -> None:
@@ -57,7 +62,12 @@ class Perturbed:
 
 
 def downscaled(frames: torch.Tensor, short_side: float) -> torch.Tensor:
-    """Frames whose shorter side was reduced to `short_side` pixels and enlarged again; smaller ones stay."""
+    """Frames whose shorter side was reduced to `short_side` pixels and enlarged again; smaller ones stay.
+
+    Example:
+        >>> downscaled(torch.zeros(1, 3, 64, 96, dtype=torch.uint8), 16).shape
+        torch.Size([1, 3, 64, 96])
+    """
     height, width = frames.shape[-2:]
     factor = short_side / min(height, width)
     if factor >= 1:
@@ -69,7 +79,12 @@ def downscaled(frames: torch.Tensor, short_side: float) -> torch.Tensor:
 
 
 def noisy(frames: torch.Tensor, std: float) -> torch.Tensor:
-    """Frames with Gaussian noise of a standard deviation in grey values; a function of what they show."""
+    """Frames with Gaussian noise of a standard deviation in grey values; a function of what they show.
+
+    Example:
+        >>> noisy(torch.full((1, 3, 8, 8), 128, dtype=torch.uint8), 15.0).dtype
+        torch.uint8
+    """
     rng = generator([zlib.crc32(frames.numpy().tobytes()), round(1000 * std)])
     noise = rng.standard_normal(frames.shape, dtype=np.float32)
     return (frames + torch.from_numpy(noise) * std).round().clamp(0, 255).byte()
@@ -83,6 +98,10 @@ def compressed(frames: torch.Tensor, factor: float) -> torch.Tensor:
 
     Raises:
         UserError: PyAV was built without libx264.
+
+    Example:
+        >>> compressed(torch.zeros(2, 3, 32, 32, dtype=torch.uint8), 35.0).shape
+        torch.Size([2, 3, 32, 32])
     """
     import av
 
@@ -113,6 +132,10 @@ def augmented_frames(frames: torch.Tensor, number: float) -> torch.Tensor:
     """A random crop of 70 to 100 % of both sides with another contrast and brightness, the same for all frames.
 
     A function of the number and of what the frames show. Nothing is mirrored: classes may be named for a direction.
+
+    Example:
+        >>> bool(augmented_frames(torch.zeros(2, 3, 40, 40, dtype=torch.uint8), 1).shape[-1] >= 28)
+        True
     """
     rng = generator([zlib.crc32(frames.numpy().tobytes()), int(number)])
     size, down, right, contrast, light = rng.random(5)

@@ -227,7 +227,12 @@ def get_head(name: str) -> Head:
 
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """Loss per window [S, G, B] of logits [S, G, B, C] against class numbers [S, B]."""
+    """Loss per window [S, G, B] of logits [S, G, B, C] against class numbers [S, B].
+
+    Example:
+        >>> cross_entropy(torch.zeros(1, 1, 1, 2), torch.tensor([[0]])).shape
+        torch.Size([1, 1, 1])
+    """
     seeds, heads, batch, classes = logits.shape
     wanted = targets.unsqueeze(1).expand(seeds, heads, batch)
     return functional.cross_entropy(logits.reshape(-1, classes), wanted.reshape(-1), reduction="none").view(
@@ -236,7 +241,12 @@ def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def accuracy_score(logits: Tensor, targets: Tensor, clips: int = 1) -> tuple[Tensor, Tensor]:
-    """Accuracy and log loss [G] of logits [G, m * clips, C], with probabilities averaged over a sample's windows."""
+    """Accuracy and log loss [G] of logits [G, m * clips, C], with probabilities averaged over a sample's windows.
+
+    Example:
+        >>> accuracy_score(torch.tensor([[[2.0, 0.0], [2.0, 0.0]]]), torch.tensor([0, 1]))[0].tolist()
+        [0.5]
+    """
     averaged = logits.softmax(-1).unflatten(1, (len(targets), clips)).mean(2)
     accuracy = (averaged.argmax(-1) == targets).double().mean(1)
     own = averaged.gather(-1, targets.expand(len(accuracy), -1).unsqueeze(-1))
@@ -246,5 +256,11 @@ def accuracy_score(logits: Tensor, targets: Tensor, clips: int = 1) -> tuple[Ten
 def class_targets(
     numbers: Tensor, classes: int, calibrate: Callable[[Tensor, Tensor, Sequence[str]], Calibration]
 ) -> Targets:
-    """Class numbers [n] as targets: cross-entropy, chosen by accuracy, refitted on training and validation part."""
+    """Class numbers [n] as targets: cross-entropy, chosen by accuracy, refitted on training and validation part.
+
+    Example:
+        >>> from jepa.probes.evaluation.calibration import softmax_calibrator
+        >>> class_targets(torch.tensor([0, 1, 1]), 2, softmax_calibrator("temperature")).outputs
+        2
+    """
     return Targets(numbers, classes, cross_entropy, accuracy_score, calibrate, classes=classes, refit=True)

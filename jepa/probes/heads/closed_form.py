@@ -28,6 +28,11 @@ class Ridge:
         inputs: vectors [n, F].
         targets: class numbers [n].
         classes: number of classes.
+
+    Example:
+        >>> ridge = Ridge(torch.eye(3), torch.tensor([0, 1, 1]), classes=2)
+        >>> ridge.scores(torch.eye(3), [1e-6])[0].argmax(-1).tolist()
+        [0, 1, 1]
     """
 
     def __init__(self, inputs: Tensor, targets: Tensor, classes: int) -> None:

@@ -87,7 +87,13 @@ class StackedHeads(nn.Module):
 
 
 class StackedLinear(StackedHeads):
-    """S x G linear heads on vectors, each with the standardisation of its own training part."""
+    """S x G linear heads on vectors, each with the standardisation of its own training part.
+
+    Example:
+        >>> heads = StackedLinear(seeds=2, heads=3, channels=4, outputs=5)
+        >>> heads.logits(torch.zeros(7, 4)).shape
+        torch.Size([2, 3, 7, 5])
+    """
 
     def __init__(self, seeds: int, heads: int, channels: int, outputs: int) -> None:
         super().__init__()
@@ -127,6 +133,11 @@ class StackedAttentive(StackedHeads):
     The key projection is folded into the query and the value projection into the output layer, which leaves
     the same functions as single-layer cross-attention with full-rank projections at 1/D of the cost (the
     published head has three more self-attention layers and an MLP).
+
+    Example:
+        >>> heads = StackedAttentive(seeds=2, heads=3, channels=4, outputs=5)
+        >>> heads.logits(torch.zeros(7, 6, 4)).shape
+        torch.Size([2, 3, 7, 5])
     """
 
     def __init__(self, seeds: int, heads: int, channels: int, outputs: int, queries: int = 4) -> None:
@@ -207,6 +218,16 @@ def train_stacked(
 
     Raises:
         UserError: there is nothing to train on.
+
+    Example:
+        >>> from jepa.probes.evaluation.calibration import softmax_calibrator
+        >>> from jepa.probes.heads.base import class_targets
+        >>> numbers = torch.arange(20) % 2
+        >>> data = FitData(numbers[:, None].float(), class_targets(numbers, 2, softmax_calibrator("temperature")))
+        >>> heads = StackedLinear(seeds=1, heads=1, channels=1, outputs=2)
+        >>> train_stacked(heads, data, [(np.arange(20), Setting(0.1, 0.0))], seeds=[0], steps=30, batch_size=8)
+        >>> heads.logits(data.inputs)[0, 0].argmax(-1).tolist() == numbers.tolist()
+        True
     """
     member = torch.zeros(len(jobs), len(data.inputs), dtype=torch.bool)
     for row, (samples, _) in zip(member, jobs, strict=True):
@@ -231,7 +252,13 @@ def train_stacked(
 
 
 class Order:
-    """Endless batches of sample indices: a new permutation per epoch, a pure function of (seed, epoch)."""
+    """Endless batches of sample indices: a new permutation per epoch, a pure function of (seed, epoch).
+
+    Example:
+        >>> order = Order(np.arange(4), seed=0, batch_size=2)
+        >>> sorted([*order.batch(0).tolist(), *order.batch(1).tolist()])
+        [0, 1, 2, 3]
+    """
 
     def __init__(self, used: np.ndarray, seed: int, batch_size: int) -> None:
         self.used, self.seed, self.batch_size = used, seed, batch_size

@@ -32,7 +32,12 @@ FIRST_BUDGET, SECOND_BUDGET = 1 / 10, 3 / 20
 
 
 def fast_dtype(device: str = "cpu") -> torch.dtype:
-    """bfloat16 where matrix units for it exist (GPUs since Ampere, CPUs with AMX), else float32."""
+    """bfloat16 where matrix units for it exist (GPUs since Ampere, CPUs with AMX), else float32.
+
+    Example:
+        >>> fast_dtype("cpu") in (torch.float32, torch.bfloat16)
+        True
+    """
     if device.startswith("cuda"):
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
     known: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()

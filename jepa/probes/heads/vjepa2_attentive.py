@@ -33,7 +33,12 @@ ATTENTION_HEADS = 16  # of every published probe, whatever its encoder has
 
 
 def classifier_config(channels: int, depth: int = 4) -> PoolerConfig:
-    """The published shape for tokens of `channels`; narrow ones that 16 heads do not divide get fewer heads."""
+    """The published shape for tokens of `channels`; narrow ones that 16 heads do not divide get fewer heads.
+
+    Example:
+        >>> classifier_config(1024).num_heads
+        16
+    """
     return PoolerConfig(
         embed_dim=channels,
         depth=depth,
@@ -56,6 +61,12 @@ class StackedClassifiers(StackedHeads):
 
     Raises:
         UserError: the pooler has several queries.
+
+    Example:
+        >>> heads = StackedClassifiers(seeds=1, heads=2, config=classifier_config(16, depth=1), classes=3)
+        >>> heads.init([torch.Generator().manual_seed(0)])
+        >>> heads.logits(torch.zeros(4, 6, 16)).shape
+        torch.Size([1, 2, 4, 3])
     """
 
     num_heads: Tensor

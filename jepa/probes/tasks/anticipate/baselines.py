@@ -84,5 +84,10 @@ def next_after_action(
 
 
 def certain(truth: np.ndarray, actions: int) -> np.ndarray:
-    """Probability one for the labels as they are, [1, n, A]."""
+    """Probability one for the labels as they are, [1, n, A].
+
+    Example:
+        >>> certain(np.array([1, 0]), 2).tolist()
+        [[[0.0, 1.0], [1.0, 0.0]]]
+    """
     return np.eye(actions)[truth][None]

@@ -26,7 +26,12 @@ _CALIBRATION_PARTS = 5
 
 def cumulative(logits: Tensor) -> Tensor:
     """Probability of a start within each horizon: [..., H, K] hazard logits -> [..., H, K], never
-    decreasing."""
+    decreasing.
+
+    Example:
+        >>> cumulative(torch.zeros(1, 2)).tolist()
+        [[0.5, 0.75]]
+    """
     return 1 - functional.logsigmoid(-logits).cumsum(-1).exp()
 
 
@@ -37,6 +42,10 @@ def at_risk(event: Tensor, observed: Tensor, bins: int) -> Tensor:
         event: [n, H] bin of the next onset, K for none.
         observed: [n] bins before the end of the record.
         bins: K.
+
+    Example:
+        >>> at_risk(torch.tensor([[1]]), torch.tensor([3]), 3).tolist()
+        [[[True, True, False]]]
     """
     number = torch.arange(bins)
     known = (number < observed.view(-1, 1, 1)) | (number == event.unsqueeze(-1))
@@ -44,7 +53,12 @@ def at_risk(event: Tensor, observed: Tensor, bins: int) -> Tensor:
 
 
 def known_outcome(event: Tensor, observed: Tensor, bins: int) -> Tensor:
-    """Horizons for which it is known whether a start fell within: [n, H, K] bool."""
+    """Horizons for which it is known whether a start fell within: [n, H, K] bool.
+
+    Example:
+        >>> known_outcome(torch.tensor([[3]]), torch.tensor([1]), 3).tolist()
+        [[[True, False, False]]]
+    """
     number = torch.arange(bins)
     return (number < observed.view(-1, 1, 1)) | (number >= event.unsqueeze(-1))
 
@@ -55,6 +69,11 @@ def hazard_loss(logits: Tensor, targets: Tensor) -> Tensor:
     Args:
         logits: hazard logits of all categories and bins.
         targets: [S, B, H, 2, K]; entry 0 is 1 in the bin of the onset, entry 1 is 1 for bins at risk.
+
+    Example:
+        >>> targets = hazard_targets(torch.tensor([[0]]), torch.tensor([2]), 2)
+        >>> hazard_loss(torch.zeros(1, 1, 1, 2), targets[None]).shape
+        torch.Size([1, 1, 1])
     """
     categories, bins = targets.shape[-3], targets.shape[-1]
     values = logits.unflatten(-1, (categories, bins))
@@ -64,7 +83,12 @@ def hazard_loss(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def hazard_targets(event: Tensor, observed: Tensor, bins: int) -> Tensor:
-    """Targets [n, H, 2, K] for `hazard_loss`."""
+    """Targets [n, H, 2, K] for `hazard_loss`.
+
+    Example:
+        >>> hazard_targets(torch.tensor([[1]]), torch.tensor([2]), 2).tolist()
+        [[[[0.0, 1.0], [1.0, 1.0]]]]
+    """
     happened = torch.arange(bins) == event.unsqueeze(-1)
     return torch.stack([happened, at_risk(event, observed, bins)], dim=-2).float()
 
@@ -79,6 +103,11 @@ def base_logits(
         weight: [n], weight of each window.
         pull: as many pseudo-observations with the rates `to`.
         to: logits [H, K].
+
+    Example:
+        >>> targets = hazard_targets(torch.tensor([[0], [1], [1], [1]]), torch.full((4,), 1), 1)
+        >>> base_logits(targets).sigmoid().tolist()
+        [[0.30000001192092896]]
     """
     w = torch.ones(len(targets)) if weight is None else weight
     happened, risk = (targets * w.view(-1, 1, 1, 1)).sum(0).unbind(-2)
@@ -141,13 +170,23 @@ def _losses(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def apply_calibration(logits: Tensor, calibration: Tensor) -> Tensor:
-    """Calibrated hazard logits [..., H, K]."""
+    """Calibrated hazard logits [..., H, K].
+
+    Example:
+        >>> apply_calibration(torch.ones(1, 2), torch.tensor([[2.0, -1.0]])).tolist()
+        [[1.0, 1.0]]
+    """
     return logits * calibration[:, :1] + calibration[:, 1:]
 
 
 @dataclass(frozen=True)
 class HazardCalibration:
-    """Probabilities of a start within each horizon from hazard logits: Platt scaling per category."""
+    """Probabilities of a start within each horizon from hazard logits: Platt scaling per category.
+
+    Example:
+        >>> HazardCalibration(torch.tensor([[1.0, 0.0]]), bins=2)(torch.zeros(3, 2)).shape
+        torch.Size([3, 1, 2])
+    """
 
     maps: Tensor
     """scale and offset per category [H, 2]"""
@@ -166,6 +205,10 @@ def hazard_problem(event: Tensor, observed: Tensor, bins: int) -> Targets:
         event: [n, H] bin of the next onset, K for none.
         observed: [n] bins before the end of the record.
         bins: K.
+
+    Example:
+        >>> hazard_problem(torch.tensor([[0], [2]]), torch.tensor([2, 2]), bins=2).outputs
+        2
     """
     values = hazard_targets(event, observed, bins)
     categories = event.shape[1]

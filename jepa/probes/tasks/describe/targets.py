@@ -14,7 +14,12 @@ from jepa.probes.heads.base import Calibration, Targets
 
 
 def multi_label_loss(logits: Tensor, targets: Tensor) -> Tensor:
-    """Binary cross-entropy summed over tags [S, G, B] of logits [S, G, B, T] against [S, B, T]."""
+    """Binary cross-entropy summed over tags [S, G, B] of logits [S, G, B, T] against [S, B, T].
+
+    Example:
+        >>> multi_label_loss(torch.zeros(1, 1, 3, 4), torch.ones(1, 3, 4)).shape
+        torch.Size([1, 1, 3])
+    """
     wanted = targets.unsqueeze(1).expand_as(logits)
     return functional.binary_cross_entropy_with_logits(logits, wanted, reduction="none").sum(-1)
 
@@ -24,6 +29,10 @@ def tag_targets(tags: Tensor) -> Targets:
 
     Args:
         tags: [n, T] as 0 and 1.
+
+    Example:
+        >>> tag_targets(torch.tensor([[1.0, 0.0], [0.0, 0.0]])).outputs
+        2
     """
 
     def score(logits: Tensor, targets: Tensor, clips: int) -> tuple[Tensor, Tensor]:
@@ -37,7 +46,12 @@ def tag_targets(tags: Tensor) -> Targets:
 
 
 def unit_length(logits: Tensor) -> Tensor:
-    """Embeddings [..., E] of unit length from a head's outputs."""
+    """Embeddings [..., E] of unit length from a head's outputs.
+
+    Example:
+        >>> unit_length(torch.tensor([[3.0, 4.0]])).norm().item()
+        1.0
+    """
     return functional.normalize(logits, dim=-1)
 
 
@@ -46,6 +60,10 @@ def text_targets(vectors: Tensor) -> Targets:
 
     Args:
         vectors: unit vectors [n, E].
+
+    Example:
+        >>> text_targets(torch.eye(3)).share_batches
+        False
     """
 
     def score(logits: Tensor, targets: Tensor, clips: int) -> tuple[Tensor, Tensor]:
@@ -71,6 +89,10 @@ def contrastive_loss(logits: Tensor, targets: Tensor, temperature: float = 0.07)
 
     Returns:
         Loss per sample [S, G, B].
+
+    Example:
+        >>> contrastive_loss(torch.eye(2)[None, None], torch.eye(2)[None]).shape
+        torch.Size([1, 1, 2])
     """
     video = functional.normalize(logits, dim=-1)
     scores = torch.einsum("sgbe,sce->sgbc", video, targets) / temperature

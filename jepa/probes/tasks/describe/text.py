@@ -81,6 +81,11 @@ class Learned:
     Args:
         vocabulary: word -> column.
         weights: TF-IDF weight of each word folded into the projection [words, E].
+
+    Example:
+        >>> text = Learned.fit(["a red ball falls", "a blue box slides"] * 3)
+        >>> text.encode(["red ball"]).shape
+        torch.Size([1, 5])
     """
 
     name = "trained"
