@@ -23,6 +23,8 @@ class ModelCard:
     """Parameters of the encoder."""
     predictor_parameters: int
     """Parameters of the predictor that goes with it."""
+    tubelet: str
+    """What one token covers: frames x pixels x pixels."""
     embed_dim: int
     """Channels of a token."""
     tokens: int
@@ -62,6 +64,7 @@ def model_card(name: str) -> ModelCard:
         name=name,
         parameters=parameters,
         predictor_parameters=predictor_parameters,
+        tubelet=f"{config.tubelet_frames} x {config.patch_px} x {config.patch_px}",
         embed_dim=config.embed_dim,
         tokens=stated.num_frames // config.tubelet_frames * side * side,
         preprocessing=stated,
@@ -75,7 +78,7 @@ def model_card(name: str) -> ModelCard:
 
 def cards_table() -> str:
     """All cards as a Markdown table."""
-    heads = ["name", "parameters", "predictor", "width", "tokens", "input", "positions", "images"]
+    heads = ["name", "parameters", "predictor", "tubelet", "width", "tokens", "input", "positions", "images"]
     heads += ["licence of weights", "weights", "paper"]
     rows = [heads, ["---"] * len(heads)]
     for card in map(model_card, ENTRIES):
@@ -85,6 +88,7 @@ def cards_table() -> str:
                 f"`{card.name}`",
                 f"{card.parameters / 1e6:.2f} M",
                 f"{card.predictor_parameters / 1e6:.2f} M",
+                card.tubelet,
                 str(card.embed_dim),
                 str(card.tokens),
                 f"{stated.num_frames} frames, {stated.fps:g} fps, {stated.resize_px} > {stated.crop_px} px",
