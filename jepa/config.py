@@ -89,21 +89,21 @@ COMMANDS = {
         "ShardConfig",
         "run",
         "pack many small videos into a few large files",
-        extra="train",
+        extra="cli",
     ),
     "bench": Command(
         "jepa.bench",
         "BenchConfig",
         "run",
         "how fast training, decoding, probing and signals are here",
-        extra="train",
+        extra="cli",
     ),
     "doctor": Command(
         "jepa.doctor",
         "DoctorConfig",
         "run",
         "what works on this machine; data.root=... reads a data set",
-        extra="train",
+        extra="cli",
     ),
 }
 

@@ -27,6 +27,7 @@ import torch
 from jepa.errors import UserError, VideoError
 from jepa.probes.data.labels import Sample, fingerprint
 from jepa.probes.features.cache import Features, Store
+from jepa.progress import progress
 
 _log = logging.getLogger(__name__)
 
@@ -131,7 +132,7 @@ def encode(
     mine = set(list(content)[rank::size])
     pending = _by_video(samples, keys, [i for i in needed if samples[i].path in mine])
     try:
-        with _progress(sum(len(group) for group in pending)) as advance:
+        with progress("encoding", sum(len(group) for group in pending)) as advance:
             queues = [_Queue(e, s, batch_size) for e, s in zip(extractors, stores, strict=True)]
             for group, outcome in _decode_ahead(samples, keys, pending, extractors, stores, workers):
                 report.decoded += 1
@@ -269,29 +270,3 @@ class _Queue:
                 )
             self.store.add(key, stored.numpy())
         self.rows, self.clips = [], []
-
-
-class _progress:
-    """A progress bar with time left; silent when there is nothing to do."""
-
-    def __init__(self, total: int) -> None:
-        from rich.console import Console
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-        self.total = total
-        self.bar = Progress(
-            TextColumn("encoding"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-            disable=total == 0,
-        )
-
-    def __enter__(self) -> Any:
-        self.bar.start()
-        task = self.bar.add_task("encoding", total=self.total)
-        return lambda count: self.bar.advance(task, count)
-
-    def __exit__(self, *_: object) -> None:
-        self.bar.stop()
