@@ -94,6 +94,7 @@ class PacketAccess(Container):
             self._broken = error
         self._check_frames(len(held))
         index.extend(held)
+        index.cut_open = self._cuts_open(index)
         index.complete = self._broken is None
         if not index.complete:
             index.decided = self._decided(index)
@@ -112,7 +113,7 @@ class PacketAccess(Container):
             if isinstance(self._source, (str, bytes)):
                 other = Container(self._source, self.name, self.limits, self.lenient)
             else:
-                other, self._requests = self, self._requests + 1
+                other = self
             index = PacketIndex(self._coding, keyed=True)
             try:
                 for packet in other._from_start():
@@ -122,7 +123,7 @@ class PacketAccess(Container):
             finally:
                 if other is not self:
                     other.close()
-            index.complete = True
+            index.complete, index.cut_open = True, self._cuts_open(index)
             self._index = index
         return self._index
 
@@ -177,6 +178,10 @@ class PacketAccess(Container):
         return self._known_edits
 
     _known_edits: int | None = None
+
+    def _cuts_open(self, index: PacketIndex) -> bool:
+        opened = any(i and start == Start.OPEN for i, start in index.starts.items())
+        return opened and self._format.startswith("mov") and self._edits() > 1
 
     def _stretch(self, targets: Sequence[int]) -> Stretch:
         """Packets that prove what is on screen at ascending `targets`.

@@ -71,6 +71,10 @@ class PacketIndex:
         self.starts: dict[int, Start] = {}  # packets at which a decoder may start
         self.keys: list[tuple[int, int, bytes]] = []  # what a packet is recognised by, however it was reached
         self.new_header = self.discards = False
+        self.damaged = False  # a packet that the container knows to be damaged
+        self.cut_open = (
+            False  # several edits, between which a decoder may show fewer frames than there are packets
+        )
         self.reordered = not coding.has_times and coding.codec != "mpeg4"  # whose packets tell
         self.settled = False  # whether it is known which frames at the head are shown
         self._keyed, self._hidden = keyed, HIDDEN.get(coding.codec)
@@ -95,6 +99,7 @@ class PacketIndex:
             if packet.is_discard or (self._hidden is not None and self._hidden(memoryview(packet))):
                 self.hidden.add(i)
                 self.discards |= packet.is_discard
+        self.damaged |= any(p.is_corrupt for p in packets)
         if coding.codec == "mpeg4" and not coding.has_times:
             self.reordered |= any(mpeg4_type(memoryview(p)) not in (0, 1) for p in packets)
         if self._keyed:
@@ -111,6 +116,11 @@ class PacketIndex:
             if self.hidden
             else [*range(len(self.pts))]
         )
+
+    def shown_times(self, first: int, last: int, begin: int | None) -> list[int]:
+        """Times from `begin` on of the frames in packets `first` to `last`, ascending."""
+        times = ((i, self.pts[i]) for i in range(first, last + 1) if i not in self.hidden)
+        return sorted(pts for _, pts in times if pts is not None and (begin is None or pts >= begin))
 
     @staticmethod
     def key(packet: Any) -> tuple[int, int, bytes]:
@@ -214,6 +224,10 @@ class Facts:
         """Why the order of display is not the order of these times; empty if nothing contradicts it."""
         if index.new_header:
             return "the decoder's configuration changes half-way"
+        if index.damaged:
+            return "damaged packets"
+        if index.cut_open:
+            return "several edits of open groups of pictures"
         if len(ranked) > 1 and not (ranked[1:] > ranked[:-1]).all():
             return "two frames with the same time"
         most = np.maximum.accumulate(pts) if len(pts) else pts

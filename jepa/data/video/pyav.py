@@ -18,7 +18,7 @@ import numpy as np
 from jepa.data.crops import Cut, coded_box
 from jepa.data.video.access import ContradictedError, PacketAccess, Stretch, UnprovenError
 from jepa.data.video.container import END_SLACK_S, Source, reason_of
-from jepa.data.video.index import PacketIndex
+from jepa.data.video.index import PacketIndex, Segment
 from jepa.data.video.info import AS_CODED, VideoInfo, read_orientation, upright
 from jepa.data.video.packets import flushes, may_skip_non_reference
 from jepa.errors import VideoError
@@ -91,6 +91,8 @@ class PyAvFile(PacketAccess):
         if not self._straight and not self.lenient:
             if self._index is None and self._is_short():
                 self._load()
+            if self._index is None and not isinstance(self._source, (str, bytes)):
+                self._requests += 1  # the one read position moves, which interrupts an iteration
             index = self._whole()
             if self._broken is not None:
                 raise self._broken
@@ -130,10 +132,15 @@ class PyAvFile(PacketAccess):
             return
         if flushes(self._context.name, self._context.codec.intra_only):
             self._context.flush_buffers()
+            self._clean = True
         else:
+            self._renew()
+
+    def _renew(self) -> None:
+        """A decoder that never saw a packet. Flushing leaves parameter sets and what damage did to them."""
+        if not self._clean or not self._at_start:
             self._container.close()
             self._open()
-        self._clean = True
 
     def _decoded(
         self, packets: Iterable[Any], wanted: set[int] | None = None
@@ -167,7 +174,9 @@ class PyAvFile(PacketAccess):
 
     def _pass(self) -> Iterator[tuple[int, Any]]:
         """(time, frame) of a pass from the start, which is what every shortcut has to agree with; times ascend."""
-        index = self._whole() if self._index is not None or not self._coding.has_times else None
+        self._renew()
+        timed = self._coding.has_times and self._first_has_time()
+        index = self._whole() if self._index is not None or not timed else None
         # Frames come out in the order of display, so the n-th has the n-th time.
         clock = None if index is None or not index.facts.untimed else self._clock()
         last: int | None = None
@@ -180,6 +189,13 @@ class PyAvFile(PacketAccess):
                 at = pts
             last = at if last is None else max(last, at)
             yield last, frame
+
+    def _first_has_time(self) -> bool:
+        if self._index is not None:
+            return True
+        self._rewind()
+        first = next(self._read(), None)
+        return first is None or first.pts is not None
 
     def _settle_head(self, index: PacketIndex) -> None:
         first = next((i for i in index.starts if index.pts[i] is not None), None)
@@ -213,7 +229,7 @@ class PyAvFile(PacketAccess):
             self._start_clock()  # a limit for each frame
 
     def _onward(self, target: int | None) -> Iterator[tuple[int, Any]]:
-        if target is not None and not self._straight:
+        if target is not None and not self._straight and not self.lenient:
             try:
                 yield from self._onward_from(self._stretch([target]))
                 return
@@ -310,7 +326,8 @@ class PyAvFile(PacketAccess):
     ) -> Iterator[tuple[int, np.ndarray]]:
         """The frame on screen at each target: by the index where it proves it, else by a pass from the start."""
         done = 0
-        while not self._straight:
+        # Damage is not always seen by a decoder: leniently, a shortcut could miss it or what it does to later frames.
+        while not self._straight and not self.lenient:
             try:
                 for pair in self._fast(targets[done:], cut):
                     yield pair
@@ -335,53 +352,37 @@ class PyAvFile(PacketAccess):
             self._check_end(targets[-1], index.facts.times[-1] + self._last_duration(index))
         position = 0
         for segment in plan.segments:
-            packets = stretch.packets[segment.first : segment.last + 1]
-            frames = self._decoded(packets, set(plan.shown) if plan.skip else None)
-            if not plan.skip:
-                frames = iter(self._checked(frames, index, segment.first, segment.last, set(plan.shown)))
-            begin = index.pts[segment.first]
-            last: int | None = None
-            for pts, frame in frames:
-                if pts is None or (last is not None and pts <= last):
+            # A decoder reports damage to a reference after frames that are predicted from it and shown earlier, so
+            # nothing is believed before the segment's end.
+            for pts, frame in self._proven_frames(stretch, segment):
+                if position == len(targets) or pts != plan.shown[position]:
                     raise ContradictedError
-                if segment.first and begin is not None and pts < begin:
-                    continue  # a leading picture, predicted from what was not decoded
-                last = pts
-                if frame.is_corrupt:
-                    raise UnprovenError
-                if position < len(targets) and pts > plan.shown[position]:
-                    raise ContradictedError
-                array = None
+                array = self._picture(frame, cut)
                 while position < len(targets) and plan.shown[position] == pts:
-                    array = self._picture(frame, cut) if array is None else array
                     yield pts, array
                     position += 1
         if position < len(targets):
             raise ContradictedError
 
-    def _checked(
-        self,
-        frames: Iterator[tuple[int | None, Any]],
-        index: PacketIndex,
-        first: int,
-        last: int,
-        wanted: set[int],
-    ) -> list[tuple[int | None, Any]]:
-        """The wanted ones of a segment's frames, once all of them came out as the packets say."""
+    def _proven_frames(self, stretch: Stretch, segment: Segment) -> list[tuple[int, Any]]:
+        """A segment's requested frames, once all that came out of the decoder is as the packets say."""
+        index, plan, first = stretch.index, stretch.plan, segment.first
+        requested = set(plan.shown)
+        packets = stretch.packets[first : segment.last + 1]
         begin = index.pts[first] if first or not index.from_start else None
-        expected = sorted(
-            p for i, p in enumerate(index.pts[first : last + 1], first)
-            if i not in index.hidden and p is not None and (begin is None or p >= begin)
-        )  # fmt: skip
-        kept: list[tuple[int | None, Any]] = []
-        found = []
-        for pts, frame in frames:
-            if pts is not None and begin is not None and pts < begin:
-                continue
+        kept: list[tuple[int, Any]] = []
+        found: list[int] = []
+        for pts, frame in self._decoded(packets, requested if plan.skip else None):
+            if pts is None or frame.is_corrupt:
+                raise UnprovenError
+            if begin is not None and pts < begin:
+                continue  # a leading picture, predicted from what was not decoded
+            if found and pts <= found[-1]:
+                raise ContradictedError
             found.append(pts)
-            if pts in wanted:
+            if pts in requested:
                 kept.append((pts, frame))
-        if found != expected:
+        if not plan.skip and found != index.shown_times(first, segment.last, begin):
             raise ContradictedError
         return kept
 
