@@ -1,10 +1,11 @@
-"""The road from a film to a decision, measured on toy films that no training saw.
+"""The end-to-end pipeline from a video to a decision, measured on toy videos that no training used.
 
     jepa toyworld out=FILMS family=film videos=500 seed=1 duration_s=12 width_px=96 height_px=96 fps=12
     python benchmarks/road.py FILMS ENCODER OUT > tables.md
 
-FILMS is a toy world of films, ENCODER an export. The probes learn from the films' training part, are chosen and
-calibrated on the validation part, and all figures are of the test part. What OUT holds already is not made again.
+FILMS is a toy world of films, ENCODER an export. The probes are trained on the films' training part, chosen and
+calibrated on the validation part, and all figures are of the test part. What OUT holds already is not made again. The
+toy world's truth files are read here, and nowhere in the package.
 """
 
 from __future__ import annotations
@@ -42,16 +43,20 @@ def main() -> None:
     parser.add_argument("films")
     parser.add_argument("encoder")
     parser.add_argument("out", type=Path)
-    asked = parser.parse_args()
-    films = Path(asked.films)
+    arguments = parser.parse_args()
+    films = Path(arguments.films)
     with contextlib.redirect_stdout(sys.stderr):
-        told = probe("anticipate", asked.films, asked.encoder, asked.out)
-        said = probe("describe", asked.films, asked.encoder, asked.out)
-        documents = watch(films, asked.encoder, asked.out)
+        anticipation = probe("anticipate", arguments.films, arguments.encoder, arguments.out)
+        tagging = probe("describe", arguments.films, arguments.encoder, arguments.out)
+        documents = analyse_films(films, arguments.encoder, arguments.out)
     truths = {path.stem: json.loads(path.read_text()) for path in (films / "truth").glob("*.json")}
-    lines = ["# From a film to a decision, on the toy world", "", *about(told, documents)]
-    lines += hazards(told) + next_action(told) + decoys(asked.out / "anticipate/forecasts.npz", told, truths)
-    lines += breaks(documents, truths) + description(said)
+    lines = ["# From a video to a decision, on the toy world", "", *setup(anticipation, documents)]
+    lines += (
+        hazards(anticipation)
+        + next_action(anticipation)
+        + decoys(arguments.out / "anticipate/forecasts.npz", anticipation, truths)
+    )
+    lines += breaks(documents, truths) + tagging_tables(tagging)
     print("\n".join(lines))
 
 
@@ -70,25 +75,25 @@ def probe(task: str, films: str, encoder: str, out: Path) -> dict[str, Any]:
     return found
 
 
-def watch(films: Path, encoder: str, out: Path) -> dict[str, SignalsDocument]:
+def analyse_films(films: Path, encoder: str, out: Path) -> dict[str, SignalsDocument]:
     """The documents of all test films, by stem."""
     videos = [Path(item.path) for item in read_items(films) if item.split == "test"]
     folder = out / "signals"
     config = SignalsConfig(out=str(folder), policy=str(POLICY), video=str(films))
-    # The forecaster and its observer; tags have tables of their own.
+    # The anticipation and the current-action probe; tags have tables of their own.
     process(config, videos, Analyser(ProbeDetector(out / "anticipate", encoder), POLICY))
     documents = [read_document(file) for file in sorted(folder.glob("*/signals.json"))]
     return {Path(document.asset.name).stem: document for document in documents}
 
 
-def about(told: dict[str, Any], documents: dict[str, SignalsDocument]) -> list[str]:
+def setup(anticipation: dict[str, Any], documents: dict[str, SignalsDocument]) -> list[str]:
     """What was measured on what."""
-    encoder, fold = told["encoder"], told["folds"][0]["videos"]
+    encoder, fold = anticipation["encoder"], anticipation["folds"][0]["videos"]
     return [
         f"Films: {fold[0]} to train heads, {fold[1]} to choose and calibrate, {fold[2]} to test. Encoder "
-        f"{encoder['name']}, weights {encoder['sha256'][:12]}; windows of {told['window_s']:g} s; "
-        f"{len(told['config']['seeds'])} seeds of the heads; +- is their standard deviation, intervals are 95 % "
-        f"bootstrap over films. Frames of {next(iter(documents.values())).asset.width} px.",
+        f"{encoder['name']}, weights {encoder['sha256'][:12]}; windows of {anticipation['window_s']:g} s; "
+        f"{len(anticipation['config']['seeds'])} seeds of the heads; +- is their standard deviation, intervals are "
+        f"95 % bootstrap over films. Frames of {next(iter(documents.values())).asset.width} px.",
         "",
     ]
 
@@ -109,17 +114,17 @@ def between(interval: Sequence[float], digits: int = 3, sign: str = "+") -> str:
     return f"{interval[0]:{sign}.{digits}f} to {interval[1]:{sign}.{digits}f}"
 
 
-def hazards(told: dict[str, Any]) -> list[str]:
+def hazards(anticipation: dict[str, Any]) -> list[str]:
     """Average precision per hazard and horizon, the mean, and the gain in Brier score."""
-    part, horizons = told["hazard"], told["horizons_s"]
+    part, horizons = anticipation["hazard"], anticipation["horizons_s"]
     lines = [
         "## A hazard starts within ...",
         "",
-        f"Average precision on {part['questions']} moments of all films, half a second apart; mean of the seeds. "
-        "The base rate's AP is the share of moments at which it happened.",
+        f"Average precision on {part['questions']} times in all films, half a second apart; mean of the seeds. "
+        "The base rate's AP is the fraction of times at which it happened.",
         "",
     ]
-    for number, name in enumerate(told["hazards"]):
+    for number, name in enumerate(anticipation["hazards"]):
         rows = []
         for row in part["rows"]:
             here = [f for f in row["figures"] if f["category"] == number]
@@ -144,9 +149,9 @@ def hazards(told: dict[str, Any]) -> list[str]:
     return lines + table(["forecast from", "AP", "AUC", "ECE", "gain", "95 %"], rows)
 
 
-def next_action(told: dict[str, Any]) -> list[str]:
+def next_action(anticipation: dict[str, Any]) -> list[str]:
     """Accuracy of the next and of the current action."""
-    part = told["next_action"]
+    part = anticipation["next_action"]
     rows = [
         [
             r["features"],
@@ -156,21 +161,21 @@ def next_action(told: dict[str, Any]) -> list[str]:
         ]
         for r in part["rows"]
     ]
-    now = ", ".join(f"{r['features']} {r['accuracy']:.3f}" for r in told["current_action"]["rows"])
+    now = ", ".join(f"{r['features']} {r['accuracy']:.3f}" for r in anticipation["current_action"]["rows"])
     return [
         f"## The next action, {part['tau_s']:g} s before it starts",
         "",
         f"{part['questions']} questions, {len(part['classes'])} actions.",
         "",
         *table(["forecast from", "accuracy", "95 %", "top 3"], rows),
-        f"Current action, {len(told['current_action']['classes'])} actions, accuracy: {now}.",
+        f"Current action, {len(anticipation['current_action']['classes'])} actions, accuracy: {now}.",
         "",
     ]
 
 
 @dataclass
 class Alarm:
-    """A shot in which a hazard comes or seems to come, and the highest forecast before the moment, per seed."""
+    """A shot in which a hazard comes or seems to come, and the highest forecast before it, per seed."""
 
     film: str
     category: str
@@ -191,48 +196,52 @@ def alarms(
         truth = truths[Path(film).stem]
         onsets = {(h["category"], round(h["onset_s"], 2)) for h in truth["hazards"]}
         for shot in truth["shots"]:
-            category, moment = HAZARD_OF.get(shot["family"]), shot["event_s"]
-            real = (category, round(moment, 2)) in onsets
+            category, event_s = HAZARD_OF.get(shot["family"]), shot["event_s"]
+            real = (category, round(event_s, 2)) in onsets
             if category is None or not (real or shot["decoy"]):
                 continue
             times = kept["end_s"][rows]
-            here = rows[(times >= max(shot["start_s"] + NEAR_S, moment - AHEAD_S)) & (times < moment)]
+            here = rows[(times >= max(shot["start_s"] + NEAR_S, event_s - AHEAD_S)) & (times < event_s)]
             if len(here):
                 column = categories.index(category)
                 found.append(Alarm(film, category, real, probability[:, here, column].max(1)))
     return found
 
 
-def decoys(path: Path, told: dict[str, Any], truths: dict[str, Any]) -> list[str]:
-    """How well events are told from their decoys before the moment."""
+def decoys(path: Path, anticipation: dict[str, Any], truths: dict[str, Any]) -> list[str]:
+    """How well events are distinguished from their decoys before they happen."""
     from sklearn.metrics import roc_auc_score
 
     kept = np.load(path)
-    horizon = told["horizons_s"].index(AHEAD_S)
+    horizon = anticipation["horizons_s"].index(AHEAD_S)
     rows = []
     for number, name in enumerate(kept["names"].tolist()):
-        found = alarms(kept, number, told["hazards"], truths, horizon)
+        found = alarms(kept, number, anticipation["hazards"], truths, horizon)
         real = np.array([alarm.real for alarm in found])
         score = np.stack([alarm.score for alarm in found])  # [shots, seeds]
         films = np.array([alarm.film for alarm in found])
         aucs = [roc_auc_score(real, column) for column in score.T]
-        shares = [float((column[~real] >= np.median(column[real])).mean()) for column in score.T]
+        fractions = [float((column[~real] >= np.median(column[real])).mean()) for column in score.T]
         mean = score.mean(1)
 
         def auc(keep: np.ndarray, real: np.ndarray = real, mean: np.ndarray = mean) -> float:
             return float(roc_auc_score(real[keep], mean[keep]))
 
-        spread = bootstrap(films, auc)
+        interval = bootstrap(films, auc)
         rows.append(
-            [name.split(",")[0], f"{np.mean(aucs):.3f} +- {np.std(aucs):.3f}", f"{spread[0]:.2f} to {spread[1]:.2f}",
-             f"{np.mean(shares):.2f}"]
-        )  # fmt: skip
+            [
+                name.split(",")[0],
+                f"{np.mean(aucs):.3f} +- {np.std(aucs):.3f}",
+                f"{interval[0]:.2f} to {interval[1]:.2f}",
+                f"{np.mean(fractions):.2f}",
+            ]
+        )
     return [
         "## Events against their decoys",
         "",
         f"Shots of the test films in which a figure falls or catches itself, pushes or only talks, smoke turns to "
         f"fire or thins: {int(real.sum())} events, {int((~real).sum())} decoys. The highest forecast within "
-        f"{AHEAD_S:g} s, over moments of the shot before it happens or would have. False alarms: the share of decoys "
+        f"{AHEAD_S:g} s, over times in the shot before it happens or would have. False alarms: the fraction of decoys "
         "above the threshold that half of the events reach; chance is the base rate's row.",
         "",
         *table(["forecast from", "AUC", "95 %", "false alarms on decoys"], rows),
@@ -243,9 +252,9 @@ def bootstrap(films: np.ndarray, of: Callable[[np.ndarray], float]) -> tuple[flo
     """95 % interval of a figure over films drawn with replacement; draws without both outcomes are left out."""
     rng = np.random.Generator(np.random.Philox(key=[0, 0x60AD]))
     names, values = np.unique(films), []
-    places = {name: np.flatnonzero(films == name) for name in names}
+    rows = {name: np.flatnonzero(films == name) for name in names}
     for _ in range(DRAWS):
-        keep = np.concatenate([places[name] for name in rng.choice(names, len(names))])
+        keep = np.concatenate([rows[name] for name in rng.choice(names, len(names))])
         with contextlib.suppress(ValueError):
             value = of(keep)
             values += [value] if np.isfinite(value) else []
@@ -255,34 +264,34 @@ def bootstrap(films: np.ndarray, of: Callable[[np.ndarray], float]) -> tuple[flo
 
 
 @dataclass
-class Places:
-    """Where one way of placing breaks would put them in one film: every place that it ranks, and those it offers."""
+class BreakTimes:
+    """When one method would put breaks in one film: every candidate that it ranks, and those it offers."""
 
     ranked: list[tuple[float, float]]
-    """(score, seconds); a way that does not rank gives all its places the same score"""
+    """(score, seconds); a method that does not rank gives all its candidates the same score"""
     offered: list[float]
     """seconds"""
 
 
-def judged(document: SignalsDocument, policy: Policy, causal: bool) -> Places:
+def by_policy(document: SignalsDocument, policy: Policy, causal: bool) -> BreakTimes:
     """A policy, applied to a document's scores: all candidates by score, and the breaks that it allows."""
     context = BreakContext(policy, document.tracks, causal)
-    places = [
+    candidates = [
         score_candidate(
             policy, context, document.timeline, item.at_ms, item.at_frame, item.boundary_types, []
         )
         for item in document.ads.breaks
     ]
-    found, _ = decide(policy, context, [], [], places)
-    return Places(
-        [(place.score, place.at_ms / 1000) for place in places],
+    found, _ = decide(policy, context, [], [], candidates)
+    return BreakTimes(
+        [(item.score, item.at_ms / 1000) for item in candidates],
         [item.at_ms / 1000 for item in found if item.verdict == "allow"],
     )
 
 
-def unranked(seconds: Sequence[float]) -> Places:
-    """Places of which none is better than another."""
-    return Places([(0.0, at) for at in seconds], list(seconds))
+def unranked(seconds: Sequence[float]) -> BreakTimes:
+    """Times of which none is better than another."""
+    return BreakTimes([(0.0, at) for at in seconds], list(seconds))
 
 
 def boundaries(document: SignalsDocument, kinds: Sequence[str] = ("cut", "fade", "dissolve")) -> list[float]:
@@ -291,7 +300,7 @@ def boundaries(document: SignalsDocument, kinds: Sequence[str] = ("cut", "fade",
 
 
 def breaks(documents: dict[str, SignalsDocument], truths: dict[str, Any]) -> list[str]:
-    """Breaks against the moments that the world calls good and bad."""
+    """Breaks against the times that the world calls good and bad."""
     policy = read_policy(POLICY)
     no_risk = {"risk_before": 0.0, "risk_after": 0.0, "risk_near": 0.0}
     weights = policy.breaks.weights.model_copy(update=no_risk)
@@ -300,17 +309,17 @@ def breaks(documents: dict[str, SignalsDocument], truths: dict[str, Any]) -> lis
     )
     gap_s = policy.breaks.min_gap_ms / 1000
     rng = np.random.Generator(np.random.Philox(key=[0, 0xB4EA]))
-    ways: dict[str, Callable[[SignalsDocument], Places]] = {
-        "policy, foreseeing": lambda d: judged(d, policy, True),
-        "policy, looking up what follows": lambda d: judged(d, policy, False),
-        "layout alone, without risk": lambda d: judged(d, layout, True),
+    ways: dict[str, Callable[[SignalsDocument], BreakTimes]] = {
+        "policy, causal": lambda d: by_policy(d, policy, True),
+        "policy, looking up what follows": lambda d: by_policy(d, policy, False),
+        "layout alone, without risk": lambda d: by_policy(d, layout, True),
         "every detected boundary": lambda d: unranked(boundaries(d)),
         "every detected cut or fade": lambda d: unranked(boundaries(d, ("cut", "fade"))),
         "every second detected boundary": lambda d: unranked(boundaries(d)[::2]),
         f"evenly spaced, every {gap_s:g} s": lambda d: unranked(
             np.arange(gap_s, d.asset.duration_ms / 1000 - NEAR_S, gap_s).tolist()
         ),
-        "random moments, 20 a film": lambda d: unranked(
+        "random times, 20 a film": lambda d: unranked(
             rng.uniform(NEAR_S, d.asset.duration_ms / 1000 - NEAR_S, 20).tolist()
         ),
     }
@@ -319,22 +328,22 @@ def breaks(documents: dict[str, SignalsDocument], truths: dict[str, Any]) -> lis
     ranking, offers = [], []
     for name, way in ways.items():
         found = {stem: way(document) for stem, document in documents.items()}
-        films = [standing(places.ranked, truths[stem]) for stem, places in found.items()]
+        films = [standing(times.ranked, truths[stem]) for stem, times in found.items()]
         ranking.append([name, f"{sum(len(film[0]) for film in films)}", *rank_cells(films)])
-        counts = np.array([tally(places.offered, truths[stem]) for stem, places in found.items()], float)
-        offers.append([name, f"{counts[:, 2].sum():.0f}", *share_cells(counts)])
+        counts = np.array([tally(times.offered, truths[stem]) for stem, times in found.items()], float)
+        offers.append([name, f"{counts[:, 2].sum():.0f}", *fraction_cells(counts)])
     return [
         "## Breaks",
         "",
-        f"{len(documents)} test films with {good} moments that the world calls good for an ad and {bad} that it "
-        f"calls bad (inside a scene, near a hazard, in the middle of an event). A break hits a moment within "
+        f"{len(documents)} test films with {good} times that the world calls good for an ad and {bad} that it "
+        f"calls bad (inside a scene, near a hazard, in the middle of an event). A break hits such a time within "
         f"{NEAR_S:g} s. Policy `{policy.policy}`, which keeps {gap_s:g} s between breaks.",
         "",
-        "**Ranked by score**: all places of all films in one list. Average precision counts good moments that no place "
-        f"is near as never found; beside it the share of hits among the first {good}, as many as there are good "
-        "moments. Places with equal scores share a rank.",
+        "**Ranked by score**: all candidates of all films in one list. Average precision counts good times that no "
+        f"candidate is near as never found; beside it the fraction of hits among the first {good}, as many as there "
+        "are good times. Candidates with equal scores have one rank.",
         "",
-        *table(["ranked", "places", "average precision", f"precision at {good}"], ranking),
+        *table(["ranked", "candidates", "average precision", f"precision at {good}"], ranking),
         f"**Offered**: what the policy allows, with score at least {policy.breaks.min_score:g}, its rules and its gap.",
         "",
         *table(["breaks at", "breaks", "hit a good one (precision)", "hit a bad one", "good ones hit (recall)",
@@ -345,26 +354,28 @@ def breaks(documents: dict[str, SignalsDocument], truths: dict[str, Any]) -> lis
 def standing(
     ranked: Sequence[tuple[float, float]], truth: dict[str, Any]
 ) -> tuple[np.ndarray, np.ndarray, int]:
-    """Scores of a film's places, whether each is the best at a good moment, and the number of good moments."""
+    """Scores of a film's candidates, whether each is the best at a good time, and the number of good times."""
     good = [item["time_s"] for item in truth["breaks"] if item["good"]]
-    order, hits, taken = sorted(ranked, key=lambda place: -place[0]), [], set[int]()
+    order, hits, taken = sorted(ranked, key=lambda item: -item[0]), [], set[int]()
     for _, at in order:
-        near = [i for i, moment in enumerate(good) if abs(at - moment) <= NEAR_S and i not in taken]
+        near = [i for i, good_s in enumerate(good) if abs(at - good_s) <= NEAR_S and i not in taken]
         taken |= set(near[:1])
         hits.append(bool(near))
     return np.array([score for score, _ in order]), np.array(hits, bool), len(good)
 
 
 def rank_cells(films: Sequence[tuple[np.ndarray, np.ndarray, int]]) -> list[str]:
-    """Average precision and precision at the number of good moments, with intervals over films."""
+    """Average precision and precision at the number of good times, with intervals over films."""
 
     def figures(keep: np.ndarray) -> tuple[float, float]:
         score, hit = (np.concatenate([films[i][part] for i in keep]) for part in (0, 1))
         good = sum(films[i][2] for i in keep)
-        ends = np.append(np.flatnonzero(np.diff(-np.sort(-score))), len(score) - 1)  # last place of each rank
+        ends = np.append(
+            np.flatnonzero(np.diff(-np.sort(-score))), len(score) - 1
+        )  # last candidate of each rank
         hits = np.cumsum(hit[np.argsort(-score, kind="stable")])[ends]
         average = float((np.diff(hits, prepend=0) / good * hits / (ends + 1)).sum())
-        # Within a rank hits are spread evenly; beyond the last place there are none.
+        # Within a rank hits are evenly spaced; beyond the last candidate there are none.
         return average, float(np.interp(good, np.append(0, ends + 1), np.append(0, hits)) / good)
 
     cells = []
@@ -374,39 +385,39 @@ def rank_cells(films: Sequence[tuple[np.ndarray, np.ndarray, int]]) -> list[str]
     return cells
 
 
-def share_cells(counts: np.ndarray) -> list[str]:
-    """Precision, share of bad ones, recall and share before hazards of `tally`'s counts, with intervals over films."""
+def fraction_cells(counts: np.ndarray) -> list[str]:
+    """Precision, fraction of bad ones, recall and fraction before hazards, with intervals over films, of `tally`."""
     cells = []
     for top, bottom in ((0, 2), (1, 2), (3, 4), (5, 2)):
 
-        def share(keep: np.ndarray, a: int = top, b: int = bottom) -> float:
+        def fraction(keep: np.ndarray, a: int = top, b: int = bottom) -> float:
             return float(counts[keep, a].sum() / counts[keep, b].sum())
 
-        low, high = bootstrap(np.arange(len(counts)), share)
-        cells.append(f"{share(np.arange(len(counts))):.2f} ({low:.2f} to {high:.2f})")
+        low, high = bootstrap(np.arange(len(counts)), fraction)
+        cells.append(f"{fraction(np.arange(len(counts))):.2f} ({low:.2f} to {high:.2f})")
     return cells
 
 
-def tally(places: Sequence[float], truth: dict[str, Any]) -> list[int]:
-    """Breaks that hit good moments, bad moments, all breaks, good moments hit, good moments, breaks before hazards."""
+def tally(times: Sequence[float], truth: dict[str, Any]) -> list[int]:
+    """Breaks that hit good times, bad times, all breaks, good times hit, good times, breaks before hazards."""
     good = [item["time_s"] for item in truth["breaks"] if item["good"]]
     bad = [item["time_s"] for item in truth["breaks"] if not item["good"]]
     onsets = [item["onset_s"] for item in truth["hazards"]]
 
-    def near(at: float, moments: Sequence[float]) -> bool:
-        return any(abs(at - moment) <= NEAR_S for moment in moments)
+    def near(at: float, others: Sequence[float]) -> bool:
+        return any(abs(at - other) <= NEAR_S for other in others)
 
     return [
-        sum(near(at, good) for at in places),
-        sum(near(at, bad) and not near(at, good) for at in places),
-        len(places),
-        sum(near(moment, places) for moment in good),
+        sum(near(at, good) for at in times),
+        sum(near(at, bad) and not near(at, good) for at in times),
+        len(times),
+        sum(near(at, times) for at in good),
         len(good),
-        sum(any(0 <= onset - at <= AHEAD_S for onset in onsets) for at in places),
+        sum(any(0 <= onset - at <= AHEAD_S for onset in onsets) for at in times),
     ]
 
 
-def description(said: dict[str, Any]) -> list[str]:
+def tagging_tables(tagging: dict[str, Any]) -> list[str]:
     """Tags and search."""
     rows = [
         [
@@ -418,14 +429,14 @@ def description(said: dict[str, Any]) -> list[str]:
             figure(row["search"]["median_rank"], 1),
             figure(row["search"]["nearest_caption"]),
         ]
-        for row in said["rows"]
+        for row in tagging["rows"]
     ]
-    shots = said["folds"][0]["test"]
+    shots = tagging["folds"][0]["test"]
     return [
         "## Tags and search",
         "",
-        f"{len(said['tags'])} tags on {shots} test shots, mean average precision; search ranks those shots by a "
-        f"caption of one of them (text encoder {said['text_encoder']}); the last column is how often the "
+        f"{len(tagging['tags'])} tags on {shots} test shots, mean average precision; search ranks those shots by a "
+        f"caption of one of them (text encoder {tagging['text_encoder']}); the last column is how often the "
         "nearest caption is a right one.",
         "",
         *table(

@@ -10,6 +10,8 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from jepa.errors import require
+
 _HOME = {
     "analyse": "jepa.signals.analysis",
     "Analyser": "jepa.signals.analysis",
@@ -42,6 +44,13 @@ __all__ = [*_HOME]
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'jepa.signals' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOME[name]), name)
+    try:
+        home = importlib.import_module(_HOME[name])
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.split(".")[0] == "jepa":
+            raise
+        require(error.name, extra="signals")  # raises, and names what to install
+        raise
+    value = getattr(home, name)
     globals()[name] = value
     return value
