@@ -35,7 +35,15 @@ class Mask(NamedTuple):
 
 @dataclass
 class MaskConfig:
-    """One mask per clip; a run may use several, each with its own prediction and loss."""
+    """One mask per clip; a run may use several, each with its own prediction and loss.
+
+    Raises:
+        UserError: the kind is unknown, or a number is out of range.
+
+    Example:
+        >>> MaskConfig("temporal", ratio=0.5).kind
+        'temporal'
+    """
 
     kind: str = "blocks"
     """blocks: rectangles over all time steps (V-JEPA 2); temporal: whole time steps; tokens: any; future: the last time

@@ -77,7 +77,12 @@ def model_card(name: str) -> ModelCard:
 
 
 def cards_table() -> str:
-    """All cards as a Markdown table."""
+    """All cards as a Markdown table.
+
+    Example:
+        >>> cards_table().splitlines()[2].split(" | ")[:2]
+        ['| `vit_nano`', '0.99 M']
+    """
     heads = ["name", "parameters", "predictor", "tubelet", "width", "tokens", "input", "positions", "images"]
     heads += ["licence of weights", "weights", "paper"]
     rows = [heads, ["---"] * len(heads)]

@@ -28,7 +28,15 @@ from jepa.models.rope import Position, RopeTable, TokenGrid, check_ids, with_pos
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """Everything that decides the shape and the meaning of an encoder's weights."""
+    """Everything that decides the shape and the meaning of an encoder's weights.
+
+    Raises:
+        UserError: the fields do not fit together.
+
+    Example:
+        >>> EncoderConfig(192, depth=12, num_heads=3, mlp_dim=768, patch_px=8).position
+        'interleaved'
+    """
 
     embed_dim: int = 1024
     """Channels of a token."""
@@ -90,6 +98,10 @@ class PatchEmbed(nn.Module):
         tubelet_frames: frames of a tubelet.
         patch_px: height and width of a tubelet.
         embed_dim: channels of a token.
+
+    Example:
+        >>> list(PatchEmbed(3, 2, 16, 48)(torch.zeros(1, 3, 4, 32, 32)).shape)
+        [1, 8, 48]
     """
 
     def __init__(self, in_channels: int, tubelet_frames: int, patch_px: int, embed_dim: int) -> None:

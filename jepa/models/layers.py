@@ -23,6 +23,10 @@ class Attention(nn.Module):
     Args:
         dim: channels, D.
         num_heads: heads, H.
+
+    Example:
+        >>> list(Attention(32, num_heads=2)(torch.zeros(1, 5, 32)).shape)
+        [1, 5, 32]
     """
 
     def __init__(self, dim: int, num_heads: int) -> None:
@@ -47,6 +51,10 @@ class Mlp(nn.Module):
     Args:
         dim: channels in and out, D.
         hidden_dim: channels in between.
+
+    Example:
+        >>> list(Mlp(32, 64)(torch.zeros(1, 5, 32)).shape)
+        [1, 5, 32]
     """
 
     def __init__(self, dim: int, hidden_dim: int) -> None:
@@ -67,6 +75,10 @@ class Block(nn.Module):
         num_heads: attention heads.
         mlp_dim: hidden channels of the MLP.
         norm_eps: epsilon of both layer norms.
+
+    Example:
+        >>> list(Block(32, 2, 64, norm_eps=1e-6)(torch.zeros(1, 5, 32)).shape)
+        [1, 5, 32]
     """
 
     def __init__(self, dim: int, num_heads: int, mlp_dim: int, norm_eps: float) -> None:
@@ -101,6 +113,10 @@ def init_std(width: int) -> float:
     The published 0.02 from 384 channels on. Narrower models, which nobody published, start at 1/sqrt(width): with
     0.02 their signals are so weak that masked prediction stayed on the plateau of predicting the mean four times as
     long (128 channels, pixels of moving shapes).
+
+    Example:
+        >>> init_std(1024), init_std(64)
+        (0.02, 0.125)
     """
     return INIT_STD if width >= 384 else width**-0.5
 

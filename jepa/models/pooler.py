@@ -19,7 +19,15 @@ from jepa.models.layers import INIT_STD, Block, Mlp, check_heads, init_block_wei
 
 @dataclass(frozen=True)
 class PoolerConfig:
-    """Everything that decides the shape and the meaning of a pooler's weights."""
+    """Everything that decides the shape and the meaning of a pooler's weights.
+
+    Raises:
+        UserError: the fields do not fit together.
+
+    Example:
+        >>> PoolerConfig(384, num_heads=6, mlp_dim=1536).depth
+        4
+    """
 
     embed_dim: int = 1024
     """Channels of the tokens that are read."""

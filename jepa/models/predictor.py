@@ -22,7 +22,15 @@ from jepa.models.rope import Position, TokenGrid, check_ids, with_positions
 
 @dataclass(frozen=True)
 class PredictorConfig:
-    """Everything that decides the shape and the meaning of a predictor's weights."""
+    """Everything that decides the shape and the meaning of a predictor's weights.
+
+    Raises:
+        UserError: the fields do not fit together.
+
+    Example:
+        >>> PredictorConfig(encoder_dim=768, out_dim=768).dim
+        384
+    """
 
     encoder_dim: int = 1024
     """Channels of the encoder's tokens."""

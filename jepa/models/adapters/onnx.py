@@ -28,6 +28,10 @@ def save_onnx(
     Raises:
         UserError: tubelet or patch do not divide the size.
         ImportError: onnx or onnxscript are not installed (`pip install 'jepa-video[export]'`).
+
+    Example:
+        >>> from jepa.models import create_model
+        >>> save_onnx("encoder.onnx", create_model("vit_nano"), 16, 224, 224)  # doctest: +SKIP
     """
     weight = next(encoder.parameters())
     shape = (2, encoder.config.in_channels, num_frames, height_px, width_px)

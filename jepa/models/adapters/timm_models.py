@@ -28,6 +28,12 @@ class TimmVideoEncoder(nn.Module):
     Args:
         encoder: the encoder.
         num_classes: size of a linear classifier on the mean of all tokens; 0 for none.
+
+    Example:
+        >>> import timm, torch
+        >>> model = timm.create_model("jepa_vit_nano", num_classes=5)
+        >>> list(model(torch.zeros(1, 3, 64, 64)).shape)
+        [1, 5]
     """
 
     def __init__(self, encoder: VideoEncoder, num_classes: int = 0) -> None:

@@ -136,6 +136,10 @@ def load_classifiers(source: Source, num_heads: int = 16) -> list[AttentiveClass
 
     Raises:
         UserError: as `load_encoder`; or the source has no classifier.
+
+    Example:
+        >>> probes = load_classifiers("ssv2-vitl-16x2x3.pt")  # doctest: +SKIP
+        >>> probes[0](tokens)["label"].softmax(-1)  # doctest: +SKIP
     """
     path = locate(source)
     if path.is_file():

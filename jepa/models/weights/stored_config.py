@@ -17,6 +17,12 @@ def from_document(kind: type, fields: dict[str, Any]) -> Any:
 
     Raises:
         UserError: a field is missing or unknown.
+
+    Example:
+        >>> from jepa.models import EncoderConfig
+        >>> stored = in_first_schema(EncoderConfig(48, 4, 2, 96, output_layers=(2, 4)))
+        >>> from_document(EncoderConfig, stored).output_layers
+        (2, 4)
     """
     for old, (new, step) in _RENAMED.items():
         if old in fields and new not in fields:

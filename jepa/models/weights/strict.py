@@ -27,6 +27,11 @@ def build_strictly(make: Callable[[], Module], state: dict[str, Tensor], source:
     Raises:
         UserError: keys are missing, unexpected or misshapen, or a tensor is not of floating point; all are
             named.
+
+    Example:
+        >>> state = nn.Linear(2, 3).state_dict()
+        >>> build_strictly(lambda: nn.Linear(2, 3), state, "a file").weight is not None
+        True
     """
     with torch.device("meta"):
         module = make()

@@ -42,6 +42,11 @@ def load_image_backbone(name: str) -> ImageBackbone:
 
     Raises:
         UserError: timm is absent or does not know the model, or its weights are not available.
+
+    Example:
+        >>> encoder = load_image_backbone("efficientnet_lite0")  # doctest: +SKIP
+        >>> encoder.embed_dim, encoder.metadata["licence"]  # doctest: +SKIP
+        (1280, 'apache-2.0')
     """
     timm = require("timm", "timm")
     name = name.removeprefix(PREFIX)
