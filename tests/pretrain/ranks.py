@@ -13,8 +13,11 @@ from torch import nn
 from jepa.config import COMMANDS, compose_config, config_class, to_dataclass
 from jepa.pretrain import trainer
 from jepa.pretrain.distributed import (
+    DistContext,
+    all_reduce_mean,
     clip_gradient,
     init_distributed,
+    mean_over_processes,
 )
 from jepa.pretrain.objectives import MaskedPrediction
 from tests.pretrain.conftest import PRINCIPAL, TINY, TWENTY

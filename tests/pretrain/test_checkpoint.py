@@ -165,4 +165,4 @@ def test_another_format_is_named(tmp_path):
     state = json.loads((path / "state.json").read_text())
     (path / "state.json").write_text(json.dumps(state | {"format": checkpoint.FORMAT + 1}))
     with pytest.raises(UserError, match="has format 2"):
-        checkpoint.read_facts(path)
+        checkpoint.read_values(path)

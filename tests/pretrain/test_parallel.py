@@ -251,7 +251,7 @@ def test_a_signal_to_one_process_saves_all_of_them(video_folder, tmp_path):
 def test_without_announcement_a_process_is_alone(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     with init_distributed("cpu", 1) as world:
-        assert (world.rank, world.size, world.leads) == (0, 1, True)
+        assert (world.rank, world.size, world.is_main) == (0, 1, True)
     monkeypatch.setenv("WORLD_SIZE", "1")
     with init_distributed("cpu", 1) as world:
         assert world.size == 1

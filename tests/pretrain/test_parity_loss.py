@@ -22,7 +22,8 @@ import torch.nn.functional as F
 
 from jepa.masking import Mask
 from jepa.models import EncoderConfig, PredictorConfig, load_encoder, load_predictor
-from jepa.pretrain.objectives import ContextLossConfig, MaskedPrediction, latent_targets
+from jepa.pretrain.objectives import ContextLossConfig, MaskedPrediction
+from jepa.pretrain.objectives.targets import latents
 from tests.models.test_parity_published import NORM, importing_from, random, saved, shaken
 
 pytestmark = [
@@ -165,7 +166,8 @@ def test_vjepa2_loss_and_gradients(v2, tmp_path):
         learner = MaskedPrediction(load_encoder(path, config, key="encoder"), load_predictor(path, guesser))
         learner.requires_grad_(True)
         clip, masks = random(BATCH, 3, FRAMES, SIDE, SIDE, seed=34).to(dtype), published_masks(v2, FRAMES)
-        targets = latent_targets(load_encoder(path, config, key="target_encoder"), clip, [-1])
+        with torch.no_grad():
+            targets = latents(load_encoder(path, config, key="target_encoder"), clip, [-1])
         mine = learner(clip, targets, masks)["loss"]
         mine.backward()
 
@@ -219,13 +221,14 @@ def test_vjepa2_1_loss_and_gradients(v21, tmp_path, frames, weighted, levels):
         learner = MaskedPrediction(
             load_encoder(path, config, key="encoder"),
             load_predictor(path, guesser),
-            deep=deep,
+            multi_layer=deep,
             context=ContextLossConfig(weight, by_distance=weighted),
         )
         learner.requires_grad_(True)
         clip = random(BATCH, 3, frames, SIDE, SIDE, seed=44).to(dtype)
         masks = published_masks(v21, frames, ((3, 0.15),) if frames == 1 else ((3, 0.15), (2, 0.4)))
-        targets = latent_targets(load_encoder(path, config, key="target_encoder"), clip, [-1], deep=deep)
+        with torch.no_grad():
+            targets = latents(load_encoder(path, config, key="target_encoder"), clip, [-1], multi_layer=deep)
         mine = learner(clip, targets, masks)["loss"]
         mine.backward()
 

@@ -10,20 +10,16 @@ from jepa.cli import main
 from jepa.config import COMMANDS, compose_config, config_class, recipes, to_dataclass
 from jepa.masking import sample_masks
 from jepa.models import load_encoder
-from jepa.pretrain import trainer
+from jepa.pretrain import Trainer, trainer
 from jepa.pretrain.export import ExportConfig
 from jepa.pretrain.export import run as export
-from jepa.pretrain.factory import build_objective
 from jepa.pretrain.objectives import ViewInvariance
-from jepa.pretrain.target_encoder import build_teacher
 
 SMALL = ("model.name=vit_nano", "model.patch_px=8", "model.predictor_dim=32", "model.predictor_depth=1",
          "model.predictor_heads=2", "data.crop_px=32", "data.num_frames=4")  # fmt: skip
 # Keys that only some objectives have.
-NARROW = {
-    "levjepa": ("objective.sigreg.slices=16", "objective.sigreg.hidden_dim=32", "objective.sigreg.out_dim=8")
-}
-NAMES = ["demo", "levjepa", "one_cpu", "one_gpu", "vjepa2", "vjepa2_1", "vjepa2_cooldown"]
+NARROW = {"levjepa": ("objective.slices=16", "objective.hidden_dim=32", "objective.out_dim=8")}
+NAMES = recipes()
 
 
 def composed(name, *overrides):
@@ -31,8 +27,10 @@ def composed(name, *overrides):
     return to_dataclass("pretrain", compose_config("pretrain", config_class(COMMANDS["pretrain"]), keys))
 
 
-def test_all_recipes_are_tested():
-    assert set(NAMES) <= set(recipes())
+def test_the_recipes_are_those_of_the_documents():
+    """The parametrised tests below take every file of the folder; this one notices a recipe that went missing."""
+    documented = {"demo", "levjepa", "one_cpu", "one_gpu", "small", "vjepa2", "vjepa2_1", "vjepa2_cooldown"}
+    assert set(NAMES) == documented
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -49,32 +47,30 @@ def test_a_recipe_composes_and_its_masks_fit_its_clips(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_recipe_takes_two_steps(name):
-    config = composed(name, *SMALL, *NARROW.get(name, ()))
-    learner = build_objective(config)
-    teacher = build_teacher(config, learner)
-    optimizer = torch.optim.SGD(learner.parameters(), lr=1e-3)
-    before = [p.detach().clone() for p in learner.parameters()]
-    shapes = [4, 1] if config.objective.image_tokenizer else [4]
-    trained = set()
-    for step in range(2):
-        for frames in shapes:
-            video = torch.randn(3, 3, frames, 32, 32, generator=torch.Generator().manual_seed(step))
-            grid = learner.encoder.grid_of(video)
-            masks = [sample_masks(m, grid, 0, range(3), s) for s, m in enumerate(config.masks)]
-            targets = None if teacher is None else teacher.targets(video)
-            row = learner(video, targets, masks, progress=0.5 + step / 8)
-            assert row["loss"].requires_grad
-            assert all(value.isfinite() for value in row.values())
-            row["loss"].backward()
-        optimizer.step()
-        trained |= {n for n, p in learner.named_parameters() if p.grad is not None}
-        optimizer.zero_grad()
-        if teacher is not None:
-            teacher.follow(0.99)
-    # Nothing lies idle: what never has a gradient costs memory and breaks data parallelism.
-    assert trained == {n for n, _ in learner.named_parameters()}
-    assert any(not torch.equal(a, b) for a, b in zip(before, learner.parameters(), strict=True))
-    assert isinstance(learner, ViewInvariance) == (teacher is None)
+    """Through the trainer's own step, on clips from Python; recipes with an image tokenizer see images as well."""
+    batch = (
+        "train.steps=8",
+        "train.batch_size=3",
+        "train.device=cpu",
+        "data.workers=0",
+        "optim.warmup_steps=1",
+    )
+    config = composed(name, *SMALL, *NARROW.get(name, ()), *batch)
+    config.out = "???"
+    clips = [torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8) for _ in range(3)]
+    trainer = Trainer(config, dataset=clips)
+    objective, trained = trainer.objective, set()
+    for parameter_name, parameter in objective.named_parameters():
+        parameter.register_hook(lambda grad, n=parameter_name: trained.add(n))
+    before = [p.detach().clone() for p in objective.parameters()]
+    for frames in [4, 1] if getattr(config.objective, "image_tokenizer", False) else [4, 4]:
+        video = torch.stack(clips).transpose(1, 2)[:, :, :frames]
+        metrics = trainer.train_step([{"video": video, "index": torch.arange(3), "bad": []}])
+        assert all(value.isfinite() for value in metrics.losses.values()) and metrics.skipped == 0
+    # A parameter that never has a gradient costs memory and breaks data parallelism.
+    assert trained == {n for n, _ in objective.named_parameters()}
+    assert any(not torch.equal(a, b) for a, b in zip(before, objective.parameters(), strict=True))
+    assert isinstance(objective, ViewInvariance) == (name == "levjepa")
 
 
 @pytest.mark.parametrize("name", ["levjepa", "vjepa2_1", "vjepa2_cooldown"])
@@ -85,7 +81,7 @@ def test_a_recipe_runs_saves_and_exports(name, tiny, tmp_path):
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert rows[-1]["step"] == 2
     assert math.isfinite(rows[-1]["loss"])
-    weights = "context" if config.objective.target_encoder == "none" else "target"
+    weights = "context" if name == "levjepa" else "target"
     folder = export(ExportConfig(str(run), str(tmp_path / "export"), weights=weights))
     assert load_encoder(folder)(torch.randn(1, 3, 4, 32, 32)).shape[-1] == 128
 
@@ -93,5 +89,5 @@ def test_a_recipe_runs_saves_and_exports(name, tiny, tmp_path):
 def test_the_command_prints_a_recipe(capsys):
     assert main(["pretrain", "recipe=levjepa", "data.root=x", "out=y", "--cfg", "job"]) == 0
     shown = capsys.readouterr().out
-    assert "predict: views" in shown
+    assert "name: view_invariance" in shown
     assert shown.count("kind: window") == 10

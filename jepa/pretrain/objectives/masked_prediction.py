@@ -163,7 +163,7 @@ class MaskedPrediction(Objective):
     Args:
         encoder: the context encoder, trained.
         predictor: context tokens and positions -> predictions, trained.
-        target: what is predicted.
+        target: what is predicted; None where the caller passes targets to `loss`.
         distance: l1, l2 or smooth_l1.
         multi_layer: the predictor reads the encoder's joined output layers.
         context: the loss at the context tokens.
@@ -190,7 +190,7 @@ class MaskedPrediction(Objective):
         self,
         encoder: VideoEncoder,
         predictor: Predictor,
-        target: Targets,
+        target: Targets | None = None,
         distance: str = "l1",
         multi_layer: bool = False,
         context: ContextLossConfig | None = None,
@@ -315,7 +315,8 @@ class MaskedPrediction(Objective):
         }
 
     def _target(self, video: Tensor) -> Tensor:
-        assert self.target is not None  # the constructor takes one
+        if self.target is None:
+            raise TypeError("this objective was built without targets; pass them to loss().")
         return self.target(video)
 
     def _predict_both(self, video: Tensor, mask: Mask, grid: TokenGrid) -> tuple[Tensor, Tensor | None]:

@@ -1,4 +1,4 @@
-"""The watch measures what it says, warns of a collapse and of nothing else."""
+"""The monitor measures what its names say, warns of a collapse and of nothing else."""
 
 import math
 
@@ -13,7 +13,6 @@ from jepa.pretrain import diagnostics
 from jepa.pretrain.factory import build_objective
 from jepa.pretrain.monitor import Monitor, MonitorConfig, _mask_fractions
 from jepa.pretrain.objectives import gather_tokens
-from jepa.pretrain.target_encoder import build_teacher
 
 SMALL = (
     "data.root=none", "out=none", "model.name=vit_nano", "model.patch_px=8", "model.predictor_dim=32",
@@ -24,8 +23,7 @@ SMALL = (
 def build(*keys):
     command = COMMANDS["pretrain"]
     config = to_dataclass("pretrain", compose_config("pretrain", config_class(command), [*SMALL, *keys]))
-    learner = build_objective(config)
-    return config, learner, build_teacher(config, learner)
+    return config, build_objective(config)
 
 
 def clips(seed, count=8):
@@ -47,21 +45,20 @@ def masks_of(config, grid, count, step=0):
 
 def train(keys, steps, lr, seed):
     """A tiny run; returns the rows of its log steps and all warnings."""
-    config, learner, teacher = build(f"train.seed={seed}", *keys)
-    watch, rows, said = Monitor(MonitorConfig()), [], []
-    optimizer = torch.optim.AdamW(learner.parameters(), lr=lr, weight_decay=0.04)
+    config, objective = build(f"train.seed={seed}", *keys)
+    monitor, rows, said = Monitor(MonitorConfig()), [], []
+    optimizer = torch.optim.AdamW(objective.parameters(), lr=lr, weight_decay=0.04)
     for step in range(steps):
         video = clips(1000 * seed + step)
-        masks = masks_of(config, learner.encoder.grid_of(video), len(video), step)
-        targets = None if teacher is None else teacher.targets(video)
-        learner(video, targets, masks, step / steps)["loss"].backward()
+        masks = masks_of(config, objective.encoder.grid_of(video), len(video), step)
+        targets = objective.make_targets(video)
+        objective(video, targets, masks, step / steps)["loss"].backward()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        if teacher is not None:
-            teacher.follow(0.99)
+        objective.update_targets(0.99)
         if (step + 1) % 25 == 0 or step == 0:
-            rows.append(watch.look(learner, teacher, video, masks, targets))
-            said += watch.warnings(step + 1, rows[-1])
+            rows.append(monitor.measure(objective, video, targets, masks))
+            said += monitor.warnings(step + 1, rows[-1])
     return rows, said
 
 
@@ -75,29 +72,29 @@ def test_a_run_made_to_collapse_is_called_out_and_a_healthy_one_is_not():
 
 
 def test_what_is_looked_at_is_what_the_names_say():
-    config, learner, teacher = build("masks=[{kind: tokens, ratio: 0.5}, {kind: future, ratio: 0.5}]")
+    config, objective = build("masks=[{kind: tokens, ratio: 0.5}, {kind: future, ratio: 0.5}]")
     video = clips(0, 6)
-    grid = learner.encoder.grid_of(video)
+    grid = objective.encoder.grid_of(video)
     masks = masks_of(config, grid, 6)
-    targets = teacher.targets(video)
-    row = Monitor(MonitorConfig(clips=4)).look(learner, teacher, video, masks, targets)
+    targets = objective.make_targets(video)
+    row = Monitor(MonitorConfig(clips=4)).measure(objective, video, targets, masks)
     with torch.no_grad():
-        tokens = teacher.encoder(video[:4])
+        tokens = objective.exportable()["target"](video[:4])
         masks = [type(mask)(*(part[:4] for part in mask)) for mask in masks]
-        guesses = [learner.guess(video[:4], mask) for mask in masks]
+        predictions = [objective.predict(video[:4], mask) for mask in masks]
     wanted = [gather_tokens(targets[:4], mask.target) for mask in masks]
     assert row["rank"] == pytest.approx(diagnostics.rank_me(tokens.flatten(0, 1)), rel=1e-4)
-    assert row["spread_clips"] == pytest.approx(diagnostics.std_across_clips(tokens), rel=1e-4)
+    assert row["std_clips"] == pytest.approx(diagnostics.std_across_clips(tokens), rel=1e-4)
     assert row["target_varies"] == pytest.approx(diagnostics.varying_fraction(targets[:4]), rel=1e-4)
     for i in range(2):
-        share = diagnostics.unexplained_variance(guesses[i], wanted[i])
+        share = diagnostics.unexplained_variance(predictions[i], wanted[i])
         assert row[f"unexplained/mask{i}"] == pytest.approx(share, rel=1e-4)
-    whole = diagnostics.unexplained_variance(torch.cat(guesses, 1), torch.cat(wanted, 1))
+    whole = diagnostics.unexplained_variance(torch.cat(predictions, 1), torch.cat(wanted, 1))
     assert row["unexplained"] == pytest.approx(whole, rel=1e-4)
-    assert row["mask1/context_slot00"] == 1 and row["mask1/target_slot01"] == 1 and row["mask1/target"] == 0.5
+    assert row["mask1/context_time00"] == 1 and row["mask1/target_time01"] == 1 and row["mask1/target"] == 0.5
     assert row["spectrum/1"] >= row["spectrum/2"] > 0
     assert all(math.isfinite(value) for value in row.values())
-    assert all(p.grad is None for p in learner.parameters()) and learner.training
+    assert all(p.grad is None for p in objective.parameters()) and objective.training
 
 
 @pytest.mark.parametrize(
@@ -107,48 +104,48 @@ def test_what_is_looked_at_is_what_the_names_say():
         ("objective.target=pixels",),
         ("objective.multi_layer=true", "objective.context.weight=0.5"),
         (
-            "objective.target=views", "objective.target_encoder=none", "objective.sigreg.weight=0.05",
+            "objective=view_invariance",
             "masks=[{kind: tokens, ratio: 0.5}, {kind: tokens, ratio: 0.75}]",
         ),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("frames", [4, 1])
 def test_every_objective_can_be_looked_at(keys, frames):
-    config, learner, teacher = build(*keys)
+    config, objective = build(*keys)
     video = clips(0)[:, :, :frames]
-    masks = masks_of(config, learner.encoder.grid_of(video), len(video))
-    targets = None if teacher is None else teacher.targets(video)
-    row = Monitor(MonitorConfig()).look(learner, teacher, video, masks, targets)
+    masks = masks_of(config, objective.encoder.grid_of(video), len(video))
+    targets = objective.make_targets(video)
+    row = Monitor(MonitorConfig()).measure(objective, video, targets, masks)
     assert {"rank", "lidar", "mask0/context"} <= row.keys()
-    assert ("unexplained" in row) == ("objective.target=views" not in keys)
+    assert ("unexplained" in row) == ("objective=view_invariance" not in keys)
     assert all(math.isfinite(value) for value in row.values()), row
 
 
 def test_a_fall_is_said_once_with_its_figures_and_again_after_a_recovery():
-    watch = Monitor(MonitorConfig())
-    assert watch.warnings(0, {"rank": 180.0, "loss": 1.0}) == []
-    assert watch.warnings(100, {"rank": 210.0}) == []
-    assert watch.warnings(150, {"rank": 60.0}) == []  # a young encoder's dip
-    (said,) = watch.warnings(200, {"rank": 9.0})
+    monitor = Monitor(MonitorConfig())
+    assert monitor.warnings(0, {"rank": 180.0, "loss": 1.0}) == []
+    assert monitor.warnings(100, {"rank": 210.0}) == []
+    assert monitor.warnings(150, {"rank": 60.0}) == []  # a young encoder's dip
+    (said,) = monitor.warnings(200, {"rank": 9.0})
     assert "rank fell from 210 to 9 between steps 100 and 200: collapse" in said and "optim.ema" in said
-    assert watch.warnings(250, {"rank": 8.0}) == []
-    assert watch.warnings(300, {"rank": 150.0}) == []
-    assert "partial collapse" in watch.warnings(350, {"rank": 40.0})[0]
+    assert monitor.warnings(250, {"rank": 8.0}) == []
+    assert monitor.warnings(300, {"rank": 150.0}) == []
+    assert "partial collapse" in monitor.warnings(350, {"rank": 40.0})[0]
 
 
 def test_figures_that_are_missing_or_not_numbers_are_passed_over():
-    watch = Monitor(MonitorConfig())
-    assert watch.warnings(0, {"rank": float("nan")}) == []
-    assert watch.warnings(1, {"rank": 20.0, "target_varies": 0.06}) == []
-    assert watch.warnings(2, {}) == []
-    (said,) = watch.warnings(3, {"rank": 19.0, "target_varies": 0.001})
+    monitor = Monitor(MonitorConfig())
+    assert monitor.warnings(0, {"rank": float("nan")}) == []
+    assert monitor.warnings(1, {"rank": 20.0, "target_varies": 0.06}) == []
+    assert monitor.warnings(2, {}) == []
+    (said,) = monitor.warnings(3, {"rank": 19.0, "target_varies": 0.001})
     assert "from 6 % to 0.1 %" in said
 
 
 def test_a_run_that_fell_before_the_first_look_is_called_out_too():
-    watch = Monitor(MonitorConfig())
-    assert watch.warnings(50, {"target_varies": 0.0133}) == []
-    (said,) = watch.warnings(100, {"target_varies": 0.0041})
+    monitor = Monitor(MonitorConfig())
+    assert monitor.warnings(50, {"target_varies": 0.0133}) == []
+    (said,) = monitor.warnings(100, {"target_varies": 0.0041})
     assert "fell from 1.3 % to 0.41 % between steps 50 and 100: partial collapse" in said
     assert (
         "is only 0.1 % at step 7: collapse"
@@ -170,7 +167,7 @@ def test_masks_that_starve_late_moments_are_named():
     grid = TokenGrid(8, 16, 16)
     published = sample_masks(MaskConfig("reference", 0.15), grid, 0, range(24))
     (said,) = Monitor(MonitorConfig()).warnings(1, _mask_fractions([published], grid))
-    assert "time slot 7" in said and "masks.kind" in said
+    assert "time step 7" in said and "masks.kind" in said
     for kind in ("blocks", "temporal", "tokens", "future"):
         mask = sample_masks(MaskConfig(kind, 0.5), grid, 0, range(24))
         assert Monitor(MonitorConfig()).warnings(1, _mask_fractions([mask], grid)) == []
@@ -178,5 +175,5 @@ def test_masks_that_starve_late_moments_are_named():
 
 def test_thresholds_that_make_no_sense_are_refused():
     for keys in ({"clips": 1}, {"min_rank": 1.5}, {"min_cover": -0.1}):
-        with pytest.raises(UserError, match="watch"):
+        with pytest.raises(UserError, match="monitor"):
             MonitorConfig(**keys)
