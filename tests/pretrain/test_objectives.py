@@ -22,7 +22,7 @@ from jepa.pretrain.objectives import (
     gather_tokens,
     sigreg,
 )
-from jepa.pretrain.objectives.masked_prediction import four_layers
+from jepa.pretrain.objectives.masked_prediction import TargetSIGRegConfig, four_layers
 from jepa.pretrain.objectives.targets import distance_to_target, latents, pixel_targets
 from jepa.pretrain.objectives.view_invariance import BatchNorm
 from jepa.pretrain.target_encoder import TargetEncoder
