@@ -1,7 +1,7 @@
 """Baselines beside an encoder: one frame, motion energy, and the same architecture randomly initialised.
 
 The two pixel baselines are those of the data's own notes: a 32x32 grey middle frame, and 4x4 block means of the
-differences between 16 frames. A probe on an encoder says nothing before it beats both.
+differences between 16 frames. A probe on an encoder means little before it beats both.
 """
 
 from __future__ import annotations

@@ -140,15 +140,15 @@ class Store:
             self._open(index)
 
     def _open(self, index: Path) -> None:
-        facts = json.loads(index.read_text(encoding="utf-8"))
+        entries = json.loads(index.read_text(encoding="utf-8"))
         try:
             array = np.load(index.with_suffix(".npy"), mmap_mode="r", allow_pickle=False)
         except (OSError, ValueError):
-            self.damaged += len(facts["keys"])
+            self.damaged += len(entries["keys"])
             return
         self.arrays.append(array)
-        self.error = max(self.error, facts.get("int8_error", 0.0))
-        for row, (key, checksum) in enumerate(zip(facts["keys"], facts["crc32"], strict=True)):
+        self.error = max(self.error, entries.get("int8_error", 0.0))
+        for row, (key, checksum) in enumerate(zip(entries["keys"], entries["crc32"], strict=True)):
             if row < len(array) and zlib.crc32(array[row].tobytes()) == checksum:
                 self.where[key] = (len(self.arrays) - 1, row)
             else:
@@ -166,14 +166,14 @@ class Store:
             return
         keys, rows = list(self.fresh), np.stack(list(self.fresh.values()))
         self.fresh = {}
-        facts: dict[str, Any] = {"keys": keys}
+        entries: dict[str, Any] = {"keys": keys}
         if self.int8:
             packed = to_int8(rows)
             wide = rows.astype(np.float64)
             difference = np.square(from_int8(packed) - wide).sum() / max(np.square(wide).sum(), 1e-30)
-            rows, facts["int8_error"] = packed, float(np.sqrt(difference))
+            rows, entries["int8_error"] = packed, float(np.sqrt(difference))
         if self.folder is None:
-            self.error = max(self.error, facts.get("int8_error", 0.0))
+            self.error = max(self.error, entries.get("int8_error", 0.0))
             self.arrays.append(rows)
             self.where |= {key: (len(self.arrays) - 1, row) for row, key in enumerate(keys)}
             return
@@ -182,7 +182,7 @@ class Store:
         with atomic_path(index.with_suffix(".npy")) as partial, open(partial, "wb") as handle:
             np.save(handle, rows)
         # The index comes last: a shard without one does not exist for readers.
-        write_json(index, {**facts, "crc32": [zlib.crc32(row.tobytes()) for row in rows]})
+        write_json(index, {**entries, "crc32": [zlib.crc32(row.tobytes()) for row in rows]})
         self._open(index)
 
     def features(self, keys: Sequence[str]) -> Features:

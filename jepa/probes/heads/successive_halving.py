@@ -129,7 +129,7 @@ class StackedTraining:
         self.done = until
 
     def keep(self, rows: Tensor) -> None:
-        """Goes on with some of the heads.
+        """Continues with some of the heads.
 
         Args:
             rows: head numbers [S, K] of each seed.

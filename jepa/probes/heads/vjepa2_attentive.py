@@ -1,7 +1,7 @@
 """The attentive probe of V-JEPA 2, stacked: three self-attention blocks, then one query.
 
 `jepa.models.AttentiveClassifier` is one such head and loads published weights. Here G of them for each of S seeds are
-one module, give the same scores, and train together. Facts of the architecture: facebookresearch/vjepa2,
+one module, give the same scores, and train together. Architecture: facebookresearch/vjepa2,
 src/models/attentive_pooler.py.
 
 What makes the stack cheaper than its heads one by one:

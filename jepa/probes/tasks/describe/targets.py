@@ -42,7 +42,16 @@ def tag_targets(tags: Tensor) -> Targets:
     def bias(train: Tensor) -> Tensor:
         return torch.logit((train.sum(0) + 1) / (len(train) + 2))
 
-    return Targets(tags, tags.shape[1], multi_label_loss, score, SigmoidCalibration.fit, initial_bias=bias)
+    # Not in common with other folds: the initial bias is that of a head's own training part.
+    return Targets(
+        tags,
+        tags.shape[1],
+        multi_label_loss,
+        score,
+        SigmoidCalibration.fit,
+        initial_bias=bias,
+        share_batches=False,
+    )
 
 
 def unit_length(logits: Tensor) -> Tensor:
