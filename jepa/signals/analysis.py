@@ -63,6 +63,12 @@ class Analyser:
     Raises:
         UserError: a policy that cannot be read, detectors that do not go together, horizons that none of them
             forecasts, or a number outside its limits.
+
+    Example:
+        >>> from jepa.signals import Analyser, ProbeDetector, render
+        >>> analyser = Analyser(ProbeDetector("probes/"), "policy.yaml", stride_ms=250)    # doctest: +SKIP
+        >>> for path in Path("videos").glob("*.mp4"):                                      # doctest: +SKIP
+        ...     page = render(analyser.run(path))
     """
 
     def __init__(

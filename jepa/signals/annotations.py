@@ -1,4 +1,4 @@
-"""Annotations: what people or a simulator say about a video, drawn over the report and used nowhere else."""
+"""Annotations: what people or a simulator state about a video, drawn over the report and used nowhere else."""
 
 from __future__ import annotations
 

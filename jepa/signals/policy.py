@@ -173,6 +173,12 @@ class Policy(_Section):
     """A whole policy file. `policy` is its name, `version` its version; both are printed in every decision.
 
     `groups` gathers labels of a head under one name, such as fire: [ignite bin, burn bin]; a group is a risk.
+
+    Example:
+        >>> labels = {"fire": {"iab": "381", "risk": True}}
+        >>> policy = Policy.model_validate({"policy": "mine", "version": "1", "about": "no fire", "labels": labels})
+        >>> policy.category("fire"), policy.breaks.min_gap_ms
+        ('381', 8000)
     """
 
     policy: Id
@@ -244,6 +250,10 @@ def read_policy(path: str | os.PathLike[str]) -> Policy:
     Raises:
         UserError: missing, not YAML, an unknown key (named, with similar ones), or a value that makes no
         sense.
+
+    Example:
+        >>> read_policy("configs/policy/toy-brand.yaml").policy    # doctest: +SKIP
+        'toy-brand'
     """
     try:
         text = Path(path).read_text("utf-8")

@@ -35,7 +35,12 @@ def render(result: AnalysisResult, annotations: Sequence[Annotation] = ()) -> st
 
     Args:
         result: the document, and the pictures of its scan.
-        annotations: what people or a simulator say about the video, drawn in lanes of their own.
+        annotations: what people or a simulator state about the video, drawn in lanes of their own.
+
+    Example:
+        >>> from jepa.signals import Analyser, render
+        >>> result = Analyser(detectors, "policy.yaml").run("clip.mp4")    # doctest: +SKIP
+        >>> Path("report.html").write_text(render(result))                 # doctest: +SKIP
     """
     document = result.document
     chart = _Chart(document, annotations)

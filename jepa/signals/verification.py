@@ -40,7 +40,12 @@ from jepa.signals.policy import Policy, read_policy
 
 @dataclass
 class Findings:
-    """What was checked of one document, and what did not fit."""
+    """What was checked of one document, and what did not fit.
+
+    Example:
+        >>> Findings().sound, Findings(faults=["break b1: score is 0.9"]).sound
+        (True, False)
+    """
 
     faults: list[str] = field(default_factory=list)
     """sentences that name the object"""
@@ -151,6 +156,10 @@ def rebuild_detectors(
 
     Raises:
         UserError: a kind is not registered, or the folder of the probes is not given.
+
+    Example:
+        >>> sources = {"probes": {"probes": "probes/", "encoder": "export/"}}
+        >>> detectors = rebuild_detectors(read_document("signals.json"), sources)    # doctest: +SKIP
     """
     made = []
     for stated in document.run.detectors:

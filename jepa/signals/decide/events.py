@@ -29,7 +29,15 @@ class Run(NamedTuple):
 
 class SpanTracker:
     """Finds runs of high scores with two thresholds, so that a score that wavers around one makes one
-    run (hysteresis)."""
+    run (hysteresis).
+
+    Example:
+        >>> tracker = SpanTracker(SpanRule(start_at=0.6, end_at=0.4))
+        >>> for row, p in enumerate([0.1, 0.7, 0.5, 0.8, 0.3]):
+        ...     _ = tracker.push(row, p)
+        >>> tracker.runs()
+        [Run(first=1, last=3, peak=3)]
+    """
 
     def __init__(self, rule: SpanRule) -> None:
         self._rule = rule

@@ -27,6 +27,11 @@ class ForecastTracker:
         signal: the label's column among the anticipated scores.
         column: which of the horizons `rule.horizon_ms` is.
         rule: when to issue.
+
+    Example:
+        >>> tracker = ForecastTracker(0, 0, ForecastRule(issue_at=0.5, rearm_at=0.3, horizon_ms=1000))
+        >>> [tracker.push(row, 500 * row, np.array([p]), False) for row, p in enumerate([0.2, 0.6, 0.7])]
+        [None, Issue(signal=0, row=1, issued_at_ms=500), None]
     """
 
     def __init__(self, signal: int, column: int, rule: ForecastRule) -> None:
@@ -44,6 +49,7 @@ class ForecastTracker:
             happening: whether the label is being observed now, so that it can no longer be forecast.
         """
         now = float(p[self._column])
+        # One forecast per rise: the next one waits until the probability fell, or until this one's horizon is over.
         if now < self._rule.rearm_at or (end_ms >= self._quiet_until and not happening):
             self._armed = True
         if not self._armed or happening or now < self._rule.issue_at:

@@ -107,6 +107,12 @@ class DetectorSet:
 
     Raises:
         UserError: none; two of the same id; two heads of the same id; heads with different horizons.
+
+    Example:
+        >>> DetectorSet([])
+        Traceback (most recent call last):
+            ...
+        jepa.errors.UserError: there is no detector, so nothing can be detected. Give at least one.
     """
 
     def __init__(self, detectors: Sequence[Detector]) -> None:

@@ -41,6 +41,11 @@ class ProbeDetector(Detector):
 
     Raises:
         UserError: no probe, no encoder, or a probe of another encoder.
+
+    Example:
+        >>> detector = ProbeDetector("probes/", encoder="export/", device="cpu")    # doctest: +SKIP
+        >>> [head.id for head in detector.metadata.heads]                           # doctest: +SKIP
+        ['anticipate', 'anticipate-now', 'describe']
     """
 
     def __init__(

@@ -70,7 +70,7 @@ class Cut:
 
 
 class ShotFinder:
-    """Reads every frame once and keeps per frame two numbers: its time and how still the picture is.
+    """Reads every frame once and keeps per frame two numbers: its time and how static the picture is.
 
     Args:
         fps: average frame rate, for PySceneDetect's clock.
@@ -121,6 +121,7 @@ class ShotFinder:
             self._dissolve(*blend)
 
     def _start(self, frame: int, kind: Kind) -> None:
+        # Two detectors may report one boundary, a few frames apart: the first one counts.
         if any(abs(frame - other) < self._shortest for other in self._starts):
             return
         self._starts[frame] = kind
@@ -154,11 +155,13 @@ class ShotFinder:
         half."""
         self._levels.append(level)
         levels = list(self._levels)
+        # The rim is the lower of both sides, so a scene that merely gets brighter or darker has none.
         bottom = min(range(len(levels)), key=lambda i: levels[i])
         rim = min(max(levels[: bottom + 1]), level)
         deep = _BLACK <= levels[bottom] < _DIM and rim >= _DIP_DEPTH * levels[bottom]
         if not deep or sum(value < rim / 2 for value in levels) < 3:
             return
+        # Slopes: a single large step would be a cut to a dark shot.
         start = max(i for i in range(bottom + 1) if levels[i] >= rim)
         steps = [abs(b - a) for a, b in itertools.pairwise(min(value, rim) for value in levels[start:])]
         if max(steps) > _DIP_STEP * (rim - levels[bottom]):
@@ -182,6 +185,7 @@ class ShotFinder:
         if not self._recent:
             self.stillness.append(0.0)
             return
+        # Relative to the video so far: what is calm in a football match is lively in an interview.
         recent = sum(motion for _, motion in self._recent) / len(self._recent)
         usual = max(self._motion_sum / self._motion_count, _STILL_FLOOR)
         self.stillness.append(max(0.0, 1.0 - recent / usual))
@@ -191,6 +195,7 @@ class ShotFinder:
         order = sorted(self._starts)
         found = []
         for position, frame in enumerate(order):
+            # The most similar of the last few shots counts, so that shot and counter-shot are no change.
             before = order[max(0, position - _SCENE_MEMORY) : position]
             alike = [float(np.minimum(self._firsts[frame], self._firsts[other]).sum()) for other in before]
             found.append(
@@ -221,6 +226,7 @@ class ShotFinder:
                     visual_change=round(cut.visual_change, DIGITS) if number > 1 else None,
                 )
             )
+            # Editors end scenes with fades and dissolves, also where both sides look alike.
             if not groups or cut.visual_change >= _SCENE_CHANGE or cut.kind in ("fade", "dissolve"):
                 groups.append([number - 1])
             else:

@@ -2,7 +2,7 @@
 
 Every object of a document is one link, in the order in which things became known: a forecast enters the chain
 when it is issued, its resolution is a later link of its own. Each folder of results also has `chain.jsonl`,
-one line per document, so a document that was altered and sealed anew is noticed too.
+one line per document, so a document that was altered and sealed anew is found too.
 """
 
 from __future__ import annotations
@@ -39,6 +39,10 @@ def canonical(value: Any) -> bytes:
 
     Raises:
         ValueError: NaN or infinity.
+
+    Example:
+        >>> canonical({"b": 1, "a": 0.5})
+        b'{"a":0.5,"b":1}'
     """
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     return text.encode("utf-8")
@@ -173,6 +177,10 @@ def read_document(path: str | Path) -> SignalsDocument:
 
     Raises:
         UserError: the file is missing, is not a valid document, or was changed after it was sealed.
+
+    Example:
+        >>> read_document("out/clip-1a2b3c4d/signals.json").asset.duration_ms    # doctest: +SKIP
+        45000
     """
     try:
         text = Path(path).read_bytes()

@@ -60,7 +60,11 @@ def explain(error: ValidationError) -> list[str]:
 
 
 def json_schema() -> dict[str, Any]:
-    """The JSON Schema (2020-12) of the document, for readers in other languages; invariants are prose
-    there."""
+    """The JSON Schema (2020-12) of the document, for readers in other languages; invariants are prose there.
+
+    Example:
+        >>> json_schema()["$id"]
+        'jepa.signals/2'
+    """
     schema = SignalsDocument.model_json_schema(by_alias=True)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": SCHEMA_ID, **schema}

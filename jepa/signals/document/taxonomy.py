@@ -76,6 +76,10 @@ def lookup(identifier: str) -> Category:
 
     Raises:
         UserError: no such id; names similar ones.
+
+    Example:
+        >>> lookup("497").path
+        ('Sports', 'Equine Sports', 'Horse Racing')
     """
     found = categories().get(identifier)
     if found is None:
