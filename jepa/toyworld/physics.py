@@ -6,9 +6,14 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from fractions import Fraction
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pymunk
+
+from jepa.errors import require
+
+if TYPE_CHECKING:  # an extra; a world without physics can be made without it
+    import pymunk
 
 STEP_HZ = 240
 """Physics steps in a second, at least; the nearest multiple of the frame rate is taken."""
@@ -31,10 +36,14 @@ class Simulation:
         gravity: m/s2, downwards.
         friction: Coulomb's coefficient of every body.
         damping: fraction of its speed that a body keeps in a second; below 1 for a table seen from above.
+
+    Raises:
+        UserError: pymunk is not installed.
     """
 
     def __init__(self, gravity: float, friction: float, damping: float = 1.0) -> None:
-        self.space = pymunk.Space()
+        self._pymunk = require("pymunk", "toyworld")
+        self.space: pymunk.Space = self._pymunk.Space()
         self.space.gravity = (0.0, -gravity)
         self.space.damping = damping
         self.space.iterations = 20
@@ -44,26 +53,26 @@ class Simulation:
     def disc(self, x: float, y: float, radius: float, velocity: tuple[float, float], bounce: float) -> int:
         """Adds a disc of 10 kg/m2 and returns its number; on the floor it starts rolling without slip."""
         mass = 10 * math.pi * radius * radius
-        body = pymunk.Body(mass, pymunk.moment_for_circle(mass, 0, radius))
+        body = self._pymunk.Body(mass, self._pymunk.moment_for_circle(mass, 0, radius))
         body.angular_velocity = -velocity[0] / radius if self.space.gravity[1] < 0 else 0.0
-        return self._add(body, pymunk.Circle(body, radius), x, y, 0.0, velocity, bounce)
+        return self._add(body, self._pymunk.Circle(body, radius), x, y, 0.0, velocity, bounce)
 
     def box(self, x: float, y: float, half_width: float, half_height: float, bounce: float = 0.05) -> int:
         """Adds a box of 10 kg/m2 at rest and returns its number."""
         mass = 40 * half_width * half_height
         size = 2 * half_width, 2 * half_height
-        body = pymunk.Body(mass, pymunk.moment_for_box(mass, size))
-        return self._add(body, pymunk.Poly.create_box(body, size), x, y, 0.0, (0.0, 0.0), bounce)
+        body = self._pymunk.Body(mass, self._pymunk.moment_for_box(mass, size))
+        return self._add(body, self._pymunk.Poly.create_box(body, size), x, y, 0.0, (0.0, 0.0), bounce)
 
     def plank(self, x: float, y: float, half_width: float, half_height: float) -> int:
         """Adds a box that is moved by its velocity alone, whatever lies on it, and returns its number."""
-        body = pymunk.Body(body_type=pymunk.Body.KINEMATIC)
-        shape = pymunk.Poly.create_box(body, (2 * half_width, 2 * half_height))
+        body = self._pymunk.Body(body_type=self._pymunk.Body.KINEMATIC)
+        shape = self._pymunk.Poly.create_box(body, (2 * half_width, 2 * half_height))
         return self._add(body, shape, x, y, 0.0, (0.0, 0.0), 0.0)
 
     def wall(self, x0: float, y0: float, x1: float, y1: float, bounce: float = 0.4) -> None:
         """Adds an edge that cannot move, 2 cm thick."""
-        shape = pymunk.Segment(self.space.static_body, (x0, y0), (x1, y1), 0.01)
+        shape = self._pymunk.Segment(self.space.static_body, (x0, y0), (x1, y1), 0.01)
         shape.friction, shape.elasticity = self.friction, bounce
         self.space.add(shape)
 
