@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from jepa.errors import UserError
+from jepa.errors import UserError, require
 from jepa.files import write_json
 from jepa.probes.config import ProbeConfig
 from jepa.probes.data.labels import Sample
@@ -199,6 +199,7 @@ def run(config: ProbeConfig) -> dict[str, Any]:
     Raises:
         UserError: the data, the split or the config cannot be used.
     """
+    require("sklearn", "probes")  # before anything is encoded
     task = get_task(config.task)(config)
     task.check()
     encoder = load_frozen_encoder(config.encoder)

