@@ -120,21 +120,21 @@ def hazards(anticipation: dict[str, Any]) -> list[str]:
     lines = [
         "## A hazard starts within ...",
         "",
-        f"Average precision on {part['questions']} times in all films, half a second apart; mean of the seeds. "
+        f"Average precision on {part['windows']} times in all films, half a second apart; mean of the seeds. "
         "The base rate's AP is the fraction of times at which it happened.",
         "",
     ]
     for number, name in enumerate(anticipation["hazards"]):
         rows = []
         for row in part["rows"]:
-            here = [f for f in row["figures"] if f["category"] == number]
+            here = [f for f in row["metrics"] if f["category"] == number]
             aucs = [f["auc"] for f in here if f["auc"] is not None]
             rows.append([row["features"], *(figure(f["ap"]) for f in here), figure(float(np.mean(aucs)), 2)])
         lines += [f"**{name}**", "", *table(["forecast from", *(f"{h:g} s" for h in horizons), "AUC"], rows)]
     rows = [
         [
             row["features"],
-            f"{row['mean']['ap']:.3f} +- {row['mean']['ap_spread']:.3f}",
+            f"{row['mean']['ap']:.3f} +- {row['mean']['ap_std']:.3f}",
             figure(row["mean"]["auc"]),
             figure(row["mean"]["ece"]),
             f"{1000 * row['gain']:+.2f}",
@@ -155,7 +155,7 @@ def next_action(anticipation: dict[str, Any]) -> list[str]:
     rows = [
         [
             r["features"],
-            f"{r['accuracy']:.3f} +- {r['spread_seeds']:.3f}",
+            f"{r['accuracy']:.3f} +- {r['std_seeds']:.3f}",
             between(r["interval"], sign=""),
             figure(r["top3"]),
         ]
@@ -165,7 +165,7 @@ def next_action(anticipation: dict[str, Any]) -> list[str]:
     return [
         f"## The next action, {part['tau_s']:g} s before it starts",
         "",
-        f"{part['questions']} questions, {len(part['classes'])} actions.",
+        f"{part['windows']} windows, {len(part['classes'])} actions.",
         "",
         *table(["forecast from", "accuracy", "95 %", "top 3"], rows),
         f"Current action, {len(anticipation['current_action']['classes'])} actions, accuracy: {now}.",
@@ -422,7 +422,7 @@ def tagging_tables(tagging: dict[str, Any]) -> list[str]:
     rows = [
         [
             f"{row['features']}, {row['head']}",
-            f"{row['map']:.3f} +- {row['map_spread']:.3f}",
+            f"{row['map']:.3f} +- {row['map_std']:.3f}",
             figure(row["auc"]),
             figure(row["ece"]),
             *(figure(row["search"][name]) for name in ("recall_1", "recall_5", "recall_10")),
