@@ -254,7 +254,9 @@ class Demo:
         current = ", ".join(
             f"{row['features']} {row['accuracy']:.2f}" for row in future["current_action"]["rows"]
         )
-        console.print(f"   Current action, {len(future['current_action']['classes'])} classes, accuracy: {current}.")
+        console.print(
+            f"   Current action, {len(future['current_action']['classes'])} classes, accuracy: {current}."
+        )
         tags = ", ".join(f"{row['features']} {row['map']:.2f}" for row in words["rows"])
         console.print(f"   Tags, mean AP: {tags}.")
         found = ", ".join(f"{row['features']} {row['search']['recall_5']:.2f}" for row in words["rows"])

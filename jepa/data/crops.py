@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from jepa.data.sampling import CROP, FLIP
-from jepa.data.video.info import Orientation
 from jepa.rng import uniforms
+
+Orientation = tuple[bool, bool, bool]
+"""(transpose, flip horizontally, flip vertically) that makes a coded frame upright, applied in this order."""
 
 
 class Box(NamedTuple):

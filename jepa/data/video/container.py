@@ -13,9 +13,10 @@ import av
 import av.error
 from av.stream import Disposition
 
+from jepa.data.crops import Orientation
 from jepa.data.video.colour import ToRgb, bits_of
 from jepa.data.video.index import Coding
-from jepa.data.video.info import AS_CODED, Orientation, VideoInfo, display_size
+from jepa.data.video.info import AS_CODED, VideoInfo, display_size
 from jepa.data.video.limits import CONTAINERS, LimitsConfig, check_opening, check_path
 from jepa.data.video.packets import REORDERED, nal_length_of
 from jepa.errors import UserError, VideoError

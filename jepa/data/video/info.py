@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 from av.sidedata.sidedata import Type as SideDataType
 
-Orientation = tuple[bool, bool, bool]
-"""(transpose, flip horizontally, flip vertically) that makes a coded frame upright, applied in this order."""
+from jepa.data.crops import Orientation
 
 AS_CODED: Orientation = (False, False, False)
 

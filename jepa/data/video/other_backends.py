@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from jepa.data.crops import Cut, coded_box
+from jepa.data.crops import Cut, Orientation, coded_box
 from jepa.data.video.colour import Cutter
-from jepa.data.video.info import AS_CODED, Orientation, VideoInfo, upright
+from jepa.data.video.info import AS_CODED, VideoInfo, upright
 from jepa.data.video.limits import LimitsConfig
 from jepa.data.video.pyav import TOLERANCE_S, PyAvFile, Source
 from jepa.errors import UserError, VideoError
