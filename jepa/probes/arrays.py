@@ -126,16 +126,9 @@ def fit(
     others = [FeatureSet.of(name, values) for name, values in (baselines or {}).items()]
     count = len(data.features)
     names = [str(label) for label in labels]
-    group_names = [str(i) for i in range(count)] if groups is None else [str(group) for group in groups]
-    parts: list[str | None] = [None] * count if splits is None else [str(split) for split in splits]
-    for what, values in (("labels", names), ("groups", group_names), ("splits", parts)):
-        if len(values) != count:
-            raise UserError(
-                f"There are {count} rows of features and {len(values)} {what}; give one for each row."
-            )
-    for other in others:
-        if len(other.features) != count:
-            raise UserError(f"The baseline {other.name!r} has {len(other.features)} rows, not {count}.")
+    group_names = [str(group) for group in (range(count) if groups is None else groups)]
+    parts = [None] * count if splits is None else [str(split) for split in splits]
+    _check_lengths(count, {"labels": names, "groups": group_names, "splits": parts}, others)
     classes = sorted(set(names))
     if len(classes) < 2:
         raise UserError(f"All samples have the label {names[0]!r}; a probe needs at least two classes.")
@@ -166,6 +159,18 @@ def fit(
         "comparison": compare(problem),
     }
     return Results(document), _array_probe(problem.best(ENCODER), problem, classes, time_slots)
+
+
+def _check_lengths(count: int, columns: Mapping[str, Sequence[Any]], others: Sequence[FeatureSet]) -> None:
+    """One label, group and split, and one row of every baseline, for each row of features."""
+    for what, values in columns.items():
+        if len(values) != count:
+            raise UserError(
+                f"There are {count} rows of features and {len(values)} {what}; give one for each row."
+            )
+    for other in others:
+        if len(other.features) != count:
+            raise UserError(f"The baseline {other.name!r} has {len(other.features)} rows, not {count}.")
 
 
 def _array_probe(run: HeadRun, problem: Problem, classes: list[str], time_slots: int) -> ClassifyProbe:

@@ -112,12 +112,10 @@ class Classify(Task):
     def evaluate(self, problem: Problem, encoded: Encoded) -> None:
         """Cross-validates the heads; augmented copies train them and are never tested."""
         wide = augmented(self.config, problem, encoded.extractors, encoded.report)
-        runs = problem.runs if wide is problem else []
-        wide.runs = runs
         wide.evaluate_all(self.kinds, self.config.heads, self.config.seeds)
         if wide is not problem:
             count = len(problem.samples)
-            problem.runs += [dataclasses.replace(run, prediction=run.prediction[:, :count]) for run in runs]
+            problem.runs += [dataclasses.replace(r, prediction=r.prediction[:, :count]) for r in wide.runs]
 
     def tables(self, problems: Sequence[Problem], encoded: Encoded) -> dict[str, Any]:
         """Rows, comparison, mistakes, conformal sets and protocols."""
