@@ -106,6 +106,10 @@ def run(config: ReportConfig) -> Path:
 
     Raises:
         UserError: a folder is no run, or has not logged anything yet.
+
+    Example:
+        >>> run(ReportConfig(run="runs/a"))  # doctest: +SKIP
+        PosixPath('runs/a/report.html')
     """
     folders = [Path(folder) for folder in config.run]
     names = [folder.resolve().name for folder in folders]
@@ -285,7 +289,9 @@ def _masks(runs: Sequence[Run]) -> list[dict[str, Any]]:
             found.append(
                 {
                     "run": run.name,
-                    "mask": f"{mask} {kind}".strip(),
+                    "mask": f"Mask {mask.removeprefix('mask')}: {kind}"
+                    if kind
+                    else f"Mask {mask.removeprefix('mask')}",
                     "bars": bars,
                     "means": [_mean(part) for part in zip(*bars, strict=True)],
                 }

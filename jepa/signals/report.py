@@ -37,6 +37,12 @@ def render(result: AnalysisResult, annotations: Sequence[Annotation] = ()) -> st
         result: the document, and the pictures of its scan.
         annotations: what people or a simulator state about the video, drawn in lanes of their own.
 
+    Returns:
+        HTML, a whole page.
+
+    Raises:
+        UserError: Jinja is not installed.
+
     Example:
         >>> from jepa.signals import Analyser, render
         >>> result = Analyser(detectors, "policy.yaml").run("clip.mp4")    # doctest: +SKIP

@@ -105,7 +105,7 @@ def test_a_real_run_can_be_read(tiny):
         "lr",
         "ema",
     }
-    assert expected <= charted and "Step 4 of 4." in text and "mask0 temporal" in text
+    assert expected <= charted and "Step 4 of 4." in text and "Mask 0: temporal" in text
     assert "Covariance spectrum" in text and "Explained variance per time step" in text
 
 

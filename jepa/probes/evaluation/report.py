@@ -35,6 +35,12 @@ def write_report(path: Path, results: dict[str, Any], samples: Sequence[Sample])
         path: the file.
         results: the content of results.json.
         samples: the readable samples; the worst are shown with a frame.
+
+    Raises:
+        UserError: Jinja is not installed.
+
+    Example:
+        >>> write_report(Path("report.html"), results, samples)  # doctest: +SKIP
     """
     names = list(dict.fromkeys(row["features"] for row in results["rows"]))
     names.sort(key=lambda name: name != ENCODER)
