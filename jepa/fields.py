@@ -47,6 +47,8 @@ _RENAMED = {
     "teacher_from": "target_encoder_from",
     "predict": "target",
     "truth": "annotations",
+    "flicker": "temporal_noise",
+    "omen_s": "precursor_s",
 }
 
 
