@@ -143,7 +143,7 @@ purpose. What `reference` and the published masks leave of *all tokens* to neith
 ## Drawing the masks of one batch of {BATCH}
 
 Median of {REPEATS} draws (quartiles), ours and theirs in turn, in milliseconds. Ours draw each clip from its own
-counter-based generator, so a mask is a function of (seed, index); the published ones share one stream of numbers.
+counter-based generator, so a mask is a function of (seed, index); the published ones draw from one common stream.
 
 {speed}
 """

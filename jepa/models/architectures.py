@@ -127,7 +127,7 @@ def _vjepa21(size: str, file: str, distilled: bool) -> Architecture:
         modality_embedding=True,
         output_layers=OUTPUT_LAYERS[SIZES[size][1]],
     )
-    # Distilled encoders predict the last layer of the 1664-channel teacher, the others four layers of their own.
+    # Distilled encoders predict the last layer of a 1664-channel target encoder, the others four layers of their own.
     target_layers, out_dim, depth = (1, 1664, 12) if distilled else (4, 4 * encoder.embed_dim, 24)
     predictor = _predictor(
         encoder,

@@ -1,4 +1,4 @@
-"""VideoEncoder: what it computes, what it refuses, and that hidden patches are never touched."""
+"""VideoEncoder: what it computes, what it refuses, and that masked patches are never read."""
 
 from __future__ import annotations
 
@@ -95,13 +95,13 @@ def test_hidden_patches_are_never_seen():
         for token in ids:
             t, rest = divmod(token, 12)
             h, w = divmod(rest, 4)
-            place = (
+            position = (
                 slice(None),
                 slice(2 * t, 2 * t + 2),
                 slice(16 * h, 16 * h + 16),
                 slice(16 * w, 16 * w + 16),
             )
-            poisoned[sample][place] = video[sample][place]
+            poisoned[sample][position] = video[sample][position]
     assert torch.equal(encoder(poisoned, keep=keep), before)
 
 
@@ -169,7 +169,7 @@ def test_any_size_that_the_patch_divides():
 
 
 @pytest.mark.parametrize(
-    "shape, said",
+    "shape, message",
     [
         ((2, 3, 3, 32, 32), "3 frames"),
         ((2, 3, 4, 40, 32), "40 x 32 pixels"),
@@ -179,8 +179,8 @@ def test_any_size_that_the_patch_divides():
         ((2, 3, 0, 32, 32), "0 frames"),
     ],
 )
-def test_other_sizes_are_refused(shape, said):
-    with pytest.raises(UserError, match=said):
+def test_other_sizes_are_refused(shape, message):
+    with pytest.raises(UserError, match=message):
         seeded(SMALL)(torch.zeros(shape))
 
 
@@ -197,13 +197,13 @@ def test_malformed_requests_are_refused():
         (lambda: encoder.features(video, keep=keep, pool="grid"), "pool='grid'"),
         (lambda: encoder.preprocess(torch.zeros(1, 3, 16, 16)), "does not state its preprocessing"),
     ]
-    for request, said in requests:
-        with pytest.raises(UserError, match=said):
+    for request, message in requests:
+        with pytest.raises(UserError, match=message):
             request()
 
 
 @pytest.mark.parametrize(
-    "fields, said",
+    "fields, message",
     [
         ({"num_heads": 5}, "5 heads"),
         ({"embed_dim": 49, "num_heads": 7}, "7 heads"),
@@ -214,8 +214,8 @@ def test_malformed_requests_are_refused():
         ({"output_layers": (3, 2)}, "output_layers"),
     ],
 )
-def test_impossible_configs_are_refused(fields, said):
-    with pytest.raises(UserError, match=said):
+def test_impossible_configs_are_refused(fields, message):
+    with pytest.raises(UserError, match=message):
         EncoderConfig(**{"embed_dim": 48, "depth": 3, "num_heads": 2, "mlp_dim": 96, **fields})
 
 
@@ -288,8 +288,10 @@ def test_compiles_without_a_graph_break():
     assert torch.allclose(compiled(video), encoder(video), atol=1e-5)
     seen = compiled(video, keep, multi_layer=True)
     assert torch.allclose(seen, encoder(video, keep, multi_layer=True), atol=1e-5)
-    guessing = torch.compile(predictor, fullgraph=True, backend="eager")
-    assert torch.allclose(guessing(seen, keep, target, grid), predictor(seen, keep, target, grid), atol=1e-5)
+    compiled_predictor = torch.compile(predictor, fullgraph=True, backend="eager")
+    assert torch.allclose(
+        compiled_predictor(seen, keep, target, grid), predictor(seen, keep, target, grid), atol=1e-5
+    )
     with torch.enable_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
         compiled(video, keep).float().sum().backward()
     assert encoder.patch_embed.proj.weight.grad is not None

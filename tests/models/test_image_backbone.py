@@ -67,7 +67,7 @@ def test_random_weights_come_from_the_generator_alone():
 
 
 @pytest.mark.parametrize(
-    ("request_", "said"),
+    ("ask", "message"),
     [
         (lambda e: e.features(torch.zeros(1, 3, 2, 160, 160), layers=[0]), "last layer only"),
         (lambda e: e.features(torch.zeros(1, 3, 2, 160, 160), layers=2), "do not exist"),
@@ -76,9 +76,9 @@ def test_random_weights_come_from_the_generator_alone():
         (lambda e: e(torch.zeros(1, 3, 2, 160, 160, dtype=torch.uint8)), "normalised floating-point"),
     ],
 )
-def test_what_an_image_model_cannot_do_is_refused(request_, said):
-    with pytest.raises(UserError, match=said):
-        request_(backbone("test_vit"))
+def test_what_an_image_model_cannot_do_is_refused(ask, message):
+    with pytest.raises(UserError, match=message):
+        ask(backbone("test_vit"))
 
 
 def test_models_without_a_grid_are_refused():

@@ -123,7 +123,7 @@ def assert_close(what: str, ours: Tensor, theirs: Tensor) -> None:
     assert difference <= TOLERANCE
 
 
-# (tubelet slots, rows, columns): square, odd and not square, one tubelet
+# (tubelets, rows, columns): square, odd and not square, one tubelet
 GRIDS = [TokenGrid(4, 4, 4), TokenGrid(3, 5, 7), TokenGrid(1, 7, 3)]
 
 
@@ -258,15 +258,15 @@ def test_vjepa2_1_encoder_on_video_and_image(v21, tmp_path, grid):
         ),
     )
     for name, frames in (("video", 2 * grid.t), ("image", 1)):
-        slots = 1 if frames == 1 else grid.t
+        steps = 1 if frames == 1 else grid.t
         video = random(2, 3, frames, 16 * grid.h, 16 * grid.w)
-        keep = ids(2, max(slots * grid.h * grid.w // 3, 2), slots * grid.h * grid.w, seed=12)
+        keep = ids(2, max(steps * grid.h * grid.w // 3, 2), steps * grid.h * grid.w, seed=12)
         label = f"V-JEPA 2.1 encoder {grid} {name}"
         assert_close(label, ours(video), theirs(video))
         assert_close(f"{label} masked", ours(video, keep), theirs(video, keep))
-        assert_close(f"{label} joined levels", ours(video, multi_layer=True), theirs(video, training=True))
+        assert_close(f"{label} joined layers", ours(video, multi_layer=True), theirs(video, training=True))
         assert_close(
-            f"{label} joined levels masked",
+            f"{label} joined layers masked",
             ours(video, keep, multi_layer=True),
             theirs(video, keep, training=True),
         )
@@ -278,9 +278,9 @@ def test_vjepa2_1_encoder_on_video_and_image(v21, tmp_path, grid):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("levels", [1, 4])
+@pytest.mark.parametrize("layers", [1, 4])
 @pytest.mark.parametrize("stretched", [False, True])
-def test_vjepa2_1_predictor_with_both_heads(v21, tmp_path, levels, stretched):
+def test_vjepa2_1_predictor_with_both_heads(v21, tmp_path, layers, stretched):
     grid = TokenGrid(3, 5, 5)
     theirs = shaken(
         v21.predictor(
@@ -296,8 +296,8 @@ def test_vjepa2_1_predictor_with_both_heads(v21, tmp_path, levels, stretched):
             interpolate_rope=stretched,
             return_all_tokens=True,
             img_temporal_dim_size=1,
-            n_output_distillation=levels,
-            teacher_embed_dim=104 if levels == 1 else None,
+            n_output_distillation=layers,
+            teacher_embed_dim=104 if layers == 1 else None,
             norm_layer=NORM,
         ),
         seed=13,
@@ -306,8 +306,8 @@ def test_vjepa2_1_predictor_with_both_heads(v21, tmp_path, levels, stretched):
         saved(tmp_path / "latest.pt", predictor=theirs),
         PredictorConfig(
             48,
-            levels,
-            104 if levels == 1 else 4 * 48,
+            layers,
+            104 if layers == 1 else 4 * 48,
             64,
             12,
             2,
@@ -319,14 +319,14 @@ def test_vjepa2_1_predictor_with_both_heads(v21, tmp_path, levels, stretched):
         ),
     )
     context, target = ids(2, 20, grid.size, seed=14), ids(2, 9, grid.size, seed=15)
-    tokens = random(2, 20, 48 * levels, seed=16)
+    tokens = random(2, 20, 48 * layers, seed=16)
     for mod, image in (("video", False), ("image", True)):
         for index in range(3):
             mine = ours(tokens, context, target, grid, mask_index=index, image=image, with_context=True)
             other = theirs(tokens, context, target, mod=mod, mask_index=index)
             for head, one, two in zip(("target", "context"), mine, other, strict=True):
                 assert_close(
-                    f"V-JEPA 2.1 predictor {levels} levels {mod} token {index} {head} head", one, two
+                    f"V-JEPA 2.1 predictor {layers} layers {mod} token {index} {head} head", one, two
                 )
 
 

@@ -37,8 +37,8 @@ def test_cross_attention_matches_torch():
     )
     normed = functional.layer_norm(tokens, (32,), block.norm1.weight, block.norm1.bias, 1e-5)
     x = queries + reference(queries, normed, normed)[0]
-    hidden = functional.layer_norm(x, (32,), block.norm2.weight, block.norm2.bias, 1e-5)
-    x = x + block.mlp.fc2(functional.gelu(block.mlp.fc1(hidden)))
+    normed = functional.layer_norm(x, (32,), block.norm2.weight, block.norm2.bias, 1e-5)
+    x = x + block.mlp.fc2(functional.gelu(block.mlp.fc1(normed)))
     assert torch.allclose(block(queries, tokens), x, atol=1e-5)
 
 

@@ -35,10 +35,10 @@ def seeded(config: PredictorConfig) -> Predictor:
     return predictor.eval()
 
 
-def request(levels: int = 1) -> tuple[Tensor, Tensor, Tensor]:
+def request(target_layers: int = 1) -> tuple[Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(1)
     order = torch.stack([torch.randperm(GRID.size, generator=generator) for _ in range(2)])
-    return torch.randn(2, 12, 24 * levels, generator=generator), order[:, :12], order[:, 12:20]
+    return torch.randn(2, 12, 24 * target_layers, generator=generator), order[:, :12], order[:, 12:20]
 
 
 @torch.no_grad()
@@ -66,11 +66,11 @@ def test_positions_decide_the_guess(config):
 @torch.no_grad()
 def test_each_mask_token_is_its_own_and_the_config_names_one():
     predictor, (tokens, context, target) = seeded(PLAIN), request()
-    guesses = [predictor(tokens, context, target, GRID, mask_index=index) for index in range(3)]
-    assert torch.equal(predictor(tokens, context, target, GRID), guesses[1])
-    assert not torch.allclose(guesses[0], guesses[1], atol=1e-3)
+    predictions = [predictor(tokens, context, target, GRID, mask_index=index) for index in range(3)]
+    assert torch.equal(predictor(tokens, context, target, GRID), predictions[1])
+    assert not torch.allclose(predictions[0], predictions[1], atol=1e-3)
     predictor.mask_tokens[1] = 7.0
-    assert torch.equal(predictor(tokens, context, target, GRID, mask_index=0), guesses[0])
+    assert torch.equal(predictor(tokens, context, target, GRID, mask_index=0), predictions[0])
 
 
 @torch.no_grad()
@@ -96,8 +96,8 @@ def test_malformed_requests_are_refused():
         (lambda: PredictorConfig(position="sincos"), "sincos_grid"),
         (lambda: create_predictor("vit_nano", heads=3), "has no heads"),
     ]
-    for ask, said in requests:
-        with pytest.raises(UserError, match=said):
+    for ask, message in requests:
+        with pytest.raises(UserError, match=message):
             ask()
 
 
@@ -107,9 +107,9 @@ def test_initial_weights_and_gradients():
     assert predictor.mask_tokens.abs().max() == 0
     tokens, context, target = request(2)
     loss = sum(
-        guess.square().sum()
+        prediction.square().sum()
         for image in (False, True)
-        for guess in predictor(tokens, context, target, GRID, image=image, with_context=True)
+        for prediction in predictor(tokens, context, target, GRID, image=image, with_context=True)
     )
     loss.backward()
     assert [name for name, p in predictor.named_parameters() if p.grad is None] == []

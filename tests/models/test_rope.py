@@ -35,8 +35,8 @@ def textbook_angle(
         row = row * (reference - 1) / (grid.h - 1)
         column = column * (reference - 1) / (grid.w - 1)
     position = (time, row, column)[channel // width]
-    place = channel % width
-    pair = place // 2 if rotation == "interleaved" else place % (width // 2)
+    within_axis = channel % width
+    pair = within_axis // 2 if rotation == "interleaved" else within_axis % (width // 2)
     return position * 10000 ** (-2 * pair / width)
 
 

@@ -2,7 +2,7 @@
 
 `import jepa.models.adapters.timm_models` registers them.
 A module of its own, because importing timm takes longer than all of `jepa.models`, and because registering
-changes another library's state, which should only happen when asked for.
+changes another library's state, which should only happen on request.
 """
 
 from __future__ import annotations

@@ -84,8 +84,8 @@ def test_model_of_transformers_gives_the_same_here(tmp_path, shards):
     tokens = encoder(video)
     assert relative(tokens, out.last_hidden_state) <= TOLERANCE
     seen = tokens.gather(1, context.unsqueeze(-1).expand(-1, -1, 64))
-    guesses = predictor(seen, context, target, encoder.grid_of(video))
-    assert relative(guesses, out.predictor_output.last_hidden_state) <= TOLERANCE
+    predictions = predictor(seen, context, target, encoder.grid_of(video))
+    assert relative(predictions, out.predictor_output.last_hidden_state) <= TOLERANCE
     one = theirs(video[:, :, :1].transpose(1, 2), skip_predictor=True).last_hidden_state
     assert relative(encoder(video[:, :, :1]), one) <= TOLERANCE
 
@@ -123,8 +123,8 @@ def test_our_model_gives_the_same_in_transformers(tmp_path):
     out = theirs.eval()(video.transpose(1, 2), context_mask=[context], target_mask=[target])
     assert relative(out.last_hidden_state, encoder(video)) <= TOLERANCE
     seen = encoder(video).gather(1, context.unsqueeze(-1).expand(-1, -1, 64))
-    guesses = predictor(seen, context, target, GRID)
-    assert relative(out.predictor_output.last_hidden_state, guesses) <= TOLERANCE
+    predictions = predictor(seen, context, target, GRID)
+    assert relative(out.predictor_output.last_hidden_state, predictions) <= TOLERANCE
 
 
 @torch.no_grad()

@@ -78,15 +78,15 @@ def test_first_of_ema_target_and_online_encoder_is_read(tmp_path):
         assert equal(encoder, encoders[expected])
     save_meta(path, **states)
     assert equal(load_encoder(path, key="encoder"), encoders["encoder"])
-    with pytest.raises(UserError, match="no 'teacher'"):
-        load_encoder(path, key="teacher")
+    with pytest.raises(UserError, match="no 'student'"):
+        load_encoder(path, key="student")
     bare = tmp_path / "bare.pt"
     torch.save(states["encoder"], bare)
     assert equal(load_encoder(bare), encoders["encoder"])
 
 
 def on_meta_saved(tmp_path: Path, name: str, **changes) -> Path:
-    """A file with the keys and shapes of a published model; its tensors share one element each."""
+    """A file with the keys and shapes of a published model; its tensors are views of one element each."""
     encoder = create_on_meta(name)
     state = {key: torch.zeros(()).expand(tensor.shape) for key, tensor in meta_state(encoder).items()}
     state.update({f"module.backbone.{key}": value for key, value in changes.items()})
@@ -237,13 +237,13 @@ def test_pickle_with_a_payload_is_refused_and_not_run(tmp_path, zipped):
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-@pytest.mark.parametrize("share", [0.0, 0.3, 0.99])
-def test_cut_short_pickle_is_refused(tmp_path, zipped, share):
+@pytest.mark.parametrize("fraction", [0.0, 0.3, 0.99])
+def test_cut_short_pickle_is_refused(tmp_path, zipped, fraction):
     path = tmp_path / "short.pt"
     states = {"encoder": meta_state(create_model("vit_nano"))}
     torch.save(states, path, _use_new_zipfile_serialization=zipped)
     whole = path.read_bytes()
-    path.write_bytes(whole[: int(share * len(whole))])
+    path.write_bytes(whole[: int(fraction * len(whole))])
     with pytest.raises(UserError, match=r"short\.pt (is cut short|is damaged|was refused)"):
         load_encoder(path)
 

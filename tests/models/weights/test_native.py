@@ -55,14 +55,14 @@ def test_export_comes_back_bit_for_bit(tmp_path):
     )
     nn.init.normal_(predictor.mask_tokens)
     save_encoder(tmp_path, encoder, INPUT, {"step": 7}, predictor)
-    again, guessing = load_encoder(tmp_path), load_predictor(tmp_path)
+    again, again_predictor = load_encoder(tmp_path), load_predictor(tmp_path)
     assert (again.config, again.preprocessing, again.metadata) == (config, INPUT, {"step": 7})
-    assert guessing.config == predictor.config
+    assert again_predictor.config == predictor.config
     assert not again.training
     assert all(p.requires_grad for p in again.parameters())
     video = torch.randn(1, 3, 4, 32, 48)
     assert torch.equal(again(video), encoder(video))
-    for ours, theirs in zip(guessing.parameters(), predictor.parameters(), strict=True):
+    for ours, theirs in zip(again_predictor.parameters(), predictor.parameters(), strict=True):
         assert torch.equal(ours, theirs)
     frames = torch.randint(0, 256, (4, 3, 50, 60), dtype=torch.uint8)
     assert torch.equal(again.preprocess(frames), INPUT.apply(frames))
