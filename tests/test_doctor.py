@@ -1,4 +1,9 @@
+from pathlib import Path
+
+import pytest
+
 from jepa import doctor
+from jepa.config import COMMANDS
 from jepa.data.manifest import RootConfig
 from jepa.doctor import DoctorConfig
 
@@ -6,8 +11,8 @@ from jepa.doctor import DoctorConfig
 def test_every_part_is_examined_and_the_working_ones_really_work(capsys):
     findings = {finding.part: finding for finding in doctor.run(DoctorConfig())}
     assert findings["PyTorch"].works
-    assert findings["PyAV"].works
-    assert "decodes H.264" in findings["PyAV"].detail
+    assert findings["decoder PyAV"].works
+    assert "decodes H.264" in findings["decoder PyAV"].detail
     assert "PyAV" in capsys.readouterr().out
 
 
@@ -39,3 +44,30 @@ def test_a_data_set_is_read_and_reported_on(video_folder, tmp_path, capsys):
     assert len(report) == 3
     assert "bad.mp4" in report[0]
     assert "3 files, 1 of them unreadable" in capsys.readouterr().out
+
+
+def test_every_extra_of_the_package_is_examined():
+    tomllib = pytest.importorskip("tomllib")  # Python 3.11
+    declared = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
+    extras = set(declared["optional-dependencies"]) - {
+        "all",
+        "dev",
+        "decord",
+        "fast-video",
+    }  # examined as decoders
+    assert set(doctor._EXTRAS) == extras
+    assert {command.extra for command in COMMANDS.values()} <= extras
+
+
+def test_an_absent_extra_names_the_command_that_installs_it(monkeypatch):
+    monkeypatch.setitem(doctor._EXTRAS, "viz", ("figures", ["no_such_module"]))
+    (finding,) = [finding for finding in doctor.examine() if finding.part == "extra viz"]
+    assert finding.works is None
+    assert finding.remedy == "pip install 'jepa-video[viz]'"
+    assert "no_such_module" in finding.detail
+
+
+def test_the_printed_remedy_keeps_its_brackets(monkeypatch, capsys):
+    monkeypatch.setitem(doctor._EXTRAS, "viz", ("figures", ["no_such_module"]))
+    doctor.run(DoctorConfig())
+    assert "[viz]" in capsys.readouterr().out
