@@ -191,9 +191,11 @@ def register_head(cls: type[Head]) -> type[Head]:
     Raises:
         UserError: another family has that name.
     """
-    known = _HEADS.setdefault(cls.name, cls)
-    if known is not cls and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
-        raise UserError(f"There is a head {cls.name!r} already ({known.__module__}). Choose another name.")
+    known = _HEADS.get(cls.name, cls)
+    if (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__) or (
+        cls.name in _BUILT_IN and not cls.__module__.startswith("jepa.")
+    ):
+        raise UserError(f"There is a head {cls.name!r} already. Choose another name.")
     _HEADS[cls.name] = cls
     return cls
 
@@ -202,6 +204,7 @@ def list_heads() -> list[str]:
     """Names that `heads.kinds` takes.
 
     Example:
+        >>> from jepa.probes.heads.base import list_heads
         >>> list_heads()[:2]
         ['linear', 'attentive']
     """
@@ -215,6 +218,7 @@ def get_head(name: str) -> Head:
         UserError: there is none of that name.
 
     Example:
+        >>> from jepa.probes.heads.base import get_head
         >>> get_head("ridge").reads
         'vectors'
     """

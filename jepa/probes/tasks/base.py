@@ -182,6 +182,11 @@ def get_task(name: str) -> type[Task]:
 
     Raises:
         UserError: there is none of that name.
+
+    Example:
+        >>> from jepa.probes.tasks.base import get_task
+        >>> get_task("classify").probe.task
+        'classify'
     """
     if name not in _TASKS and name in _BUILT_IN:
         importlib.import_module(_BUILT_IN[name])
@@ -239,5 +244,11 @@ def run(config: ProbeConfig) -> dict[str, Any]:
 
 
 def heads_for(kinds: Sequence[str], classes: bool) -> list[str]:
-    """Those of some heads that can be fitted to class numbers, or to any targets."""
+    """Those of some heads that can be fitted to class numbers, or to any targets.
+
+    Example:
+        >>> from jepa.probes.tasks.base import heads_for
+        >>> heads_for(["linear", "ridge"], classes=False)
+        ['linear']
+    """
     return [kind for kind in kinds if classes or not get_head(kind).classes_only]

@@ -100,8 +100,6 @@ def test_a_head_from_outside_serves_arrays_too() -> None:
 
 
 def test_a_name_is_taken_once_and_an_unknown_one_is_refused() -> None:
-    get_head("linear")
-
     class Linear(CentroidHead):
         name = "linear"
 
