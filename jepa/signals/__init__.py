@@ -33,9 +33,6 @@ _HOME = {
     "Policy": "jepa.signals.policy",
     "read_policy": "jepa.signals.policy",
     "render": "jepa.signals.report",
-    "SignalsConfig": "jepa.signals.command",
-    "run": "jepa.signals.command",
-    "VerifyConfig": "jepa.signals.verify_command",
 }
 
 __all__ = [*_HOME]

@@ -96,6 +96,19 @@ def test_a_detector_that_is_no_probe_runs_beside_others_and_reaches_everything(
     assert alone.tracks.anticipated == document.tracks.anticipated
 
 
+def test_the_detector_of_the_documentation_works_as_it_stands(
+    policy_file: Path, video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("jepa.signals.detect.registry._BUILDERS", {})
+    page = (Path(__file__).parents[2] / "docs/signals.md").read_text()
+    (code,) = [block for block in page.split("```python\n")[1:] if "class Brightness" in block]
+    names: dict[str, Any] = {}
+    exec(code.split("```")[0], names)
+    document = analyse(video, names["Brightness"](), policy_file)
+    assert document.ads.segments[0].scene == "c1" and document.run.heads[0].id == "brightness"
+    assert verify(document, policy_file, video=video).sound
+
+
 def test_no_name_of_the_package_is_hidden_by_a_module() -> None:
     assert callable(jepa.signals.analyse) and callable(jepa.signals.verify)
     for name in jepa.signals.__all__:
