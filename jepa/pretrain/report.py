@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jepa.errors import UserError
+from jepa.errors import UserError, require
 from jepa.fields import path_key
 from jepa.files import write_text
 from jepa.html import COLOURS, charts, render_page
@@ -136,10 +136,8 @@ def read_run(folder: Path, name: str) -> Run:
     rows = _json_lines(metrics)
     if not rows:
         raise UserError(f"{metrics} has no row yet: the run has not reached its first log step.")
-    import yaml
-
     rows = [dict(map(_current, row.items())) for row in rows]
-    known = yaml.safe_load(settings.read_text("utf-8")) if settings.exists() else {}
+    known = require("yaml", "train").safe_load(settings.read_text("utf-8")) if settings.exists() else {}
     return Run(name, rows, _json_lines(folder / "events.jsonl"), _flat(known))
 
 
