@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,8 +67,9 @@ class CentroidHead(Head):
 
 
 @pytest.fixture(autouse=True)
-def known_heads(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(base, "_HEADS", dict(base._HEADS))
+def forgotten_afterwards() -> Iterator[None]:
+    yield
+    base._HEADS.pop("centroid", None)
 
 
 def test_a_head_from_outside_is_fitted_compared_saved_and_loaded(

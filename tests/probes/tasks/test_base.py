@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -89,8 +89,9 @@ class SpeedTask(Task):
 
 
 @pytest.fixture(autouse=True)
-def known_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(base, "_TASKS", dict(base._TASKS))
+def forgotten_afterwards() -> Iterator[None]:
+    yield
+    base._TASKS.pop("speed", None)
 
 
 def test_a_task_from_outside_is_run_saved_and_loaded(squares: Path, export: Path, tmp_path: Path) -> None:
