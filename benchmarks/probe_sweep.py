@@ -29,7 +29,7 @@ from torch.nn import functional
 from jepa.models import AttentiveClassifier
 from jepa.models.weights.timm_images import load_image_backbone
 from jepa.probes.config import HeadSettings
-from jepa.probes.data.labels import class_names, read_samples
+from jepa.probes.data.labels import class_names, read_labelled
 from jepa.probes.evaluation.calibration import softmax_calibrator
 from jepa.probes.features.encode import encode
 from jepa.probes.features.image_model import ImageFrames
@@ -80,7 +80,7 @@ def made_up(seed: int, samples: int, tokens: int, channels: int) -> Data:
 
 def real(root: str, label: str, group: str, sets: int) -> list[Data]:
     model = ImageFrames("efficientnet_lite0", load_image_backbone("efficientnet_lite0"), "cpu")
-    samples, (features,), _ = encode(read_samples(root, label, group), [model], None)
+    samples, (features,), _ = encode(read_labelled(root, label, group), [model], None)
     x, names = features.rows()[:, 0].float(), class_names(samples)
     generator = torch.Generator().manual_seed(0)
     x = x @ torch.randn(x.shape[-1], 64, generator=generator) * x.shape[-1] ** -0.5

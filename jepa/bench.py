@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from statistics import mean, median, pstdev
@@ -239,7 +239,6 @@ def _probe(config: BenchConfig, data: str, folder: Path) -> dict[str, Any]:
     from jepa.device import choose_device
     from jepa.models.registry import create_model
     from jepa.models.weights.load import load_encoder
-    from jepa.probes.data.labels import Sample
     from jepa.probes.evaluation.calibration import softmax_calibrator
     from jepa.probes.features.encode import encode
     from jepa.probes.features.encoder_tokens import EncoderTokens
@@ -248,16 +247,7 @@ def _probe(config: BenchConfig, data: str, folder: Path) -> dict[str, Any]:
 
     encoder = load_encoder(config.encoder) if config.encoder else create_model(config.model)
     extractor = EncoderTokens("encoder", encoder, device=str(choose_device(config.device)))
-    items = read_items(data)
-    samples = [
-        Sample(Path(i.path), Path(i.path).name, str(n % 2), "", start_s=i.start_s, end_s=i.end_s)
-        for n, i in enumerate(items)
-        if i.span is None
-    ]
-    if not samples:
-        raise UserError(
-            f"what=probe reads files, and data={data!r} holds shards. Name a folder of videos or a list."
-        )
+    samples = [replace(item, label=str(n % 2)) for n, item in enumerate(read_items(data))]
     speeds: dict[str, list[float]] = {"videos_per_s": [], "model_clips_per_s": [], "heads_per_s": []}
     for _ in range(config.repeats):
         begin = time.perf_counter()

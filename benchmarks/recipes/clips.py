@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 import jepa
-from jepa.data import ClipConfig, ClipDataset, Item
+from jepa.data import ClipDataset, EvalClipConfig, Item, TrainClipConfig
 from jepa.data import sampling as clips
 from jepa.data.transforms import resize
 from jepa.errors import VideoError
@@ -95,7 +95,9 @@ def _shrink(frame: torch.Tensor, short_px: int) -> torch.Tensor:
 class StoredClips(ClipDataset):
     """`ClipDataset` whose frames come from a `FrameStore`."""
 
-    def __init__(self, store: FrameStore, items: list[Item], config: ClipConfig, seed: int) -> None:
+    def __init__(
+        self, store: FrameStore, items: list[Item], config: TrainClipConfig | EvalClipConfig, seed: int
+    ) -> None:
         super().__init__(items, config, seed)
         self.store = store
 
@@ -105,7 +107,7 @@ class StoredClips(ClipDataset):
         stop = min(item.end_s or np.inf, video.frames / self.store.fps)
         config, k, views = self.config, self.config.clips_per_video, []
         for index in indices:
-            if config.mode == "eval":
+            if isinstance(config, EvalClipConfig):
                 place, jitter = clips.centre_place(index % k, k), None
             else:
                 place = clips.window_place(self.seed, index, index % k, k)
@@ -136,5 +138,9 @@ def read_labels(world: Path, column: str, ends_s: float | None, length_s: float)
                 start = max(0.0, end - length_s)
                 if end < 0.5:
                     continue
-            items.append(Item(str(world / row["path"]), row[column], start, end, row["group"], row["split"]))
+            items.append(
+                Item(
+                    str(world / row["path"]), row["path"], row[column], row["group"], row["split"], start, end
+                )
+            )
     return items

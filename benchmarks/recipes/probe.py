@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from clips import FrameStore, StoredClips
 
-from jepa.data import ClipConfig, Item, collate
+from jepa.data import EvalClipConfig, Item, collate
 from jepa.data.transforms import normalise
 from jepa.models import VideoEncoder
 from jepa.probes.config import HeadSettings
@@ -34,7 +34,7 @@ class Task:
     """how many of the first clips are the training part; the rest is tested"""
 
 
-def load_task(name: str, store: FrameStore, items: list[Item], config: ClipConfig, most: int) -> Task:
+def load_task(name: str, store: FrameStore, items: list[Item], config: EvalClipConfig, most: int) -> Task:
     """Takes the first `most` clips of the training part, and all clips of val and test."""
     names = sorted({str(item.label) for item in items})
     rows = [i for i, item in enumerate(items) if item.split == "train"][:most]
@@ -47,7 +47,7 @@ def load_task(name: str, store: FrameStore, items: list[Item], config: ClipConfi
 
 
 @torch.inference_mode()
-def encode(encoder: VideoEncoder, task: Task, config: ClipConfig) -> torch.Tensor:
+def encode(encoder: VideoEncoder, task: Task, config: EvalClipConfig) -> torch.Tensor:
     """Tokens of all clips, float16 [n, N, D]."""
     parts = [encoder(normalise(v, config.mean, config.std)).half() for v in task.video.split(64)]
     return torch.cat(parts)

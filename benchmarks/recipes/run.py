@@ -20,7 +20,6 @@ import os
 import platform
 import subprocess
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +32,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import jepa
 from jepa.bench import machine
 from jepa.config import compose_config, to_dataclass
-from jepa.data import collate, read_items
+from jepa.data import EvalClipConfig, collate, read_items
 from jepa.data.transforms import normalise
 from jepa.models import Preprocessing, VideoEncoder, save_encoder
 from jepa.models.layers import init_block_weights
@@ -233,7 +232,10 @@ def load_tasks(
 ) -> list[Task]:
     """The labelled clips of the world's tasks."""
     tasks = []
-    view = replace(config.data, mode="eval", clips_per_video=1)
+    data = config.data
+    view = EvalClipConfig(
+        data.num_frames, data.fps, data.crop_px, short=data.short, mean=data.mean, std=data.std
+    )
     for name, about in plan["tasks"].items():
         for part in plan["worlds"][world].get("toyworld", {}):
             root = work / "worlds" / part

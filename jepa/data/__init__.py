@@ -1,4 +1,4 @@
-"""How a file becomes a clip: readers, clip times, manifests, datasets, transforms and the built-in toy world.
+"""Data loading: video readers, manifests, clip sampling, datasets, mixtures, shards and transforms.
 
 Names are loaded on first use: a decoding child process needs PyAV and NumPy, not torch.
 """
@@ -9,11 +9,14 @@ import importlib
 from typing import Any
 
 _HOME = {
-    "BadVideo": "jepa.data.dataset",
-    "BadVideoLog": "jepa.data.dataset",
-    "ClipConfig": "jepa.data.dataset",
+    "BadVideo": "jepa.data.bad_videos",
+    "BadVideoLog": "jepa.data.bad_videos",
+    "TooManyBadVideosError": "jepa.data.bad_videos",
+    "TrainClipConfig": "jepa.data.dataset",
+    "EvalClipConfig": "jepa.data.dataset",
     "ClipDataset": "jepa.data.dataset",
     "collate": "jepa.data.dataset",
+    "open_item": "jepa.data.dataset",
     "StreamSampler": "jepa.data.dataset",
     "Frames": "jepa.data.video.reader",
     "VideoReader": "jepa.data.video.reader",

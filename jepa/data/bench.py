@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.table import Table
 from torch.utils.data import DataLoader, Dataset
 
-from jepa.data.dataset import ClipConfig, ClipDataset, StreamSampler, collate
+from jepa.data.dataset import ClipDataset, StreamSampler, TrainClipConfig, collate
 from jepa.data.manifest import Item, read_items
 from jepa.errors import UserError
 from jepa.fields import path_key
@@ -128,7 +128,7 @@ def measure(config: DecodeBenchConfig) -> dict[str, Any]:
 
 
 def _ours(items: list[Item], config: DecodeBenchConfig) -> Callable[[int], DataLoader]:
-    clip = ClipConfig(num_frames=config.num_frames, fps=float(config.fps), crop_px=config.crop_px)
+    clip = TrainClipConfig(num_frames=config.num_frames, fps=float(config.fps), crop_px=config.crop_px)
 
     def make(seed: int) -> DataLoader:
         return DataLoader(

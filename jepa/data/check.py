@@ -17,11 +17,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from jepa.data.dataset import ClipConfig, open_item
-from jepa.data.images import read_image
-from jepa.data.manifest import Item, RootConfig, is_image, read_items
+from jepa.data.bad_videos import as_video_error
+from jepa.data.dataset import open_item
+from jepa.data.manifest import Item, RootConfig, read_items
 from jepa.data.video.limits import LimitsConfig
-from jepa.errors import VideoError
+from jepa.errors import UserError
 from jepa.fields import path_key
 from jepa.files import write_text
 
@@ -106,23 +106,22 @@ def _scan_one(item: Item, config: ScanConfig) -> ScanRow:
     begin = time.perf_counter()
     limits = replace(config.limits, isolate=True)
     try:
-        if is_image(item.path):
-            height, width = read_image(item, limits).shape[-2:]
-            row = ScanRow(item.path, codec="image", width=width, height=height, frames=1)
-        else:
-            with open_item(item, ClipConfig(limits=limits)) as video:
-                info = video.info
-                if config.full:
-                    count = sum(1 for _ in video)
-                else:
-                    count = video.num_frames
-                    video.frames_at([video.start_s, video.start_s + video.duration_s])
-            row = ScanRow(
-                item.path, codec=info.codec, width=info.width, height=info.height, fps=round(info.fps, 3),
-                duration_s=round(info.duration_s, 3), frames=count,
-            )  # fmt: skip
-            if not count:
-                row = replace(row, stage="decode", reason="not one frame could be decoded")
-    except VideoError as error:
-        row = ScanRow(item.path, error.stage, error.reason)
+        with open_item(item, limits=limits) as video:
+            info = video.info
+            if config.full:
+                count = sum(1 for _ in video)
+            else:
+                count = video.num_frames
+                video.frames_at([video.start_s, video.start_s + video.duration_s])
+        row = ScanRow(
+            item.path, codec=info.codec, width=info.width, height=info.height, fps=round(info.fps, 3),
+            duration_s=round(info.duration_s, 3), frames=count,
+        )  # fmt: skip
+        if not count:
+            row = replace(row, stage="decode", reason="not one frame could be decoded")
+    except UserError:
+        raise  # a mistake in the settings, not in the video
+    except Exception as error:  # noqa: BLE001 - a broken file may provoke anything
+        failure = as_video_error(item.path, error)
+        row = ScanRow(item.path, failure.stage, failure.reason)
     return replace(row, seconds=round(time.perf_counter() - begin, 3))

@@ -1,30 +1,34 @@
-"""Which videos a run reads: folders, CSV, JSON lines, Parquet, the field's `path label` lines, and shards."""
+"""Manifests: which videos a run reads, from folders, class folders, list files of every format, and shards.
+
+`read_items` is the only reader of lists: whatever trains an encoder can also be embedded and probed.
+"""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
+import difflib
+import logging
 import math
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
+from jepa.data.list_files import (
+    IMAGE_SUFFIXES,
+    LIST_SUFFIXES,
+    VIDEO_SUFFIXES,
+    Row,
+    has_media_suffix,
+    read_rows,
+)
 from jepa.errors import UserError
 from jepa.fields import path_key
 
-VIDEO_SUFFIXES = {
-    ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".flv", ".mpg", ".mpeg", ".ts", ".m2ts", ".mts", ".3gp", ".ogv",
-    ".wmv", ".asf", ".mxf", ".gif", ".ivf",
-}  # fmt: skip
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
-LIST_SUFFIXES = {".csv", ".tsv", ".txt", ".list", ".jsonl", ".ndjson", ".parquet"}
 SHARD_INDEX = "shards.jsonl"
+LABELS = ("labels.csv",)
 
-# Accepted spellings of each column, the first being ours. Public sets call the same thing by many names.
+# Accepted spellings of each column, the first being ours. Public data sets call the same thing by many names.
 COLUMNS: dict[str, tuple[str, ...]] = {
     "path": ("path", "file", "video", "filename", "video_path"),
     "label": ("label", "class", "label_name"),
@@ -33,6 +37,9 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "start_s": ("start_s", "start"),
     "end_s": ("end_s", "end", "stop_s"),
 }
+_SHARD_COLUMNS = ("shard", "offset", "size", "sha256")
+_SPLIT_FOLDERS = ("train", "training", "val", "valid", "validation", "test")
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -54,52 +61,88 @@ class RootConfig:
 
 @dataclass(frozen=True)
 class Item:
-    """One video, or one part of it, with what is known about it. Times in seconds of the file's own clock."""
+    """One video or image, or one part of a video, with what its list says about it.
+
+    Example:
+        >>> Item("clips/a.mp4", label="kick", start_s=1.0, end_s=2.5).name
+        'a.mp4'
+    """
 
     path: str
-    label: str | None = None
-    start_s: float | None = None
-    end_s: float | None = None
-    group: str | None = None
+    """the file, or its name inside a shard"""
+    name: str = ""
+    """the file as its list or folder calls it, for tables and reports"""
+    label: str = ""
+    """class name; empty where there is none"""
+    group: str = ""
+    """items of one group are never split between training and testing; empty where there is none"""
     split: str | None = None
+    """train, val or test, where the list says so"""
+    start_s: float | None = None
+    """start of the part in seconds of the file's own clock; None for the beginning of the video"""
+    end_s: float | None = None
+    """end of the part; None for the end of the video"""
     span: Span | None = None
-    """Where the bytes lie if `path` is a name inside a shard."""
+    """where the bytes are stored if `path` is a name inside a shard"""
+    columns: Mapping[str, str] = field(default_factory=dict, hash=False)
+    """the rest of the list's columns that are not empty: tags, caption, kind and whatever else"""
+
+    def __post_init__(self) -> None:
+        name = self.name or self.path.rpartition("/")[2]
+        # Reports are UTF-8: bytes of a file name that are not become visible escapes. `path` keeps them.
+        object.__setattr__(self, "name", os.fsencode(name).decode("utf-8", "backslashreplace"))
 
 
 def read_items(
-    root: str | os.PathLike[str], limit: int | None = None, columns: Mapping[str, str] | None = None
+    root: str | os.PathLike[str],
+    limit: int | None = None,
+    columns: Mapping[str, str] | None = None,
+    lists: Sequence[str] = LABELS,
 ) -> list[Item]:
     """Lists the videos of a folder, a list file or a folder of shards, in a fixed order.
 
     A folder gives its `shards.jsonl` if there is one, else its `labels.csv`, else every video and image below it in
-    sorted order. A list is CSV or TSV with a header, JSON lines, Parquet, or lines `path label`; relative paths are
-    resolved against the list's folder. Nothing is opened to see whether it decodes.
+    sorted order. The label of such a file is the name of the first folder below `root`; if all of these are called
+    train, val or test, they are the splits, and the next folders the labels. Linked folders are followed, each folder
+    is read once, and names that begin with a dot are left out.
+
+    A list is CSV (comma, tab or semicolon) with a header, JSON lines, Parquet, or lines `path label` without a header.
+    Relative paths are resolved against the list's folder. Nothing is opened to see whether it decodes.
 
     Args:
         root: the folder or file.
         limit: only the first so many.
         columns: where the wanted columns have other names, ours to theirs: {"group": "sequence"}.
+        lists: names of list files that are looked for in a folder; the first that exists is read.
 
     Raises:
         UserError: nothing there, nothing usable in it, or a column or value is wrong.
+
+    Example:
+        >>> import tempfile, pathlib
+        >>> folder = pathlib.Path(tempfile.mkdtemp())
+        >>> _ = (folder / "labels.csv").write_text("path,label,caption\\na.mp4,kick,A kick.\\n")
+        >>> item, = read_items(folder)
+        >>> item.name, item.label, item.columns
+        ('a.mp4', 'kick', {'caption': 'A kick.'})
     """
-    where = Path(root)
-    for name in columns or {}:
+    where, columns = Path(root), columns or {}
+    for name in columns:
         if name not in COLUMNS:
             raise UserError(f"columns names {name!r}, which is not one of {', '.join(COLUMNS)}.")
     if "://" in os.fspath(root):
-        items = _read_remote(os.fspath(root).rstrip("/"), columns or {})
-        return items if limit is None else items[:limit]
-    if not where.exists():
+        items = _read_remote(os.fspath(root).rstrip("/"), columns)
+    elif not where.exists():
         raise UserError(
             f"{str(root)!r} does not exist. Give a folder of videos or a list of them (data.root=...)."
         )
-    if where.is_dir():
-        items = _read_folder(where, columns or {})
+    elif where.is_dir():
+        found = next((name for name in (SHARD_INDEX, *lists) if (where / name).is_file()), None)
+        items = _read_list(where / found, columns) if found else _read_folder(where)
     elif where.suffix.lower() in LIST_SUFFIXES:
-        items = _read_list(where, columns or {})
-    elif where.suffix.lower() in VIDEO_SUFFIXES:
-        items = [Item(str(where))]
+        items = _read_list(where, columns)
+    elif has_media_suffix(where.name):
+        items = [Item(str(where), where.name)]
     else:
         raise UserError(
             f"{str(root)!r} is neither a folder nor a list. Lists end in {', '.join(sorted(LIST_SUFFIXES))}."
@@ -108,32 +151,75 @@ def read_items(
 
 
 def is_image(path: str) -> bool:
-    """Whether the name is a still picture's."""
+    """Whether the name is a still image's.
+
+    Example:
+        >>> is_image("a.JPG"), is_image("a.gif")
+        (True, False)
+    """
     return Path(path).suffix.lower() in IMAGE_SUFFIXES
 
 
-def _read_folder(folder: Path, columns: Mapping[str, str]) -> list[Item]:
-    if (folder / SHARD_INDEX).is_file():
-        return _read_list(folder / SHARD_INDEX, columns)
-    if (folder / "labels.csv").is_file():
-        return _read_list(folder / "labels.csv", columns)
+def _read_folder(root: Path) -> list[Item]:
     found, others = [], 0
-    for base, names, files in os.walk(folder):
-        names[:] = sorted(n for n in names if not n.startswith("."))
+    for base, files in _folders(root):
         for name in files:
-            if name.startswith("."):
-                continue
-            if Path(name).suffix.lower() in VIDEO_SUFFIXES | IMAGE_SUFFIXES:
+            if has_media_suffix(name):
                 found.append(os.path.join(base, name))
             else:
                 others += 1
     if not found:
         what = f"holds {others} files but no video or image by its ending" if others else "is empty"
         raise UserError(
-            f"the folder {str(folder)!r} {what}. Point data.root at a folder with videos "
+            f"the folder {str(root)!r} {what}. Point data.root at a folder with videos "
             "(.mp4, .mkv, .webm, .mov, .avi ...) or at a list of them (.csv, .jsonl)."
         )
-    return [Item(path) for path in sorted(found, key=os.fsencode)]
+    if others:
+        _log.info("%s: %d files are neither videos nor images by their ending and are left out", root, others)
+    found.sort(key=os.fsencode)
+    names = [Path(path).relative_to(root).parts for path in found]
+    splits = all(len(parts) > 1 and parts[0].casefold() in _SPLIT_FOLDERS for parts in names)
+    items = []
+    for path, parts in zip(found, names, strict=True):
+        split, folders = (_split_name(parts[0]), parts[1:-1]) if splits else (None, parts[:-1])
+        items.append(Item(path, "/".join(parts), folders[0] if folders else "", split=split))
+    return items
+
+
+def _split_name(folder: str) -> str:
+    """The split that a folder is named for: train, val or test."""
+    return {"training": "train", "valid": "val", "validation": "val"}.get(
+        folder.casefold(), folder.casefold()
+    )
+
+
+def _folders(root: Path) -> Iterator[tuple[str, list[str]]]:
+    """Folders below `root` with their files, links followed, each folder once, so that a cycle of links ends.
+
+    Real folders come before linked ones: a link to a folder that is in the tree anyway does not take its files away.
+    """
+    seen: set[str] = set()
+    linked = [str(root)]
+    while linked:
+        start = linked.pop(0)
+        real, parent = os.path.realpath(start), os.path.realpath(Path(start).parent)
+        if real in seen or (seen and Path(parent).is_relative_to(real)):
+            _log.info(
+                "%s is not followed: it leads to a folder that is read already, or to one above itself", start
+            )
+            continue
+        for base, names, files in os.walk(start, onerror=_unreadable):
+            if (real := os.path.realpath(base)) in seen:
+                names.clear()
+                continue
+            seen.add(real)
+            names[:] = sorted(name for name in names if not name.startswith("."))
+            linked += [path for name in names if Path(path := os.path.join(base, name)).is_symlink()]
+            yield base, [name for name in files if not name.startswith(".")]
+
+
+def _unreadable(error: OSError) -> None:
+    raise UserError(f"the folder {error.filename!r} cannot be listed: {error.strerror}.")
 
 
 def _read_remote(root: str, columns: Mapping[str, str]) -> list[Item]:
@@ -155,37 +241,35 @@ def _read_remote(root: str, columns: Mapping[str, str]) -> list[Item]:
         local.write_bytes(text)
         items = _read_list(local, columns)
     return [
-        replace(i, span=replace(i.span, shard=f"{root}/{Path(i.span.shard).name}"))
-        for i in items
-        if i.span is not None
+        replace(item, span=replace(item.span, shard=f"{root}/{Path(item.span.shard).name}"))
+        for item in items
+        if item.span is not None
     ]
 
 
 def _read_list(file: Path, columns: Mapping[str, str]) -> list[Item]:
-    suffix = file.suffix.lower()
-    try:
-        if suffix == ".parquet":
-            rows, header = _parquet_rows(file)
-        elif suffix in (".jsonl", ".ndjson"):
-            rows, header = _json_rows(file)
-        else:
-            rows, header = _text_rows(file)
-    except UnicodeDecodeError as error:
-        raise UserError(f"{str(file)!r} is not UTF-8 text ({error.reason} at byte {error.start}).") from None
+    known = (*COLUMNS["path"], *(name.casefold() for name in columns.values()))
+    header, rows = read_rows(file, known)
     if not rows:
         raise UserError(f"the list {str(file)!r} names no video: it is empty, or has a header only.")
     names = {ours: _find_column(file, ours, header, columns) for ours in COLUMNS}
-    folder = file.parent
-    known: dict[str, str] = {}
-    return [_item(file, folder, number, row, names, known) for number, row in rows]
+    taken = {name for name in names.values() if name is not None}
+    rest = [name for name in header if name not in taken and name not in _SHARD_COLUMNS]
+    reader = _ItemReader(file, names, rest)
+    return [reader.item(row) for row in rows]
 
 
 def _find_column(file: Path, ours: str, header: Sequence[str], columns: Mapping[str, str]) -> str | None:
     if ours in columns:
         if columns[ours] not in header:
-            raise UserError(f"{str(file)!r} has no column {columns[ours]!r}; it has {', '.join(header)}.")
+            close = difflib.get_close_matches(columns[ours], header, n=1)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            raise UserError(
+                f"{str(file)!r} has no column {columns[ours]!r}; it has {', '.join(header)}.{hint}"
+            )
         return columns[ours]
-    theirs = next((name for name in COLUMNS[ours] if name in header), None)
+    folded = {name.casefold(): name for name in reversed(header)}
+    theirs = next((folded[name] for name in COLUMNS[ours] if name in folded), None)
     if theirs is None and ours == "path":
         raise UserError(
             f"{str(file)!r} has no `path` column, so the videos cannot be found: its columns are {', '.join(header)}. "
@@ -194,115 +278,90 @@ def _find_column(file: Path, ours: str, header: Sequence[str], columns: Mapping[
     return theirs
 
 
-def _item(
-    file: Path,
-    folder: Path,
-    number: int,
-    row: Mapping[str, Any],
-    names: Mapping[str, str | None],
-    known: dict[str, str],
-) -> Item:
-    def text(name: str) -> str | None:
-        value = row.get(names[name] or "")
-        return None if value is None or value == "" else str(value)
+class _ItemReader:
+    """Rows of one list as items."""
 
-    def seconds(name: str) -> float | None:
-        value = text(name)
-        if value is None:
+    def __init__(self, file: Path, names: Mapping[str, str | None], rest: Sequence[str]) -> None:
+        self.file, self.names, self.rest = file, names, rest
+        self._resolved: dict[str, str] = {}  # a list of segments names the same file many times
+        self._nothing: dict[str, str] = {}  # one for all items without further columns
+
+    def item(self, row: Row) -> Item:
+        """The item of a row; messages name its line."""
+        path = self._text(row, "path")
+        if not path:
+            raise UserError(f"{str(self.file)!r}, {row.where}: the path is empty.")
+        start, end = self._seconds(row, "start_s"), self._seconds(row, "end_s")
+        if start is not None and end is not None and end <= start:
+            raise UserError(
+                f"{str(self.file)!r}, {row.where}: the part ends at {end:g} s, before it starts at {start:g} s, "
+                "or is empty."
+            )
+        span = self._span(row)
+        if span is None and path not in self._resolved:
+            self._resolved[path] = _resolve(self.file.parent, path)
+        columns = {name: value for name in self.rest if (value := self._value(row, name))}
+        return Item(
+            path=path if span else self._resolved[path],
+            name=path,
+            label=self._text(row, "label"),
+            group=self._text(row, "group"),
+            split=self._text(row, "split") or None,
+            start_s=start,
+            end_s=end,
+            span=span,
+            columns=columns or self._nothing,
+        )
+
+    def _text(self, row: Row, ours: str) -> str:
+        name = self.names[ours]
+        return "" if name is None else self._value(row, name)
+
+    def _value(self, row: Row, name: str) -> str:
+        value = row.values.get(name)
+        if isinstance(value, float) and math.isnan(value):
+            raise UserError(f"{str(self.file)!r}, {row.where}: {name} is not a number (NaN); leave it empty.")
+        text = "" if value is None else str(value).strip()
+        if name != self.names["path"] and not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text):
+            raise UserError(
+                f"{str(self.file)!r}, {row.where}: {name}={text!r} is not UTF-8. Save the list as UTF-8."
+            )
+        return text
+
+    def _seconds(self, row: Row, ours: str) -> float | None:
+        name = self.names[ours]
+        if name is None:
+            return None
+        raw = row.values.get(name)
+        text = "" if raw is None else str(raw).strip()
+        if not text:
             return None
         try:
-            number_s = float(value)
+            seconds = float(text)
         except ValueError:
-            number_s = math.nan
-        if not math.isfinite(number_s):
-            raise UserError(f"{str(file)!r}, row {number}: {names[name]}={value!r} is not a time in seconds.")
-        return number_s
+            seconds = math.nan
+        if not math.isfinite(seconds):
+            raise UserError(f"{str(self.file)!r}, {row.where}: {name}={text!r} is not a time in seconds.")
+        return seconds
 
-    path, start, end = text("path"), seconds("start_s"), seconds("end_s")
-    if path is None:
-        raise UserError(f"{str(file)!r}, row {number}: the path is empty.")
-    if start is not None and end is not None and end <= start:
-        raise UserError(
-            f"{str(file)!r}, row {number}: the part ends at {end:g} s, before it starts at {start:g} s."
-        )
-    span = None
-    if row.get("shard"):
-        span = Span(str(folder / row["shard"]), int(row["offset"]), int(row["size"]))
-    elif path not in known:
-        known[path] = _resolve(folder, path)
-    return Item(
-        path=path if span else known[path], label=text("label"), start_s=start, end_s=end, group=text("group"),
-        split=text("split"), span=span,
-    )  # fmt: skip
+    def _span(self, row: Row) -> Span | None:
+        if not row.values.get("shard"):
+            return None
+        try:
+            offset, size = int(row.values["offset"]), int(row.values["size"])
+        except (KeyError, TypeError, ValueError):
+            raise UserError(
+                f"{str(self.file)!r}, {row.where} names a shard without a whole `offset` and `size`. Make the shards "
+                "again with `jepa shard`."
+            ) from None
+        return Span(str(self.file.parent / row.values["shard"]), offset, size)
 
 
 def _resolve(folder: Path, path: str) -> str:
     """Against the list's folder; annotation files often leave the ending away, so a name without one is looked up."""
     full = folder / path
-    if full.suffix.lower() not in VIDEO_SUFFIXES | IMAGE_SUFFIXES and not full.exists():
+    if not has_media_suffix(full.name) and not full.exists():
         for suffix in sorted(VIDEO_SUFFIXES):
             if (longer := full.with_name(full.name + suffix)).exists():
                 return str(longer)
     return str(full)
-
-
-def _text_rows(file: Path) -> tuple[list[tuple[int, Mapping[str, Any]]], list[str]]:
-    # surrogateescape: a file name that is not UTF-8 is a name all the same, and comes back as it was.
-    text = file.read_text(encoding="utf-8-sig", errors="surrogateescape")
-    lines = text.splitlines()
-    first = next((line for line in lines if line.strip()), "")
-    delimiter = "\t" if file.suffix.lower() == ".tsv" or ("\t" in first and "," not in first) else ","
-    if delimiter in first or not _is_plain(first):
-        reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, restkey="")
-        header = [name.strip() for name in reader.fieldnames or []]
-        reader.fieldnames = header
-        return [
-            (reader.line_num, {k: v.strip() for k, v in row.items() if isinstance(v, str)}) for row in reader
-        ], header
-    rows: list[tuple[int, Mapping[str, Any]]] = []
-    for number, line in enumerate(lines, 1):
-        if line.strip():
-            path, label = _split_plain(line.strip())
-            rows.append((number, {"path": path, "label": label}))
-    return rows, ["path", "label"]
-
-
-def _is_plain(line: str) -> bool:
-    """Whether a first line without a delimiter is `path label` or a path, rather than a header of one column."""
-    path, _ = _split_plain(line.strip())
-    return Path(path).suffix.lower() in VIDEO_SUFFIXES | IMAGE_SUFFIXES or "/" in path
-
-
-def _split_plain(line: str) -> tuple[str, str | None]:
-    """`path label`: the last word is the label, so that paths may hold spaces; a path alone has none."""
-    if Path(line).suffix.lower() in VIDEO_SUFFIXES | IMAGE_SUFFIXES or " " not in line:
-        return line, None
-    path, label = line.rsplit(" ", 1)
-    return path.rstrip(), label
-
-
-def _json_rows(file: Path) -> tuple[list[tuple[int, Mapping[str, Any]]], list[str]]:
-    rows: list[tuple[int, Mapping[str, Any]]] = []
-    with file.open(encoding="utf-8-sig") as handle:
-        for number, line in enumerate(handle, 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise UserError(f"{str(file)!r}, line {number} is not JSON: {error.msg}.") from None
-            if not isinstance(row, dict):
-                raise UserError(f"{str(file)!r}, line {number} is not a JSON object with a `path`.")
-            rows.append((number, row))
-    return rows, list(dict.fromkeys(key for _, row in rows for key in row))
-
-
-def _parquet_rows(file: Path) -> tuple[list[tuple[int, Mapping[str, Any]]], list[str]]:
-    try:
-        import pyarrow.parquet as parquet
-    except ImportError:
-        raise UserError(
-            f"{str(file)!r} is Parquet, which needs pyarrow: run `pip install pyarrow`, or convert it to CSV."
-        ) from None
-    table = parquet.read_table(file)
-    return list(enumerate(table.to_pylist())), list(table.column_names)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from jepa.errors import UserError
+from jepa.errors import UserError, VideoError
 from jepa.rng import uniforms
 
 # What a draw is for. Each has its own counter range, so adding a draw to one never shifts another.
@@ -72,3 +72,35 @@ def frame_jitter(seed: int, index: int, num_frames: int, amount: float) -> list[
     if amount == 0:
         return None
     return [(u - 0.5) * amount for u in uniforms(seed, index, JITTER, num_frames)]
+
+
+def segment_bounds(
+    path: str, start_s: float | None, end_s: float | None, first_s: float, last_s: float
+) -> tuple[float, float]:
+    """The part of a video that an item names, cut to what the video holds.
+
+    Args:
+        path: the video, for the message.
+        start_s: start of the part in seconds of the file's own clock; None for the beginning.
+        end_s: its end; None for the end.
+        first_s: time of the video's first frame.
+        last_s: end of its last frame.
+
+    Raises:
+        VideoError: nothing of the part is in the video.
+
+    Example:
+        >>> segment_bounds("a.mp4", 2.0, 99.0, first_s=0.0, last_s=10.0)
+        (2.0, 10.0)
+    """
+    start = first_s if start_s is None else max(start_s, first_s)
+    stop = last_s if end_s is None else min(end_s, last_s)
+    if stop <= start and (start_s is not None or end_s is not None):
+        raise VideoError(
+            path,
+            "seek",
+            f"the part from {start_s if start_s is not None else first_s:g} to "
+            f"{end_s if end_s is not None else last_s:g} s is outside the video, which has frames from {first_s:g} to "
+            f"{last_s:g} s",
+        )
+    return start, stop

@@ -145,7 +145,10 @@ def run(config: ShardConfig) -> Path:
     place = {row["path"]: row for row in packed}
     with atomic_path(out / SHARD_INDEX) as partial, partial.open("w", encoding="utf-8") as index:
         for item in items:
-            facts = {k: v for k, v in asdict(item).items() if v is not None and k != "path"}
+            known = asdict(item) | asdict(item).pop("columns")
+            facts = {
+                k: v for k, v in known.items() if v not in (None, "") and k not in ("path", "name", "columns")
+            }
             row = place[item.path]
             where = {k: row[k] for k in ("shard", "offset", "size", "sha256")}
             index.write(json.dumps({"path": row["name"], **facts, **where}) + "\n")

@@ -1,7 +1,7 @@
 """From settings to the stream of clips that a run reads: one data set, or several mixed by weight.
 
 stream = open_stream(config.data, seed=0, batch_size=64)
-loader = DataLoader(stream.dataset, batch_sampler=stream.sampler(steps=1000, rank=r, world=w), collate_fn=collate)
+loader = DataLoader(stream.dataset, batch_sampler=stream.sampler(steps=1000, rank=r, size=n), collate_fn=collate)
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from jepa.data.dataset import ClipConfig, ClipDataset, StreamSampler
+from jepa.data.dataset import ClipDataset, StreamSampler, TrainClipConfig
 from jepa.data.manifest import Item, read_items
 from jepa.data.mixture import MixtureDataset
 from jepa.errors import UserError
@@ -26,7 +26,7 @@ class SourceConfig:
     root: str = path_key("???")
     """folder of videos or pictures, a list of them, or shards"""
     weight: float = 1.0
-    """its share of all clips, over the sum of the weights"""
+    """its fraction of all clips is this over the sum of the weights"""
     num_frames: int | None = None
     """frames in a clip, if other; a step holds clips of one length"""
     fps: float | None = None
@@ -40,7 +40,7 @@ class SourceConfig:
 
 
 @dataclass
-class StreamConfig(ClipConfig):
+class StreamConfig(TrainClipConfig):
     """Which videos, and how a clip is cut from one."""
 
     root: str = path_key("")
@@ -61,19 +61,30 @@ class Stream:
     batch_size: int
     """clips per step, of all processes together"""
 
-    def sampler(self, steps: int, start_step: int = 0, rank: int = 0, world: int = 1) -> StreamSampler:
-        """The indices of this rank's clips, step by step.
+    def sampler(
+        self, steps: int, start_step: int = 0, rank: int = 0, size: int = 1, micro_steps: int = 1
+    ) -> StreamSampler:
+        """The indices of this process's clips, one list per micro-step.
+
+        A micro-step of all processes together is a run of consecutive samples, so the same clips meet in it for any
+        number of processes.
 
         Args:
             steps: where to stop.
             start_step: first step, which is all the state there is.
             rank: of this process.
-            world: number of processes.
+            size: number of processes.
+            micro_steps: micro-batches that make up one step.
 
         Raises:
-            UserError: the batch does not divide among the processes.
+            UserError: the batch does not divide among the micro-steps or the processes.
         """
-        return StreamSampler(self.batch_size, steps, start_step, rank, world)
+        if micro_steps < 1 or self.batch_size % micro_steps:
+            raise UserError(
+                f"the batch size {self.batch_size} cannot be divided into {micro_steps} micro-batches."
+            )
+        micro_batch = self.batch_size // micro_steps
+        return StreamSampler(micro_batch, steps * micro_steps, start_step * micro_steps, rank, size)
 
 
 def open_stream(config: StreamConfig, seed: int, batch_size: int) -> Stream:
@@ -96,8 +107,6 @@ def open_stream(config: StreamConfig, seed: int, batch_size: int) -> Stream:
         items = read_items(config.root)
         digest = hashlib.sha256(_rows(items, config.root)).hexdigest()
         return Stream(ClipDataset(items, config, seed), items, digest, batch_size)
-    if config.mode != "train":
-        raise UserError("data.mix is for training; evaluate one data set at a time with data.root=DIR.")
     sources, everything, whole = [], [], hashlib.sha256()
     for number, source in enumerate(config.mix):
         own = {

@@ -19,7 +19,7 @@ import yaml
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from jepa.data import StreamSampler, collate, open_stream, stream_of
+from jepa.data import collate, open_stream, stream_of
 from jepa.data.transforms import normalise
 from jepa.errors import UserError
 from jepa.fields import to_dict
@@ -207,12 +207,8 @@ class Trainer:
         number of processes, if train.micro_batch is set, and for any number of workers in any case.
         """
         train, workers, context = self.config.train, self.config.data.workers, self.context
-        sampler = StreamSampler(
-            train.batch_size // self.micro_steps,
-            train.steps * self.micro_steps,
-            self.state.step * self.micro_steps,
-            context.rank,
-            context.size,
+        sampler = self.stream.sampler(
+            train.steps, self.state.step, context.rank, context.size, self.micro_steps
         )
         loader = DataLoader(
             self.stream.dataset,

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from jepa.data.manifest import Item
 from jepa.errors import UserError
 from jepa.files import write_json
 from jepa.probes.config import CALIBRATIONS, HeadSettings
-from jepa.probes.data.labels import Sample
 from jepa.probes.data.splits import make_folds
 from jepa.probes.evaluation.calibration import softmax_calibrator
 from jepa.probes.evaluation.cross_validate import HeadRun, majority
@@ -135,7 +135,7 @@ def fit(
     numbers = torch.tensor([classes.index(name) for name in names])
     made = make_folds(names, group_names, parts, folds, val_fraction, split_seed)
     samples = [
-        Sample(Path(str(i)), str(i), name, group)
+        Item(str(i), str(i), name, group)
         for i, (name, group) in enumerate(zip(names, group_names, strict=True))
     ]
     targets = class_targets(numbers, len(classes), softmax_calibrator(calibration))

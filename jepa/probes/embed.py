@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jepa.data.manifest import Item
 from jepa.errors import UserError
 from jepa.fields import path_key
 from jepa.files import atomic_path, write_json, write_text
 from jepa.probes.config import FeatureSettings
-from jepa.probes.data.labels import Sample
+from jepa.probes.data.labels import read_videos
 from jepa.probes.features.build import encoder_tokens, load_frozen_encoder
 from jepa.probes.features.encode import EncodeReport, encode
 from jepa.probes.features.encoder_tokens import EncoderTokens
@@ -93,15 +94,15 @@ def embed(
     settings = _settings(features)
     _check(kind, settings)
     samples = (
-        _read(os.fspath(videos))
+        read_videos(videos)
         if isinstance(videos, (str, os.PathLike))
-        else [Sample(Path(path), os.fspath(path), "", "") for path in videos]
+        else [Item(os.fspath(path), os.fspath(path)) for path in videos]
     )
     if not samples:
         raise UserError("jepa.embed was given no video.")
     for sample in samples:
-        if not sample.path.is_file():
-            raise UserError(f"{os.fspath(sample.path)!r} does not exist. Correct the path.")
+        if sample.span is None and not Path(sample.path).is_file():
+            raise UserError(f"{sample.path!r} does not exist. Correct the path.")
     model = load_frozen_encoder(encoder) if isinstance(encoder, (str, os.PathLike)) else encoder
     extractor = encoder_tokens("encoder", model, settings)
     kept, values, report = _embed(samples, extractor, kind, settings, max_bad_fraction)
@@ -142,7 +143,7 @@ def run(config: EmbedConfig) -> dict[str, Any]:
     )
     if size > 1 and settings.cache is None:
         raise UserError(f"{size} processes divide their work through a cache: give features.cache=FOLDER.")
-    samples = _read(config.data.root)
+    samples = read_videos(config.data.root)
     encoder = load_frozen_encoder(config.encoder)
     extractor = encoder_tokens("encoder", encoder, settings, local_rank if size > 1 else None)
     limit = config.data.max_bad_fraction
@@ -183,8 +184,8 @@ def _check(kind: str, settings: FeatureSettings) -> None:
 
 
 def _embed(
-    samples: Sequence[Sample], extractor: EncoderTokens, kind: str, settings: FeatureSettings, limit: float
-) -> tuple[list[Sample], np.ndarray, EncodeReport]:
+    samples: Sequence[Item], extractor: EncoderTokens, kind: str, settings: FeatureSettings, limit: float
+) -> tuple[list[Item], np.ndarray, EncodeReport]:
     """The readable samples, their embeddings and a report."""
     kept, (rows,), report = encode(
         samples, [extractor], settings.cache, settings.batch_size, settings.workers, limit, int8=settings.int8
@@ -215,19 +216,3 @@ def _is_last_step_mine(cache: Path, rank: int, size: int) -> bool:
     for path in others:
         path.unlink()
     return True
-
-
-def _read(root: str) -> list[Sample]:
-    from jepa.data.manifest import read_items
-
-    base = Path(root) if Path(root).is_dir() else Path(root).parent
-    out = []
-    for item in read_items(root):
-        if item.span is not None or "://" in item.path:
-            raise UserError(
-                f"jepa embed reads videos from files, and {item.path!r} is stored in a shard or on a server."
-            )
-        path = Path(item.path)
-        name = path.relative_to(base).as_posix() if path.is_relative_to(base) else item.path
-        out.append(Sample(path, name, "", "", None, item.start_s, item.end_s))
-    return out

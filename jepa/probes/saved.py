@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
+from jepa.data.manifest import Item
 from jepa.errors import UserError
 from jepa.files import atomic_path, sha256_file, write_json
 from jepa.models.weights.fingerprint import encoder_hash
-from jepa.probes.data.labels import Sample, fingerprint
+from jepa.probes.data.labels import fingerprint
 from jepa.probes.features.cache import Features
 from jepa.probes.features.encoder_tokens import EncoderTokens, coarsen, coarsen_future
 from jepa.probes.features.feature_set import FeatureSet
@@ -141,9 +142,9 @@ class Probe(ABC):
         return FeatureSet("input", Features.of(coarse.half().numpy()[:, None]), slots).read(form)
 
 
-def data_metadata(name: str, samples: Sequence[Sample]) -> dict[str, Any]:
+def data_metadata(name: str, samples: Sequence[Item]) -> dict[str, Any]:
     """What a set of samples is: counts, a hash of the videos' content and one of the labels."""
-    content = sorted({fingerprint(path) for path in {sample.path for sample in samples}})
+    content = sorted(map(fingerprint, {sample.path: sample for sample in samples}.values()))
     labels = [[s.name, s.label, s.group, s.split, s.start_s, s.end_s] for s in samples]
     return {
         "name": name,
@@ -170,7 +171,7 @@ def window_metadata(extractor: EncoderTokens) -> dict[str, Any]:
     }
 
 
-def calibration_metadata(samples: Sequence[Sample]) -> dict[str, Any]:
+def calibration_metadata(samples: Sequence[Item]) -> dict[str, Any]:
     """What a head was calibrated on, and when."""
     val = data_metadata("val", samples)
     return {"videos": val["videos"], "groups": val["groups"], "set_sha256": val["sha256"], "fitted": today()}

@@ -11,15 +11,8 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from jepa.data.dataset import (
-    BadVideo,
-    BadVideoLog,
-    ClipConfig,
-    ClipDataset,
-    StreamSampler,
-    TooManyBadVideosError,
-    collate,
-)  # fmt: skip
+from jepa.data.bad_videos import BadVideo, BadVideoLog, TooManyBadVideosError
+from jepa.data.dataset import ClipConfig, ClipDataset, EvalClipConfig, StreamSampler, TrainClipConfig, collate
 from jepa.data.manifest import Item, RootConfig, read_items
 from jepa.data.shards import ShardConfig
 from jepa.data.shards import run as make_shards
@@ -28,7 +21,11 @@ from jepa.errors import UserError, VideoError
 
 
 def config(**changes):
-    return ClipConfig(**{"num_frames": 4, "fps": 8.0, "crop_px": 32, **changes})
+    return TrainClipConfig(**{"num_frames": 4, "fps": 8.0, "crop_px": 32, **changes})
+
+
+def evaluation(**changes):
+    return EvalClipConfig(**{"num_frames": 4, "fps": 8.0, "crop_px": 32, **changes})
 
 
 def batches(dataset, steps=3, batch_size=4, workers=0, **place):
@@ -66,11 +63,11 @@ def test_workers_change_nothing(library, workers):
 def test_ranks_split_the_same_global_batch(library):
     dataset = ClipDataset(read_items(library), config(), seed=3)
     whole = batches(dataset)
-    halves = [batches(dataset, rank=r, world=2) for r in range(2)]
+    halves = [batches(dataset, rank=r, size=2) for r in range(2)]
     for step, batch in enumerate(whole):
         assert torch.equal(batch["video"], torch.cat([h[step]["video"] for h in halves]))
     with pytest.raises(UserError, match="multiple of 3"):
-        StreamSampler(4, 1, world=3)
+        StreamSampler(4, 1, size=3)
 
 
 def test_a_later_start_continues_the_stream(library):
@@ -113,10 +110,10 @@ def test_several_clips_of_one_visit_share_one_open_file(library, monkeypatch):
 
 def test_evaluation_goes_in_order_and_repeats_exactly(library):
     items = read_items(library)
-    dataset = ClipDataset(items, config(mode="eval", clips_per_video=2), seed=3)
+    dataset = ClipDataset(items, evaluation(clips_per_video=2), seed=3)
     samples = [dataset[i] for i in range(len(dataset))]
     assert [(s["item"], s["clip"]) for s in samples] == [(i, c) for i in range(6) for c in range(2)]
-    other = ClipDataset(items, config(mode="eval", clips_per_video=2), seed=99)
+    other = ClipDataset(items, evaluation(clips_per_video=2), seed=99)
     assert all(torch.equal(s["video"], other[i]["video"]) for i, s in enumerate(samples))
 
 
@@ -170,7 +167,7 @@ def test_a_bad_video_is_replaced_and_reported_the_same_way_each_time(half_bad):
 
 
 def test_evaluation_never_puts_another_video_in_its_place(half_bad):
-    dataset = ClipDataset(half_bad, config(mode="eval"), seed=1)
+    dataset = ClipDataset(half_bad, evaluation(), seed=1)
     batch = collate([dataset[i] for i in range(len(dataset))])
     assert batch["item"].tolist() == [0, 1, 2, 3, 4, 5] and len(batch["video"]) == 6
     assert [e.index for e in batch["bad"]] == [6, 7, 8]
@@ -187,13 +184,13 @@ def test_the_log_names_each_file_once_and_stops_the_run(tmp_path):
     log = BadVideoLog(0.25, quarantine=tmp_path / "bad.jsonl")
     a, b = BadVideo("a.mp4", "open", "gone", 1), BadVideo("b.mp4", "decode", "cut", 2)
     assert log.count([a, b, a], 16) == [a, b] and log.count([a], 16) == []
-    assert (log.bad, log.samples, log.share) == (4, 32, 4 / 32)
+    assert (log.bad, log.samples, log.fraction) == (4, 32, 4 / 32)
     rows = [json.loads(line) for line in (tmp_path / "bad.jsonl").read_text().splitlines()]
     assert [r["path"] for r in rows] == ["a.mp4", "b.mp4"]
     again = BadVideoLog(0.25)
     again.load_state_dict(json.loads(json.dumps(log.state_dict())))
     assert again.count([a], 0) == [] and again.bad == 5
-    with pytest.raises(TooManyBadVideosError, match=r"a\.mp4.*max_bad_share"):
+    with pytest.raises(TooManyBadVideosError, match=r"a\.mp4.*max_bad_fraction"):
         for _ in range(20):
             again.count([a, b], 4)
 
@@ -208,10 +205,8 @@ def test_the_log_names_each_file_once_and_stops_the_run(tmp_path):
         ({"fps": 0}, "fps"),
         ({"scale": (0.5, 0.3)}, "scale"),
         ({"ratio": (0.0, 1.0)}, "ratio"),
-        ({"mode": "test"}, "mode='test'"),
         ({"short": "pad"}, "short='pad'"),
         ({"backend": "cv2"}, "backend='cv2'"),
-        ({"resize_px": 16}, "resize_px=16"),
         ({"hflip": 2.0}, "hflip"),
     ],
 )

@@ -244,10 +244,10 @@ def test_a_scan_finds_what_is_wrong(library, tmp_path):
 
 
 def test_items_in_a_dataset_can_be_isolated(library):
-    from jepa.data.dataset import ClipConfig, ClipDataset
+    from jepa.data.dataset import ClipDataset, TrainClipConfig
 
     items = [Item(str(library / "0.mp4"))]
     plain, safe = (
-        ClipConfig(num_frames=2, crop_px=16, limits=limits) for limits in (LimitsConfig(), ISOLATED)
+        TrainClipConfig(num_frames=2, crop_px=16, limits=limits) for limits in (LimitsConfig(), ISOLATED)
     )
     assert torch.equal(ClipDataset(items, plain, 0)[0]["video"], ClipDataset(items, safe, 0)[0]["video"])

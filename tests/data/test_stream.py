@@ -11,7 +11,7 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from jepa.data import collate, open_stream
-from jepa.data.dataset import ClipConfig, ClipDataset
+from jepa.data.dataset import ClipDataset, TrainClipConfig
 from jepa.data.manifest import RootConfig, read_items
 from jepa.data.mixture import MixtureDataset
 from jepa.data.shards import ShardConfig
@@ -29,7 +29,7 @@ def settings(**changes):
 
 
 def clip(**changes):
-    return ClipConfig(**{"num_frames": 4, "fps": 8.0, "crop_px": 32, **changes})
+    return TrainClipConfig(**{"num_frames": 4, "fps": 8.0, "crop_px": 32, **changes})
 
 
 def batches(stream, steps, workers=0, **place):
@@ -91,14 +91,14 @@ def test_a_mixture_is_the_same_for_any_number_of_workers(two, reference, workers
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_two_ranks_read_the_halves_of_each_batch(two, reference, workers):
-    halves = [batches(mixed(two), steps=8, workers=workers, rank=r, world=2) for r in range(2)]
+    halves = [batches(mixed(two), steps=8, workers=workers, rank=r, size=2) for r in range(2)]
     joined = [{k: torch.cat([a[k], b[k]]) for k in KEYS} for a, b in zip(*halves, strict=True)]
     assert same(reference, joined)
 
 
 @pytest.mark.parametrize("workers", [0, 4])
 def test_shards_give_the_mixture_of_the_folders(packed, reference, workers):
-    halves = [batches(mixed(packed), steps=8, workers=workers, rank=r, world=2) for r in range(2)]
+    halves = [batches(mixed(packed), steps=8, workers=workers, rank=r, size=2) for r in range(2)]
     assert same(reference, batches(mixed(packed), steps=8, workers=workers))
     assert same(reference, [{k: torch.cat([a[k], b[k]]) for k in KEYS} for a, b in zip(*halves, strict=True)])
 
@@ -213,7 +213,6 @@ def test_a_bad_video_in_a_mixture_is_reported_under_the_mixtures_index(two, tmp_
         ({}, "neither given"),
         ({"root": "x", "mix": [SourceConfig("x")]}, "both given"),
         ({"mix": [SourceConfig("gone")]}, "'gone' does not exist"),
-        ({"mode": "eval", "mix": [SourceConfig("x")]}, "for training"),
     ],
 )
 def test_what_cannot_be_opened_is_explained(changes, message):

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import jepa
+from jepa.data import TooManyBadVideosError
 from jepa.errors import UserError
 from jepa.models import load_encoder
 from jepa.probes.config import HeadSettings
@@ -102,7 +103,7 @@ def test_embed_keeps_the_order_of_a_list_and_marks_unreadable_videos(
     broken = tmp_path / "broken.mp4"
     broken.write_bytes(b"no video")
     videos = [squares / "clips/03.mp4", broken, squares / "clips/01.mp4"]
-    with pytest.raises(UserError, match="could not be read"):
+    with pytest.raises(TooManyBadVideosError, match="1 of 3 samples"):
         jepa.embed(export, videos)
     features = jepa.embed(export, videos, max_bad_fraction=0.5)
     assert np.isnan(features[1]).all() and np.isfinite(features[[0, 2]]).all()

@@ -1,103 +1,75 @@
-"""What is said about each sample: tags and captions.
+"""Tags and captions of every sample, for multi-label tagging and text-to-video retrieval: columns of the list.
 
-They come from `truth/<video>.json` beside the list where there is one, else from columns of the list; a list that
-has neither uses its label for both. A video whose truth has several shots is described shot by shot: its captions
-tell the shots one after the other, and no window sees them all.
+A video of several shots has one row per shot in its list, with the shot's start_s and end_s.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-import numpy as np
-
+from jepa.data.manifest import Item
 from jepa.errors import UserError
-from jepa.probes.config import ProbeConfig
-from jepa.probes.data.labels import Sample, column, read_rows
+from jepa.probes.config import DescribeSettings
+
+LISTS = ("shots.csv", "labels.csv")
+"""lists that are looked for in a folder, the first that exists is read"""
 
 
 @dataclass
 class Words:
-    """What is said about each sample."""
+    """The words of each sample."""
 
     tags: list[list[str]]
     captions: list[list[str]]
 
 
-def _truth_file(root: str, sample: Sample) -> Path:
-    folder = Path(root) if Path(root).is_dir() else Path(root).parent
-    return folder / "truth" / f"{sample.path.stem}.json"
-
-
-def split_into_shots(root: str, samples: Sequence[Sample]) -> list[Sample]:
-    """Whole videos as one sample per shot, where the truth beside the list knows several."""
-    parts: list[Sample] = []
-    for sample in samples:
-        path = _truth_file(root, sample)
-        shots: list[dict[str, Any]] = []
-        if sample.start_s is None and path.is_file():
-            shots = json.loads(path.read_text(encoding="utf-8")).get("shots", [])
-        if len(shots) < 2:
-            parts.append(sample)
-            continue
-        for shot in shots:
-            label = f"{shot['family']} {shot['outcome']}"
-            parts.append(
-                dataclasses.replace(sample, label=label, start_s=shot["start_s"], end_s=shot["end_s"])
-            )
-    return parts
-
-
-def _part_words(truth: dict[str, Any], sample: Sample) -> tuple[list[str], list[str]]:
-    """Tags and captions of the shot or segment that a sample is.
-
-    Raises:
-        UserError: the truth knows no such part.
-    """
-    if sample.start_s is None or sample.end_s is None:
-        return truth["tags"], truth["captions"]
-    for kind in ("shots", "segments"):
-        for part in truth.get(kind, []):
-            if np.allclose([part["start_s"], part["end_s"]], [sample.start_s, sample.end_s], atol=1e-3):
-                if kind == "shots":
-                    tags = [part["colour"], part["shape"], part["outcome"].replace("_", " ")]
-                    return tags, part["captions"]
-                tags = [part["verb"], part["noun"]]
-                return tags, part["captions"] or [" ".join(tags)]
-    raise UserError(
-        f"The truth of {sample.name!r} knows neither a shot nor a segment from {sample.start_s:g} to "
-        f"{sample.end_s:g} s, so that part has no words. Use the times of the truth file, or remove the truth folder."
-    )
-
-
-def read_words(config: ProbeConfig, samples: Sequence[Sample]) -> Words:
+def read_words(settings: DescribeSettings, samples: Sequence[Item]) -> Words:
     """Tags and captions of every sample.
 
+    Tags stand in `tag_columns`, several in one field separated by ";". Sentences stand in `caption_column` and, where a
+    sample has several, in that name with _2, _3 and so on. A row that has none of its own uses its label.
+
     Raises:
-        UserError: a named column does not exist, or a truth file knows nothing of a part.
+        UserError: no row has any of the columns, and the samples have no labels either, or a column that was named
+            differs from the default and never occurs.
+
+    Example:
+        >>> shot = Item("a.mp4", label="fall", columns={"tags": "red; ball", "caption": "It falls."})
+        >>> read_words(DescribeSettings(), [shot])
+        Words(tags=[['red', 'ball']], captions=[['It falls.']])
     """
-    root = Path(config.data.root)
-    truths = [_truth_file(config.data.root, sample) for sample in samples]
-    if all(path.is_file() for path in truths):
-        found = {path: json.loads(path.read_text(encoding="utf-8")) for path in set(truths)}
-        words = [_part_words(found[path], sample) for path, sample in zip(truths, samples, strict=True)]
-        return Words([tags for tags, _ in words], [captions for _, captions in words])
-    by_name: dict[str, dict[str, str]] = {}
-    if root.is_file() or (root / "labels.csv").is_file():
-        _, rows = read_rows(root)
-        path = column(rows, config.data.path_column, ("path", "file", "video", "filename"), "path")
-        by_name = {row[path]: row for row in rows}
-    names = [name for name in config.describe.tag_columns if by_name and name in next(iter(by_name.values()))]
-    text = config.describe.caption_column
-    tags, captions = [], []
-    for sample in samples:
-        row = by_name.get(sample.name, {})
-        split = [tag.strip() for name in names for tag in row[name].split(";") if tag.strip()]
-        tags.append(split or [sample.label])
-        captions.append([row[text]] if row.get(text) else [sample.label.replace("_", " ")])
+    present = {name for sample in samples for name in sample.columns}
+    usual = DescribeSettings()
+    for key, wanted, default in (
+        ("tag_columns", settings.tag_columns, usual.tag_columns),
+        ("caption_column", [settings.caption_column], [usual.caption_column]),
+    ):
+        for name in wanted:
+            if name not in present and wanted != default:
+                raise UserError(
+                    f"describe.{key} names {name!r}, and no row of the list has anything in such a column; "
+                    f"its other columns are {', '.join(sorted(present)) or 'none'}."
+                )
+    tags = [_tags(settings.tag_columns, sample) or [sample.label] for sample in samples]
+    captions = [
+        _captions(settings.caption_column, sample) or [sample.label.replace("_", " ")] for sample in samples
+    ]
+    for sample, own, sentences in zip(samples, tags, captions, strict=True):
+        if not all(own) or not all(sentences):
+            raise UserError(
+                f"{sample.name!r} has neither words nor a label. task=describe reads a list with the columns "
+                f"path, {', '.join(settings.tag_columns)} (tags separated by ';') and {settings.caption_column} "
+                "(a sentence), one row per video or per shot (start_s, end_s). Without words the label is used."
+            )
     return Words(tags, captions)
+
+
+def _tags(columns: Sequence[str], sample: Item) -> list[str]:
+    fields = [sample.columns.get(name, "") for name in columns]
+    return [tag.strip() for text in fields for tag in text.split(";") if tag.strip()]
+
+
+def _captions(column: str, sample: Item) -> list[str]:
+    names = [column, *(f"{column}_{number}" for number in range(2, 10))]
+    return [text for name in names if (text := sample.columns.get(name, ""))]

@@ -1,213 +1,101 @@
-"""Labelled videos and segments as a probe sees them: a path, a label, and the group it must not be split
-from.
+"""Labelled videos for probes: items of any list with a class label and a group that no split divides.
 
-Clips cut from one source look alike. If some of them are in the training part and some in the test part, a
-probe is praised for recognising the source. So every sample belongs to a group, and groups are what gets
-split.
+Clips cut from one source look alike. If some of them are in the training part and some in the test part, a probe is
+rewarded for recognising the source. So every item belongs to a group, and groups are what is split.
 """
 
 from __future__ import annotations
 
-import csv
 import difflib
 import hashlib
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
+from typing import BinaryIO
 
+from jepa.data.manifest import LABELS, Item, read_items
 from jepa.errors import UserError
 
-PATH_COLUMNS = ("path", "file", "video", "filename")
-VIDEO_SUFFIXES = (".mp4", ".mkv", ".webm", ".mov", ".avi", ".m4v")
 
-
-@dataclass(frozen=True)
-class Sample:
-    """One labelled video, or one labelled part of it."""
-
-    path: Path
-    """the video file"""
-    name: str
-    """the file as its list calls it; what reports show"""
-    label: str
-    """class name, or an empty string where a task brings its own labels"""
-    group: str
-    """samples of one group are never split between training and testing"""
-    split: str | None = None
-    """train, val or test, where the list says so"""
-    start_s: float | None = None
-    """start of the part in seconds; None for the beginning of the video"""
-    end_s: float | None = None
-    """end of the part in seconds; None for the end of the video"""
-
-
-def read_rows(root: str | os.PathLike[str], file: str = "labels.csv") -> tuple[Path, list[dict[str, str]]]:
-    """Reads a table with a header line.
-
-    Args:
-        root: the CSV file, or a folder that holds it.
-        file: the table's name inside a folder.
-
-    Returns:
-        The folder that relative paths start from, and one dict per line.
-
-    Raises:
-        UserError: there is no such table, or it is empty, or a line has more fields than the header.
-    """
-    path = Path(root)
-    if path.is_dir():
-        path = path / file
-    if not path.is_file():
-        raise UserError(
-            f"There is no table {str(path)!r}. A probe needs labels: a CSV file with a header line, one line "
-            f"per video, with a column for the file ({', '.join(PATH_COLUMNS)}) and one for the label. Point "
-            "data.root at it."
-        )
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as handle:
-            rows = list(csv.DictReader(handle, strict=True))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(
-            f"{str(path)!r} cannot be read as a CSV file: {error}. Save it as UTF-8 CSV."
-        ) from error
-    if not rows:
-        raise UserError(f"{str(path)!r} holds no line below its header. Add one line per labelled video.")
-    for number, row in enumerate(rows, start=2):
-        if None in row or None in row.values():
-            raise UserError(
-                f"Line {number} of {str(path)!r} has not as many fields as the header. Correct that line."
-            )
-    return path.parent, rows
-
-
-def column(rows: Sequence[dict[str, str]], name: str | None, choices: Sequence[str], what: str) -> str:
-    """Finds the column to use: the one named, or the first of the usual names that exists.
-
-    Raises:
-        UserError: no such column.
-    """
-    present = list(rows[0])
-    if name is not None:
-        if name in present:
-            return name
-        close = difflib.get_close_matches(name, present, n=1)
-        hint = f" Did you mean {close[0]!r}?" if close else ""
-        raise UserError(
-            f"The table has no column {name!r} for the {what}; it has {', '.join(present)}.{hint}"
-        )
-    for choice in choices:
-        if choice in present:
-            return choice
-    raise UserError(
-        f"The table has no column for the {what}: looked for {', '.join(choices)}, found "
-        f"{', '.join(present)}. Name it in the config (data.{what}_column=...)."
-    )
-
-
-def find_video(folder: Path, name: str) -> Path:
-    """Resolves a file name from a table: as it is, or with a video suffix added.
-
-    Raises:
-        UserError: the file is absent.
-    """
-    path = folder / name
-    if path.is_file():
-        return path
-    for suffix in VIDEO_SUFFIXES:
-        candidate = path.with_name(path.name + suffix)
-        if candidate.is_file():
-            return candidate
-    raise UserError(
-        f"The table names {name!r}, but {str(path)!r} does not exist. Paths are relative to the table's "
-        "folder; correct the line or put the file there."
-    )
-
-
-def seconds(row: dict[str, str], name: str) -> float | None:
-    """One time of a row in seconds; None where the column is absent or empty.
-
-    Raises:
-        UserError: the field is not a number.
-    """
-    text = row.get(name, "")
-    if not text:
-        return None
-    try:
-        return float(text)
-    except ValueError:
-        raise UserError(f"{name}={text!r} is not a time in seconds. Correct the line of {row!r}.") from None
-
-
-def read_samples(
+def read_labelled(
     root: str | os.PathLike[str],
     label_column: str | None = None,
     group_column: str | None = None,
     path_column: str | None = None,
-) -> list[Sample]:
-    """Reads labelled videos from a table, or from a folder with one folder of videos per class.
+    lists: Sequence[str] = LABELS,
+) -> list[Item]:
+    """Reads labelled videos or images: any list, class folders or shards.
 
-    Without a group column named `group`, or another one given, every video is its own group.
+    Args:
+        root: list, folder with one of `lists`, folder with one folder per class, or folder of shards.
+        label_column: column of the labels; by default `label` or another usual name.
+        group_column: column of the groups; by default `group` or another usual name, else every video is its own group.
+        path_column: column of the files; by default `path` or another usual name.
+        lists: names of list files that are looked for in a folder.
 
     Raises:
         UserError: a column, a file or a label is missing.
+
+    Example:
+        >>> import tempfile, pathlib
+        >>> folder = pathlib.Path(tempfile.mkdtemp())
+        >>> (folder / "kick").mkdir(); (folder / "kick" / "a.mp4").touch()
+        >>> [(item.name, item.label, item.group) for item in read_labelled(folder)]
+        [('kick/a.mp4', 'kick', 'kick/a.mp4')]
     """
-    if Path(root).is_dir() and not (Path(root) / "labels.csv").is_file():
-        return _read_class_folders(Path(root))
-    folder, rows = read_rows(root)
-    path_name = column(rows, path_column, PATH_COLUMNS, "path")
-    label_name = column(rows, label_column, ("label",), "label")
-    if group_column is not None:
-        column(rows, group_column, (), "group")
-    elif "group" in rows[0]:
-        group_column = "group"
-    samples = []
-    for number, row in enumerate(rows, start=2):
-        label = row[label_name].strip()
-        if not label:
-            raise UserError(
-                f"Line {number} of the table has an empty {label_name!r}. Give it a label or remove the line."
-            )
-        samples.append(
-            Sample(
-                path=find_video(folder, row[path_name]),
-                name=row[path_name],
-                label=label,
-                group=(row[group_column] if group_column else "") or row[path_name],
-                split=row.get("split") or None,
-                start_s=seconds(row, "start_s"),
-                end_s=seconds(row, "end_s"),
-            )
-        )
-    return samples
-
-
-def _read_class_folders(root: Path) -> list[Sample]:
-    files = sorted(file for file in root.glob("*/*") if file.suffix.lower() in VIDEO_SUFFIXES)
-    if not files:
+    items = read_videos(root, label_column, group_column, path_column, lists)
+    missing = [item for item in items if not item.label]
+    if missing:
+        what = label_column or "label"
         raise UserError(
-            f"{str(root)!r} holds neither labels.csv nor folders of videos named after classes. Write a "
-            "labels.csv with the columns path,label[,group,split], or sort the videos into one folder per "
-            "class."
+            f"{len(missing)} of {len(items)} videos of {os.fspath(root)!r} have an empty {what!r}, the first is "
+            f"{missing[0].name!r}. A probe needs labels: a list with the columns path and {what} (data.label_column "
+            "names another one), or one folder of videos per class. Give those a label or remove them."
         )
-    names = [str(file.relative_to(root)) for file in files]
-    return [
-        Sample(path=file, name=name, label=file.parent.name, group=name)
-        for file, name in zip(files, names, strict=True)
-    ]
+    return items
 
 
-def class_names(samples: Sequence[Sample], expected: Sequence[str] | None = None) -> list[str]:
-    """The classes in sorted order, after looking for slips of the pen.
+def read_videos(
+    root: str | os.PathLike[str],
+    label_column: str | None = None,
+    group_column: str | None = None,
+    path_column: str | None = None,
+    lists: Sequence[str] = LABELS,
+) -> list[Item]:
+    """Like `read_labelled`, for a use that needs no labels: every item has a group and an existing file.
+
+    Raises:
+        UserError: a column or a file is missing.
+    """
+    named = {"label": label_column, "group": group_column, "path": path_column}
+    columns = {ours: theirs for ours, theirs in named.items() if theirs is not None}
+    items = read_items(root, columns=columns, lists=lists)
+    known: dict[str, bool] = {}
+    for item in items:
+        if item.span is None and not known.setdefault(item.path, Path(item.path).is_file()):
+            raise UserError(
+                f"{os.fspath(root)!r} names {item.name!r}, but {item.path!r} does not exist. Paths are relative to the "
+                "list's folder; correct the line or put the file there."
+            )
+    return [item if item.group else replace(item, group=item.name) for item in items]
+
+
+def class_names(samples: Sequence[Item], expected: Sequence[str] | None = None) -> list[str]:
+    """The classes in sorted order, after looking for typing errors.
 
     Args:
-        samples: labelled samples.
+        samples: labelled items.
         expected: the only names allowed; None to take what is there.
 
     Raises:
         UserError: a label outside `expected`; a label seen once that is nearly the same as a frequent one; a
             single class.
+
+    Example:
+        >>> class_names([Item("a.mp4", label="kick"), Item("b.mp4", label="hug")])
+        ['hug', 'kick']
     """
     counts = Counter(sample.label for sample in samples)
     if expected:
@@ -227,7 +115,7 @@ def class_names(samples: Sequence[Sample], expected: Sequence[str] | None = None
             raise UserError(
                 f"The label {label!r} of {where!r} occurs once and looks like {close[0]!r}, which occurs "
                 f"{counts[close[0]]} times. Correct it, or list all class names in data.classes if it is "
-                "meant."
+                "intended."
             )
     if len(counts) < 2:
         raise UserError(
@@ -236,16 +124,27 @@ def class_names(samples: Sequence[Sample], expected: Sequence[str] | None = None
     return sorted(counts)
 
 
-def fingerprint(path: str | os.PathLike[str], block: int = 1 << 16) -> str:
-    """Hash of a file's size and of its first, middle and last 64 KiB.
+def fingerprint(source: Item | str | os.PathLike[str], block: int = 1 << 16) -> str:
+    """Hash of a file's size and of its first, middle and last 64 KiB; the same from a folder and from a shard.
 
-    Tells files apart at the price of three reads, so that a large data set can be keyed by content on every
-    start.
+    Distinguishes files at the price of three reads, so that a large data set can be keyed by content on every start.
     """
-    size = Path(path).stat().st_size
-    digest = hashlib.sha256(str(size).encode())
+    if isinstance(source, Item) and source.span is not None:
+        from jepa.data.shards import open_span
+
+        with open_span(source) as file:
+            return _fingerprint(file, source.span.size, block)  # type: ignore[arg-type]
+    path = Path(source.path if isinstance(source, Item) else source)
     with open(path, "rb") as handle:
-        for offset in sorted({0, max(0, size // 2 - block // 2), max(0, size - block)}):
-            handle.seek(offset)
-            digest.update(handle.read(block))
+        return _fingerprint(handle, path.stat().st_size, block)
+
+
+def _fingerprint(handle: BinaryIO, size: int, block: int) -> str:
+    digest = hashlib.sha256(str(size).encode())
+    for offset in sorted({0, max(0, size // 2 - block // 2), max(0, size - block)}):
+        handle.seek(offset)
+        left = block
+        while left and (piece := handle.read(left)):  # a raw file may give fewer bytes than it was asked for
+            digest.update(piece)
+            left -= len(piece)
     return digest.hexdigest()[:32]

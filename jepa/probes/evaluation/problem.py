@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from jepa.data.manifest import Item
 from jepa.probes.config import HeadSettings
-from jepa.probes.data.labels import Sample
 from jepa.probes.data.splits import Fold, tested_samples
 from jepa.probes.evaluation.cross_validate import HeadRun, cross_validate
 from jepa.probes.features.feature_set import FeatureSet
@@ -22,7 +22,7 @@ class Problem:
 
     name: str
     """classes, next_action, hazard, tags, ..."""
-    samples: Sequence[Sample]
+    samples: Sequence[Item]
     """n samples; their groups are never divided"""
     targets: Targets
     """of the n samples"""

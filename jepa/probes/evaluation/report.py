@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from jepa.data.manifest import Item
 from jepa.errors import VideoError
 from jepa.files import write_text
 from jepa.html import COLOURS, charts, data_url, render_page
-from jepa.probes.data.labels import Sample
 from jepa.probes.evaluation.results import verdict
 from jepa.probes.features.build import ENCODER
 
@@ -28,7 +28,7 @@ _TITLES = {
 }
 
 
-def write_report(path: Path, results: dict[str, Any], samples: Sequence[Sample]) -> None:
+def write_report(path: Path, results: dict[str, Any], samples: Sequence[Item]) -> None:
     """Writes the page.
 
     Args:
@@ -152,19 +152,19 @@ def _reliability(bins: Sequence[dict[str, float]]) -> dict[str, Any]:
     return {**chart, "dots": dots, "diagonal": (_X(0), _Y(0), _X(1), _Y(1))}
 
 
-def _worst(wrong: Sequence[dict[str, Any]], samples: Sequence[Sample]) -> list[dict[str, Any]]:
+def _worst(wrong: Sequence[dict[str, Any]], samples: Sequence[Item]) -> list[dict[str, Any]]:
     known = {(sample.name, sample.start_s): sample for sample in samples}
     return [{**item, "picture": _picture(known[item["name"], item["start_s"]])} for item in wrong[:_WORST]]
 
 
-def _picture(sample: Sample) -> str | None:
+def _picture(sample: Item) -> str | None:
     """The middle frame of a sample as a data address; None where it cannot be read now."""
     from PIL import Image
 
-    from jepa.data import open_video
+    from jepa.data.dataset import open_item
 
     try:
-        with open_video(sample.path) as reader:
+        with open_item(sample) as reader:
             start = reader.start_s if sample.start_s is None else sample.start_s
             end = reader.start_s + reader.duration_s if sample.end_s is None else sample.end_s
             frame = reader.frames_at([(start + end) / 2]).data[0]

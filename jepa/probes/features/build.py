@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from jepa.data.manifest import Item
 from jepa.device import choose_device
 from jepa.models.weights.timm_images import load_image_backbone
 from jepa.probes.config import FeatureSettings, ProbeConfig
-from jepa.probes.data.labels import Sample
 from jepa.probes.features.baselines import Motion, OneFrame, random_init_copy
 from jepa.probes.features.encode import EncodeReport, Extractor, encode
 from jepa.probes.features.encoder_tokens import EncoderTokens
@@ -90,7 +90,7 @@ def make_extractors(
 class Encoded:
     """What an encoding pass gave."""
 
-    samples: list[Sample]
+    samples: list[Item]
     """the readable samples"""
     sets: list[FeatureSet]
     """their features, one set per extractor"""
@@ -106,7 +106,7 @@ class Encoded:
 
 
 def encode_samples(
-    config: ProbeConfig, samples: Sequence[Sample], extractors: Sequence[Extractor], stored: bool = True
+    config: ProbeConfig, samples: Sequence[Item], extractors: Sequence[Extractor], stored: bool = True
 ) -> Encoded:
     """Features of all readable samples; videos are decoded once for all extractors.
 

@@ -24,8 +24,11 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from jepa.data.bad_videos import BadVideo, BadVideoLog, as_video_error
+from jepa.data.manifest import Item
+from jepa.data.sampling import segment_bounds
 from jepa.errors import UserError, VideoError
-from jepa.probes.data.labels import Sample, fingerprint
+from jepa.probes.data.labels import fingerprint
 from jepa.probes.features.cache import Features, Store
 from jepa.progress import progress
 
@@ -53,15 +56,6 @@ class Extractor(Protocol):
 
 
 @dataclass
-class BadVideo:
-    """A video that was left out, and why."""
-
-    name: str
-    stage: str
-    reason: str
-
-
-@dataclass
 class EncodeReport:
     """What an encoding pass did."""
 
@@ -72,7 +66,7 @@ class EncodeReport:
     damaged: int = 0
     """cached rows whose checksum failed; they were encoded again"""
     bad: list[BadVideo] = field(default_factory=list)
-    """videos left out"""
+    """samples left out"""
     int8_error: float | None = None
     """with int8, the largest error of a shard: root mean square, relative to that of its values"""
 
@@ -82,13 +76,13 @@ def extractor_key(**options: Any) -> str:
     return hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()[:32]
 
 
-def row_key(sample: Sample, content: str) -> str:
+def row_key(sample: Item, content: str) -> str:
     """Identity of a sample's pixels: the file's fingerprint and the part used."""
     return hashlib.sha256(f"{content}|{sample.start_s}|{sample.end_s}".encode()).hexdigest()[:32]
 
 
 def encode(
-    samples: Sequence[Sample],
+    samples: Sequence[Item],
     extractors: Sequence[Extractor],
     cache: str | os.PathLike[str] | None,
     batch_size: int = 16,
@@ -97,7 +91,7 @@ def encode(
     rank: int = 0,
     size: int = 1,
     int8: bool = False,
-) -> tuple[list[Sample], list[Features], EncodeReport]:
+) -> tuple[list[Item], list[Features], EncodeReport]:
     """Gives every extractor's features of all readable samples, decoding only what the cache lacks.
 
     Args:
@@ -116,15 +110,16 @@ def encode(
         The samples that could be read, the features of each extractor for them, and a report.
 
     Raises:
-        UserError: more than `max_bad_fraction` of the samples could not be read.
+        TooManyBadVideosError: more than `max_bad_fraction` of the samples could not be read.
     """
-    content = {path: fingerprint(path) for path in dict.fromkeys(sample.path for sample in samples)}
+    content = {path: fingerprint(item) for path, item in {item.path: item for item in samples}.items()}
     keys = [row_key(sample, content[sample.path]) for sample in samples]
     form = "-int8" if int8 else ""
     stores = [
         Store(None if cache is None else Path(cache) / f"{extractor.key}{form}", int8)
         for extractor in extractors
     ]
+    log = BadVideoLog(max_bad_fraction, grace=0, total=len(samples))
     report = EncodeReport(damaged=sum(store.damaged for store in stores))
     needed = [i for i, key in enumerate(keys) if any(key not in store.where for store in stores)]
     report.cached = len(samples) - len(needed)
@@ -137,13 +132,13 @@ def encode(
             for group, outcome in _decode_ahead(samples, keys, pending, extractors, stores, workers):
                 report.decoded += 1
                 if isinstance(outcome, VideoError):
-                    report.bad += [BadVideo(samples[i].name, outcome.stage, outcome.reason) for i in group]
+                    bad = [BadVideo.of(outcome, i, samples[i].name) for i in group]
+                    report.bad += bad
+                    log.count(bad, len(group))
                 else:
                     for number, key, clips in outcome:
                         queues[number].add(key, clips)
                 advance(len(group))
-                if len(report.bad) > max_bad_fraction * len(samples):
-                    raise UserError(_too_many_bad(report.bad, len(samples), max_bad_fraction))
             for queue in queues:
                 queue.flush()
     finally:
@@ -156,19 +151,10 @@ def encode(
     return [samples[i] for i in have], [store.features(kept) for store in stores], report
 
 
-def _too_many_bad(bad: Sequence[BadVideo], total: int, limit: float) -> str:
-    first = bad[0]
-    return (
-        f"{len(bad)} of {total} videos could not be read, more than the limit of {limit:.0%}. The first is "
-        f"{first.name!r}: cannot {first.stage}: {first.reason}. Check the files, or raise max_bad_fraction if so "
-        "many are expected."
-    )
-
-
-def _by_video(samples: Sequence[Sample], keys: Sequence[str], needed: Sequence[int]) -> list[list[int]]:
+def _by_video(samples: Sequence[Item], keys: Sequence[str], needed: Sequence[int]) -> list[list[int]]:
     """Groups sample indices by file, so that a file with many segments is opened once; equal rows are kept
     once."""
-    groups: dict[Path, list[int]] = {}
+    groups: dict[str, list[int]] = {}
     seen = set()
     for i in needed:
         if keys[i] not in seen:
@@ -178,7 +164,7 @@ def _by_video(samples: Sequence[Sample], keys: Sequence[str], needed: Sequence[i
 
 
 def _decode_ahead(
-    samples: Sequence[Sample],
+    samples: Sequence[Item],
     keys: Sequence[str],
     groups: Sequence[list[int]],
     extractors: Sequence[Extractor],
@@ -190,15 +176,10 @@ def _decode_ahead(
     def decode(group: list[int]) -> Decoded | VideoError:
         try:
             return _decode(samples, keys, group, extractors, stores)
-        except VideoError as error:
-            return error
         except UserError:
             raise  # a mistake in the request, not in the video
         except Exception as error:  # noqa: BLE001 - a broken file may provoke anything
-            # Whatever a broken file provokes in a library, the other videos must still be encoded.
-            path = samples[group[0]].path
-            _log.warning("%s: %s while it was prepared", path, type(error).__name__, exc_info=True)
-            return VideoError(path, "convert", f"{type(error).__name__}: {error}")
+            return as_video_error(samples[group[0]].path, error)
 
     with ThreadPoolExecutor(max(1, workers)) as pool:
         waiting: list[tuple[list[int], Future[Decoded | VideoError]]] = []
@@ -212,22 +193,20 @@ def _decode_ahead(
 
 
 def _decode(
-    samples: Sequence[Sample],
+    samples: Sequence[Item],
     keys: Sequence[str],
     group: Sequence[int],
     extractors: Sequence[Extractor],
     stores: Sequence[Store],
 ) -> Decoded:
-    from jepa.data import open_video
+    from jepa.data.dataset import open_item
 
     rows: Decoded = []
-    with open_video(samples[group[0]].path) as reader:
+    with open_item(samples[group[0]]) as reader:
         for i in group:
             first, last = reader.start_s, reader.start_s + reader.duration_s
-            start = first if (given := samples[i].start_s) is None else max(given, first)
-            end = last if (given := samples[i].end_s) is None else min(given, last)
-            if not end > start:
-                raise VideoError(samples[i].path, "seek", f"the part {start:.3f}-{end:.3f} s holds no frame")
+            part = samples[i].start_s, samples[i].end_s
+            start, end = segment_bounds(samples[i].path, *part, first, last)
             wanted = [
                 (number, extractor.times(start, end))
                 for number, extractor in enumerate(extractors)

@@ -16,10 +16,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from jepa.data.manifest import Item
 from jepa.errors import UserError, require
 from jepa.files import write_json
 from jepa.probes.config import ProbeConfig
-from jepa.probes.data.labels import Sample
 from jepa.probes.data.splits import Fold, make_folds
 from jepa.probes.evaluation.problem import Problem
 from jepa.probes.evaluation.results import table_console
@@ -82,14 +82,14 @@ class Task(ABC):
         )
 
     @abstractmethod
-    def read(self, encoder: Encoder) -> Sequence[Sample]:
+    def read(self, encoder: Encoder) -> Sequence[Item]:
         """The samples to encode: videos or parts of them."""
 
     def extractors(self, encoder: Encoder) -> list[Extractor]:
         """The encoder first, then its baselines."""
         return make_extractors(self.config, encoder)
 
-    def split(self, samples: Sequence[Sample]) -> list[Fold]:
+    def split(self, samples: Sequence[Item]) -> list[Fold]:
         """Folds over samples, by their groups."""
         data = self.config.data
         return make_folds(

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from jepa.data.manifest import Item
 from jepa.probes.config import PROTOCOLS
-from jepa.probes.data.labels import Sample, class_names, fingerprint, read_samples
+from jepa.probes.data.labels import class_names, fingerprint, read_labelled
 from jepa.probes.data.splits import check_no_leak, missing_classes, select_test_part
 from jepa.probes.evaluation.augment import augmented
 from jepa.probes.evaluation.calibration import SoftmaxCalibration, softmax_calibrator
@@ -84,10 +85,10 @@ class Classify(Task):
         self.config.refuse_unknown("heads.kinds", self.kinds, list_heads())
         self.config.refuse_unknown("protocols", self.config.protocols, PROTOCOLS)
 
-    def read(self, encoder: Encoder) -> Sequence[Sample]:
+    def read(self, encoder: Encoder) -> Sequence[Item]:
         """Labelled videos, those of other test parts left out."""
         data = self.config.data
-        listed = read_samples(data.root, data.label_column, data.group_column, data.path_column)
+        listed = read_labelled(data.root, data.label_column, data.group_column, data.path_column)
         if data.folds is None:
             listed, _ = select_test_part(listed, data.test_split)
         self.classes = class_names(listed, data.classes or None)
@@ -97,7 +98,7 @@ class Classify(Task):
         """One: the class of each sample. Copies of a video in two parts are refused."""
         samples, config = encoded.samples, self.config
         folds = self.split(samples)
-        contents = [f"{fingerprint(s.path)} {s.start_s} {s.end_s}" for s in samples]
+        contents = [f"{fingerprint(s)} {s.start_s} {s.end_s}" for s in samples]
         names = {content: sample.name for content, sample in zip(contents, samples, strict=True)}
         for fold in folds:
             # The same pixels under two names in two parts leak as surely as a group in both.
@@ -213,7 +214,7 @@ def class_probe(
 
 
 def most_wrong(
-    probability: np.ndarray, targets: np.ndarray, samples: Sequence[Sample], classes: Sequence[str]
+    probability: np.ndarray, targets: np.ndarray, samples: Sequence[Item], classes: Sequence[str]
 ) -> list[dict[str, Any]]:
     """Misclassified samples, those first whose own class got the lowest probability."""
     own, predicted = probability[np.arange(len(targets)), targets], probability.argmax(1)

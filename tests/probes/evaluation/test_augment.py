@@ -11,7 +11,7 @@ import torch
 from jepa.errors import UserError
 from jepa.probes import ProbeConfig, load_probe, run
 from jepa.probes.config import FeatureSettings, HeadSettings, ProbeData
-from jepa.probes.data.labels import read_samples
+from jepa.probes.data.labels import read_labelled
 from jepa.probes.data.splits import Fold
 from jepa.probes.evaluation.augment import augmented
 from jepa.probes.evaluation.calibration import softmax_calibrator
@@ -50,7 +50,7 @@ def test_versions_join_training_parts_only_and_never_reach_the_disk(
     squares: Path, export: Path, tmp_path: Path
 ) -> None:
     settings = config(squares, export, tmp_path, 2)
-    listed, extractors = read_samples(squares)[:6], [OneFrame(), Motion()]
+    listed, extractors = read_labelled(squares)[:6], [OneFrame(), Motion()]
     encoded = encode_samples(settings, listed, extractors)
     stored = sorted(tmp_path.rglob("shard-*"))
     folds = [Fold("0", np.array([0, 1]), np.array([2, 3]), np.array([4, 5]))]

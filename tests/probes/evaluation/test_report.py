@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from jepa.probes.data.labels import Sample
+from jepa.data.manifest import Item
 from jepa.probes.evaluation.metrics import classification_report
 from jepa.probes.evaluation.report import write_report
 from jepa.probes.tasks.classify import most_wrong
@@ -60,7 +60,7 @@ def results() -> dict[str, Any]:
 
 
 def test_page_is_escaped_loads_nothing_and_runs_one_script(results: dict[str, Any], tmp_path: Path) -> None:
-    write_report(tmp_path / "r.html", results, [Sample(tmp_path / "gone.mp4", EVIL, EVIL, EVIL)])
+    write_report(tmp_path / "r.html", results, [Item(str(tmp_path / "gone.mp4"), EVIL, EVIL, EVIL)])
     page = (tmp_path / "r.html").read_text(encoding="utf-8")
     assert "<script>alert" not in page and "&lt;script&gt;alert" in page
     (script,) = re.findall(r"<script>(.*?)</script>", page, re.S)
@@ -72,12 +72,12 @@ def test_page_is_escaped_loads_nothing_and_runs_one_script(results: dict[str, An
 
 
 def test_page_shows_a_frame_of_a_wrong_clip(results: dict[str, Any], squares: Path, tmp_path: Path) -> None:
-    write_report(tmp_path / "r.html", results, [Sample(squares / "clips/00.mp4", EVIL, EVIL, EVIL)])
+    write_report(tmp_path / "r.html", results, [Item(str(squares / "clips/00.mp4"), EVIL, EVIL, EVIL)])
     assert (tmp_path / "r.html").read_text(encoding="utf-8").count("data:image/jpeg;base64,/9j/") == 1
 
 
 def test_most_wrong_clips_come_first_and_right_ones_never() -> None:
-    samples = [Sample(Path("x"), f"{i}.mp4", "l", "g") for i in range(4)]
+    samples = [Item("x", f"{i}.mp4", "l", "g") for i in range(4)]
     p = torch.tensor([[0.6, 0.4], [0.9, 0.1], [0.3, 0.7], [0.2, 0.8]]).numpy()
     wrong = most_wrong(p, np.array([1, 1, 1, 0]), samples, ["a", "b"])
     assert [w["name"] for w in wrong] == ["1.mp4", "3.mp4", "0.mp4"]

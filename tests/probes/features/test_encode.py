@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-import jepa.data
+import jepa.data.dataset
+from jepa.data import TooManyBadVideosError
+from jepa.data.manifest import Item
 from jepa.errors import UserError
 from jepa.models import TokenGrid
 from jepa.models.weights.fingerprint import encoder_hash
-from jepa.probes.data.labels import Sample, read_samples
+from jepa.probes.data.labels import read_labelled
 from jepa.probes.features.baselines import Motion, OneFrame, random_init_copy
 from jepa.probes.features.cache import Store, from_int8, to_int8
 from jepa.probes.features.encode import encode
@@ -29,18 +31,18 @@ from ..conftest import tiny_encoder
 def opened(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Names of the videos that were opened."""
     names: list[str] = []
-    real = jepa.data.open_video
+    real = jepa.data.dataset.open_video
 
     def counting(path: Any, *args: Any, **kwargs: Any) -> Any:
         names.append(Path(path).name)
         return real(path, *args, **kwargs)
 
-    monkeypatch.setattr(jepa.data, "open_video", counting)
+    monkeypatch.setattr(jepa.data.dataset, "open_video", counting)
     return names
 
 
-def few(squares: Path, count: int = 5) -> list[Sample]:
-    return read_samples(squares)[:count]
+def few(squares: Path, count: int = 5) -> list[Item]:
+    return read_labelled(squares)[:count]
 
 
 def test_rows_are_what_the_encoder_says(squares: Path, tmp_path: Path) -> None:
@@ -140,11 +142,11 @@ def test_unreadable_video_is_counted_and_left_out(squares: Path, tmp_path: Path)
     data = tmp_path / "data"
     shutil.copytree(squares, data)
     (data / "clips/02.mp4").write_bytes(b"this is text")
-    samples, (features,), report = encode(read_samples(data), [OneFrame()], tmp_path / "c")
+    samples, (features,), report = encode(read_labelled(data), [OneFrame()], tmp_path / "c")
     assert [bad.name for bad in report.bad] == ["clips/02.mp4"]
     assert len(samples) == len(features) == 35 and "clips/02.mp4" not in [s.name for s in samples]
-    with pytest.raises(UserError, match=r"1 of 36 videos.*clips/02\.mp4"):
-        encode(read_samples(data), [OneFrame()], tmp_path / "d", max_bad_fraction=0.01)
+    with pytest.raises(TooManyBadVideosError, match=r"1 of 36 samples.*clips/02\.mp4"):
+        encode(read_labelled(data), [OneFrame()], tmp_path / "d", max_bad_fraction=0.01)
 
 
 def test_several_processes_share_the_work(squares: Path, tmp_path: Path, opened: list[str]) -> None:
@@ -157,7 +159,7 @@ def test_several_processes_share_the_work(squares: Path, tmp_path: Path, opened:
 
 def test_segments_of_one_file_share_a_decode(squares: Path, tmp_path: Path, opened: list[str]) -> None:
     whole = few(squares, 1)[0]
-    parts = [Sample(whole.path, whole.name, "x", "g", None, start, start + 0.5) for start in (0.0, 0.25, 0.5)]
+    parts = [Item(whole.path, whole.name, "x", "g", None, start, start + 0.5) for start in (0.0, 0.25, 0.5)]
     _, (features,), _ = encode(parts, [OneFrame()], tmp_path)
     assert len(opened) == 1 and features.shape[0] == 3
     assert not torch.equal(features.rows()[0], features.rows()[2])

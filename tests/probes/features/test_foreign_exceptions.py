@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from jepa.errors import UserError
-from jepa.probes.data.labels import read_samples
+from jepa.probes.data.labels import read_labelled
 from jepa.probes.features.baselines import OneFrame
 from jepa.probes.features.encode import encode
 
@@ -31,7 +31,7 @@ class Breaks(OneFrame):
 def test_any_exception_while_one_video_is_encoded_makes_it_a_bad_video(
     squares: Path, error: Exception
 ) -> None:
-    samples = read_samples(squares)[:6]
+    samples = read_labelled(squares)[:6]
     kept, (features,), report = encode(samples, [Breaks(error)], None, workers=1, max_bad_fraction=0.5)
     assert len(kept) == len(features) == 5
     (bad,) = report.bad
@@ -40,4 +40,4 @@ def test_any_exception_while_one_video_is_encoded_makes_it_a_bad_video(
 
 def test_a_mistake_in_the_request_is_not_blamed_on_a_video(squares: Path) -> None:
     with pytest.raises(UserError, match="no such codec"):
-        encode(read_samples(squares)[:6], [Breaks(UserError("no such codec"))], None, workers=1)
+        encode(read_labelled(squares)[:6], [Breaks(UserError("no such codec"))], None, workers=1)

@@ -10,7 +10,7 @@ from torch import nn
 
 from jepa.models import ImageBackbone, Preprocessing
 from jepa.models.image_backbone import ImageBackboneConfig
-from jepa.probes.data.labels import read_samples
+from jepa.probes.data.labels import read_labelled
 from jepa.probes.features.baselines import random_init_copy
 from jepa.probes.features.encode import encode
 from jepa.probes.features.encoder_tokens import EncoderTokens
@@ -38,7 +38,7 @@ def brightness() -> ImageBackbone:
 
 def test_one_token_per_frame(squares: Path, tmp_path: Path, brightness: ImageBackbone) -> None:
     extractor = ImageFrames("brightness", brightness)
-    _, (features,), _ = encode(read_samples(squares)[:3], [extractor], tmp_path)
+    _, (features,), _ = encode(read_labelled(squares)[:3], [extractor], tmp_path)
     assert features.shape == (3, 1, 8, 3)
     # A bright 8 x 8 square of 220 on 30, and one row of noise: about 0.17 everywhere.
     assert features.rows().float().sub(0.17).abs().max() < 0.03
@@ -49,7 +49,7 @@ def test_an_image_backbone_is_an_encoder_for_probes(
 ) -> None:
     extractor = EncoderTokens("brightness", brightness, max_tokens=32)
     assert extractor.grid() == (8, 2, 2)
-    _, (features,), _ = encode(read_samples(squares)[:3], [extractor], tmp_path)
+    _, (features,), _ = encode(read_labelled(squares)[:3], [extractor], tmp_path)
     assert features.shape == (3, 1, 32, 3)
 
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +12,6 @@ from jepa.errors import UserError
 from jepa.models import load_encoder, load_predictor
 from jepa.probes import ProbeConfig, load_probe, predict_future, run
 from jepa.probes.config import AnticipateSettings, HeadSettings, ProbeData
-from jepa.probes.data.segments import (
-    Segment,
-    Timeline,
-    hazard_questions,
-    next_action_questions,
-    read_timelines,
-)
 from jepa.probes.tasks.anticipate.hazard import (
     at_risk,
     base_logits,
@@ -96,26 +88,6 @@ def test_calibration_leaves_alone_what_too_few_onsets_could_only_spoil() -> None
         kept.append(calibrate_hazards(honest, targets, videos)[0].tolist() == [1.0, 0.0])
         assert calibrate_hazards(honest[:80], targets[:80], videos[:80]).tolist() == [[1.0, 0.0]]
     assert sum(kept) >= 17
-
-
-def timeline(**hazards: list[float]) -> Timeline:
-    segments = [Segment(0, 4, "walk"), Segment(4, 6, "fall"), Segment(6, 10, "lie")]
-    return Timeline(Path("v.mp4"), "v", "v", None, segments, hazards)
-
-
-def test_next_action_windows_end_tau_before_the_start() -> None:
-    asked = next_action_questions([timeline()], tau_s=1.0, window_s=2.0)
-    assert [(s.label, s.start_s, s.end_s) for s in asked] == [("fall", 1.0, 3.0), ("lie", 3.0, 5.0)]
-
-
-def test_hazard_bins_by_hand() -> None:
-    asked = hazard_questions([timeline(fall=[4.0, 9.0])], ["fall"], [0.5, 1.0, 2.0], 1.0, 2.0)
-    moments = [s.end_s for s in asked.samples]
-    assert moments == [1, 2, 3, 4, 5, 6, 7, 8, 9]
-    # From 4 s on, the onset at 4 s has happened and the next one is at 9 s.
-    assert asked.event[:, 0].tolist() == [3, 2, 1, 3, 3, 3, 2, 1, 3]
-    assert asked.observed.tolist() == [3, 3, 3, 3, 3, 3, 3, 3, 2]
-    assert [s.label for s in asked.samples] == ["walk"] * 3 + ["fall"] * 2 + ["lie"] * 4
 
 
 def config(flashes: Path, export: Path, out: Path, **settings: Any) -> ProbeConfig:
@@ -246,21 +218,3 @@ def test_predict_future_asks_for_the_slots_after_the_window() -> None:
     out = predict_future(Spy(), torch.zeros(2, 8, 5), TokenGrid(2, 2, 2), 1)  # type: ignore[arg-type]
     assert given == {"context": list(range(8)), "target": [8, 9, 10, 11], "grid": (3, 2, 2)}
     assert out.shape == (2, 4, 5)
-
-
-def test_hazards_are_read_from_truth_files(tmp_path: Path) -> None:
-    (tmp_path / "a.mp4").write_bytes(b"x")
-    (tmp_path / "truth").mkdir()
-    (tmp_path / "truth/a.json").write_text(json.dumps({"hazards": [{"onset_s": 1.25, "category": "fire"}]}))
-    (tmp_path / "segments.csv").write_text("path,start_s,end_s,label\na.mp4,0,2,walk\n")
-    lines, categories = read_timelines(ProbeData(root=str(tmp_path)), AnticipateSettings())
-    assert categories == ["fire"] and lines[0].hazards == {"fire": [1.25]}
-    with pytest.raises(UserError, match="'flood', which never occurs"):
-        read_timelines(ProbeData(root=str(tmp_path)), AnticipateSettings(hazards=["flood"]))
-
-
-def test_a_segment_without_time_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "a.mp4").write_bytes(b"x")
-    (tmp_path / "segments.csv").write_text("path,start_s,end_s,label\na.mp4,2,2,walk\n")
-    with pytest.raises(UserError, match=r"from 2\.0 to 2\.0"):
-        read_timelines(ProbeData(root=str(tmp_path)), AnticipateSettings())

@@ -15,7 +15,7 @@ from jepa.errors import UserError
 from jepa.models import Encoder
 from jepa.probes import Probe, ProbeConfig, Task, load_probe, register_task, run
 from jepa.probes.config import FeatureSettings, HeadSettings, ProbeData
-from jepa.probes.data.labels import read_samples
+from jepa.probes.data.labels import read_labelled
 from jepa.probes.evaluation.problem import Problem
 from jepa.probes.features.build import ENCODER, Encoded
 from jepa.probes.heads.base import Targets
@@ -52,7 +52,7 @@ class SpeedTask(Task):
     name, probe = "speed", SpeedProbe
 
     def read(self, encoder: Encoder) -> Sequence[Any]:
-        return read_samples(self.config.data.root, group_column="scene")
+        return read_labelled(self.config.data.root, group_column="scene")
 
     def problems(self, encoded: Encoded) -> list[Problem]:
         speeds = {"left": -1.0, "right": 1.0, "rest": 0.0}

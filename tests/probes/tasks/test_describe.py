@@ -1,7 +1,6 @@
 from __future__ import annotations
 
-import dataclasses
-import json
+import csv
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,6 @@ from jepa.errors import UserError
 from jepa.models import load_encoder
 from jepa.probes import ProbeConfig, load_probe, run
 from jepa.probes.config import DescribeSettings, FeatureSettings, HeadSettings, ProbeData
-from jepa.probes.data.captions import Words, read_words, split_into_shots
-from jepa.probes.data.labels import read_samples
 from jepa.probes.tasks.describe.targets import contrastive_loss, retrieval_metrics
 from jepa.probes.tasks.describe.text import Learned
 
@@ -59,15 +56,17 @@ def test_learned_text_puts_shared_words_together_and_refuses_unknown_words() -> 
 
 @pytest.fixture(scope="module")
 def described(squares: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The moving squares with truth files, as the toy world writes them."""
+    """The moving squares with columns of tags and captions."""
     root = tmp_path_factory.mktemp("described")
     shutil.copytree(squares / "clips", root / "clips")
-    shutil.copy(squares / "labels.csv", root / "labels.csv")
-    (root / "truth").mkdir()
-    for i in range(36):
-        label = ("left", "right", "rest")[i % 3]
+    with open(squares / "labels.csv", newline="") as handle:
+        head, *rows = csv.reader(handle)
+    for i, row in enumerate(rows):
+        label = row[1]
         tags = [label, "still" if label == "rest" else "motion", *(["rare"] if i == 0 else [])]
-        (root / f"truth/{i:02d}.json").write_text(json.dumps({"tags": tags, "captions": [WORDS[label]]}))
+        row += [";".join(tags), WORDS[label]]
+    with open(root / "labels.csv", "w", newline="") as handle:
+        csv.writer(handle).writerows([[*head, "tags", "caption"], *rows])
     return root
 
 
@@ -133,36 +132,3 @@ def test_a_list_without_words_uses_its_labels(squares: Path, export: Path, tmp_p
     results = run(settings)
     assert results["tags"] == ["left", "rest", "right"] and results["captions"] == 3
     assert 0 < results["int8_error"] < 0.01
-
-
-def test_films_are_described_shot_by_shot_and_segments_by_their_own_words(tmp_path: Path) -> None:
-    (tmp_path / "film.mp4").write_bytes(b"x")
-    (tmp_path / "truth").mkdir()
-    shot = {"family": "walker", "colour": "red", "shape": "figure"}
-    truth = {
-        "tags": ["all"],
-        "captions": ["All of it."],
-        "shots": [
-            shot | {"start_s": 0.0, "end_s": 3.0, "outcome": "falls", "captions": ["It falls."]},
-            shot | {"start_s": 3.0, "end_s": 6.5, "outcome": "gets_up", "captions": ["It rises."]},
-        ],
-        "segments": [{"start_s": 0.0, "end_s": 1.0, "verb": "walk", "noun": "figure", "captions": []}],
-    }
-    (tmp_path / "truth/film.json").write_text(json.dumps(truth))
-    (tmp_path / "labels.csv").write_text("path,label\nfilm.mp4,hazard\n")
-    asked = ProbeConfig(task="describe", data=ProbeData(root=str(tmp_path)))
-    shots = split_into_shots(str(tmp_path), read_samples(tmp_path))
-    assert [(s.start_s, s.end_s, s.label) for s in shots] == [
-        (0.0, 3.0, "walker falls"),
-        (3.0, 6.5, "walker gets_up"),
-    ]
-    words = read_words(asked, shots)
-    assert words.tags == [["red", "figure", "falls"], ["red", "figure", "gets up"]]
-    assert words.captions == [["It falls."], ["It rises."]]
-    segment = dataclasses.replace(shots[0], end_s=1.0)
-    assert read_words(asked, [segment]) == Words([["walk", "figure"]], [["walk figure"]])
-    with pytest.raises(UserError, match="neither a shot nor a segment from 0 to 2 s"):
-        read_words(asked, [dataclasses.replace(shots[0], end_s=2.0)])
-    (tmp_path / "truth/film.json").write_text(json.dumps({"tags": ["all"], "captions": ["All of it."]}))
-    with pytest.raises(UserError, match="neither a shot nor a segment from 0 to 3 s"):
-        read_words(asked, shots)

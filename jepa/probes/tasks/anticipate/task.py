@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from jepa.data.manifest import Item
 from jepa.errors import UserError
-from jepa.probes.data.labels import Sample
 from jepa.probes.data.segments import (
-    HazardQuestions,
+    HazardWindows,
     Timeline,
-    hazard_questions,
-    next_action_questions,
+    hazard_windows,
+    next_action_windows,
     read_timelines,
 )
 from jepa.probes.data.splits import Fold, make_folds, select_test_part
@@ -74,8 +74,8 @@ class Anticipate(Task):
     name, probe = "anticipate", AnticipateProbe
     timelines: list[Timeline]
     hazards: list[str]
-    next_windows: list[Sample]
-    hazard_windows: HazardQuestions
+    next_windows: list[Item]
+    hazard_windows: HazardWindows
     window_s: float
 
     def check(self) -> None:
@@ -102,7 +102,7 @@ class Anticipate(Task):
         """Times within which hazards are predicted."""
         return list(self.config.anticipate.horizons_s)
 
-    def read(self, encoder: Encoder) -> Sequence[Sample]:
+    def read(self, encoder: Encoder) -> Sequence[Item]:
         """Windows before every action, and at even steps through every video."""
         settings, data = self.config.anticipate, self.config.data
         timelines, self.hazards = read_timelines(data, settings)
@@ -112,8 +112,8 @@ class Anticipate(Task):
         preprocessing = preprocessing_of(encoder)
         own_s = preprocessing.num_frames / preprocessing.fps
         self.window_s = own_s if settings.context_s is None else settings.context_s
-        self.next_windows = next_action_questions(timelines, settings.tau_s, self.window_s)
-        self.hazard_windows = hazard_questions(
+        self.next_windows = next_action_windows(timelines, settings.tau_s, self.window_s)
+        self.hazard_windows = hazard_windows(
             timelines, self.hazards, settings.horizons_s, settings.stride_s, self.window_s
         )
         return [*self.next_windows, *self.hazard_windows.samples]
@@ -156,7 +156,7 @@ class Anticipate(Task):
         ahead = self.hazard_windows
         kept = np.array([sample.path in readable for sample in ahead.samples], bool)
         samples = [sample for sample in ahead.samples if sample.path in readable]
-        self.hazard_windows = HazardQuestions(samples, ahead.event[kept], ahead.observed[kept])
+        self.hazard_windows = HazardWindows(samples, ahead.event[kept], ahead.observed[kept])
 
     def _video_folds(self) -> list[Fold]:
         data = self.config.data
@@ -170,7 +170,7 @@ class Anticipate(Task):
         )
 
     def _class_problem(
-        self, name: str, windows: Sequence[Sample], folds: Sequence[Fold], sets: Sequence[FeatureSet]
+        self, name: str, windows: Sequence[Item], folds: Sequence[Fold], sets: Sequence[FeatureSet]
     ) -> Problem:
         """The windows' labels as classes."""
         classes = sorted({sample.label for sample in windows})
@@ -363,7 +363,7 @@ def _with_future(encoded: Encoded) -> list[FeatureSet]:
     return [dataclasses.replace(first, name=WITH_FUTURE), own, *others]
 
 
-def _window_folds(folds: Sequence[Fold], names: Sequence[str], windows: Sequence[Sample]) -> list[Fold]:
+def _window_folds(folds: Sequence[Fold], names: Sequence[str], windows: Sequence[Item]) -> list[Fold]:
     """Folds over videos as folds over their windows."""
     owner = {name: number for number, name in enumerate(names)}
     video = np.array([owner[window.name] for window in windows])

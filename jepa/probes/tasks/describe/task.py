@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from jepa.data.manifest import Item
 from jepa.errors import UserError
-from jepa.probes.data.captions import Words, read_words, split_into_shots
-from jepa.probes.data.labels import Sample, read_samples
+from jepa.probes.data.captions import LISTS, Words, read_words
+from jepa.probes.data.labels import read_videos
 from jepa.probes.data.splits import Fold, select_test_part
 from jepa.probes.evaluation.calibration import SigmoidCalibration
 from jepa.probes.evaluation.conformal import check_conformal, tag_report
@@ -61,18 +62,18 @@ class Describe(Task):
         """Those heads that can be fitted to tags."""
         return heads_for(self.config.heads.kinds, classes=False)
 
-    def read(self, encoder: Encoder) -> Sequence[Sample]:
-        """Videos, shot by shot where the list knows several shots."""
+    def read(self, encoder: Encoder) -> Sequence[Item]:
+        """Videos, or their shots where the list has one row per shot."""
         data = self.config.data
-        listed = read_samples(data.root, data.label_column, data.group_column, data.path_column)
+        listed = read_videos(data.root, data.label_column, data.group_column, data.path_column, LISTS)
         if data.folds is None:
             listed, _ = select_test_part(listed, data.test_split)
-        return split_into_shots(data.root, listed)
+        return listed
 
     def problems(self, encoded: Encoded) -> list[Problem]:
         """Two on the same samples: tags, and vectors of their captions."""
         samples, config = encoded.samples, self.config
-        self.words, folds = read_words(config, samples), self.split(samples)
+        self.words, folds = read_words(config.describe, samples), self.split(samples)
         self.tags = learnable_tags(self.words, folds)
         on = torch.tensor([[float(tag in own) for tag in self.tags] for own in self.words.tags])
         train = sorted({i for fold in folds for i in fold.train.tolist()})
