@@ -91,7 +91,7 @@ class PacketAccess(Container):
         except VideoError as error:
             if error.stage != "decode" or not held:
                 raise
-            self._broken = error
+            self._broken = error.with_traceback(None)  # a traceback would keep this file alive
         self._check_frames(len(held))
         index.extend(held)
         index.cut_open = self._cuts_open(index)
@@ -125,7 +125,17 @@ class PacketAccess(Container):
                     other.close()
             index.complete, index.cut_open = True, self._cuts_open(index)
             self._index = index
+            if clock := self._clock():
+                self._reaches(clock[0], clock[-1], self._last_duration(index))
         return self._index
+
+    def _reaches(self, first: int, last: int, lasts: int) -> None:
+        """Corrects start and duration of a long file of which a frame was found outside of what it states."""
+        end = self.start_s + self.duration_s
+        if last * self._unit >= end:
+            end = (last + lasts) * self._unit
+        self.start_s = min(self.start_s, first * self._unit)
+        self.duration_s = end - self.start_s
 
     def _clock(self) -> list[int]:
         """Times of the frames in the order of display, ascending, in the stream's unit."""
@@ -133,10 +143,12 @@ class PacketAccess(Container):
         if index.facts.times:
             return index.facts.times
         # The container has decoding times only, or none: frames are shown in the same ascending times.
-        times, last = [], None
-        for i in index.shown():
-            at = index.dts[i] if index.dts[i] is not None else index.pts[i]
-            last = at if at is not None else (0 if last is None else last + self._step)
+        known = [p if d is None else d for i in index.shown() for p, d in [(index.pts[i], index.dts[i])]]
+        before = next((i for i, at in enumerate(known) if at is not None), 0)
+        last = (known[before] or 0) - (before + 1) * self._step if known else 0
+        times = []
+        for at in known:
+            last = last + self._step if at is None else at
             times.append(last)
         return sorted(times)
 
@@ -166,10 +178,21 @@ class PacketAccess(Container):
 
     def _trusted(self) -> bool:
         """Whether times after a seek are the same as in a pass from the start."""
+        if self._index is not None and self._index.facts.problem:
+            return False
         if self._format.startswith("matroska"):
-            return True
+            return self._first_has_time()  # Matroska before time 0 has no times
         # Fragments and several edits make times depend on what was read before.
         return self._format.startswith("mov") and self._stream.frames > 0 and self._edits() <= 1
+
+    def _first_has_time(self) -> bool:
+        if self._first_timed is None:
+            self._rewind()
+            first = next(self._read(), None)
+            self._first_timed = first is None or first.pts is not None
+        return self._first_timed
+
+    _first_timed: bool | None = None
 
     def _edits(self) -> int:
         """Most entries in an edit list of an MP4 file that are more than an initial pause."""

@@ -106,6 +106,9 @@ class PyAvFile(PacketAccess):
                 return np.asarray(index.facts.times, dtype=np.int64) * self._unit
         if self._straight_times is None:
             self._straight_times = self._count()
+            if len(self._straight_times):
+                first, last = self._straight_times[[0, -1]] / self._unit
+                self._reaches(round(first), round(last), self._step)
         return self._straight_times
 
     def _count(self) -> np.ndarray:
@@ -175,10 +178,11 @@ class PyAvFile(PacketAccess):
     def _pass(self) -> Iterator[tuple[int, Any]]:
         """(time, frame) of a pass from the start, which is what every shortcut has to agree with; times ascend."""
         self._renew()
-        timed = self._coding.has_times and self._first_has_time()
+        timed = self._coding.has_times and (self._index is not None or self._first_has_time())
         index = self._whole() if self._index is not None or not timed else None
         # Frames come out in the order of display, so the n-th has the n-th time.
         clock = None if index is None or not index.facts.untimed else self._clock()
+        first: int | None = None
         last: int | None = None
         for number, (pts, frame) in enumerate(self._decoded(self._packets())):
             if clock is not None:
@@ -188,14 +192,10 @@ class PyAvFile(PacketAccess):
             else:
                 at = pts
             last = at if last is None else max(last, at)
+            first = last if first is None else first
             yield last, frame
-
-    def _first_has_time(self) -> bool:
-        if self._index is not None:
-            return True
-        self._rewind()
-        first = next(self._read(), None)
-        return first is None or first.pts is not None
+        if first is not None and last is not None and self._index is None:
+            self._reaches(first, last, self._step)
 
     def _settle_head(self, index: PacketIndex) -> None:
         first = next((i for i in index.starts if index.pts[i] is not None), None)
