@@ -35,6 +35,7 @@ lint: $(STAMP)
 # One thread per test process: two processes with two OpenMP threads each slow one another tenfold.
 test: lint
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 -m "not slow and not dist and not gpu and not parity"
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 --doctest-modules jepa
 	@echo
 	@echo "All tests passed. Next: 'make demo' trains and probes an encoder; 'make test-slow' runs the longer tests."
 

@@ -1,7 +1,13 @@
-"""Self-supervised video world models: from pixels to a decision that can be checked.
+"""Self-supervised video world models (V-JEPA): encoders, pretraining, probes and signals that can be checked.
 
-Names are loaded on first use, so that importing the package costs next to nothing and an engineer who wants one
-encoder never pays for the trainer, the readers or the reports.
+Names are loaded on first use, so importing the package costs next to nothing. Whoever wants one encoder never pays for
+the trainer, the readers or the reports.
+
+Example:
+    >>> import jepa
+    >>> encoder = jepa.create_model("vit_nano", patch_px=8)
+    >>> encoder.embed_dim
+    128
 """
 
 from __future__ import annotations

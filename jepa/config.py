@@ -122,9 +122,9 @@ def configs_folder() -> Path:
 
 def recipes(command: str = "pretrain", folder: str | None = None) -> list[str]:
     """Names that `recipe=` takes for a command: the package's own, and those of `--config-dir`."""
-    places = [configs_folder() / command / "recipe"]
-    places += [Path(folder), Path(folder) / "recipe"] if folder else []
-    return sorted({path.stem for place in places for path in place.glob("*.yaml")})
+    folders = [configs_folder() / command / "recipe"]
+    folders += [Path(folder), Path(folder) / "recipe"] if folder else []
+    return sorted({path.stem for searched in folders for path in searched.glob("*.yaml")})
 
 
 def compose_config(name: str, cls: type, overrides: list[str], config_dir: str | None = None) -> DictConfig:
@@ -140,6 +140,11 @@ def compose_config(name: str, cls: type, overrides: list[str], config_dir: str |
 
     Raises:
         UserError: a key does not exist, a value has the wrong type, or a recipe is unknown.
+
+    Example:
+        >>> from jepa.toyworld import ToyWorldConfig
+        >>> compose_config("toyworld", ToyWorldConfig, ["out=2026_11_28", "videos=3"]).out
+        '2026_11_28'
     """
     require("hydra", COMMANDS[name].extra if name in COMMANDS else "train")
     from omegaconf import OmegaConf
@@ -319,10 +324,10 @@ def _inside_a_dict(cls: type, key: str, chosen: Mapping[str, type]) -> bool:
 
 def _no_such_key(name: str, cls: type, chosen: Mapping[str, type], key: str) -> str:
     # Keys of a choice that was not picked are known as well: the hint then names the choice.
-    for place, field in choice_keys(cls).items():
+    for choice, field in choice_keys(cls).items():
         for other, known in choices(field).items():
-            if known is not chosen.get(place) and find_field(cls, key, {**chosen, place: known}) is not None:
-                return f"`jepa {name}` has {key} only with {place}={other}."
+            if known is not chosen.get(choice) and find_field(cls, key, {**chosen, choice: known}) is not None:
+                return f"`jepa {name}` has {key} only with {choice}={other}."
     sentence = unknown_key(key, [known for known, _, _ in describe_keys(cls, chosen=chosen)])
     return sentence.replace("There is", f"`jepa {name}` has", 1) + f" `jepa {name} --help` lists the keys."
 

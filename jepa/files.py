@@ -1,8 +1,7 @@
-"""Writing files so that nothing is ever half-written.
+"""Atomic file writes: a reader sees the old file or the new one, never a part of one.
 
-A process may be killed between any two instructions and a disk may fill up. Writing in place then leaves a file that
-is neither the old nor the new one. Everything here writes a sibling first, flushes it to disk and renames it: a
-reader sees the old file or the new one.
+A process may be killed between any two instructions, and a disk may fill up. Overwriting a file would then leave neither
+the old one nor the new one. Everything here writes a sibling first, flushes it to disk and renames it.
 """
 
 from __future__ import annotations
@@ -22,6 +21,14 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     Raises:
         OSError: whatever writing, syncing or renaming raised; `path` is then untouched.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "a.txt"
+        >>> with atomic_path(path) as partial:
+        ...     _ = partial.write_text("whole")
+        >>> path.read_text()
+        'whole'
     """
     final = Path(path)
     final.parent.mkdir(parents=True, exist_ok=True)
@@ -54,12 +61,26 @@ def write_text(path: str | os.PathLike[str], text: str) -> None:
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
-    """Writes indented JSON atomically; NaN and infinity are refused, since JSON has neither."""
+    """Writes indented JSON atomically.
+
+    Raises:
+        ValueError: the value holds NaN or infinity, which JSON has no word for.
+        OSError: see `atomic_path`.
+    """
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def sha256_file(path: str | os.PathLike[str]) -> str:
-    """Hex SHA-256 of a file's bytes, read in constant memory."""
+    """Hex SHA-256 of a file's bytes, read in constant memory.
+
+    Raises:
+        OSError: the file cannot be read.
+
+    Example:
+        >>> import os
+        >>> sha256_file(os.devnull)[:8]
+        'e3b0c442'
+    """
     digest = hashlib.sha256()
     with open(path, "rb") as handle:
         while block := handle.read(1 << 20):

@@ -22,6 +22,8 @@ def generator(key: Sequence[int], counter: Sequence[int] = (0, 0, 0, 0)) -> np.r
         key: two integers; the seed and what the stream is for, as a rule.
         counter: where in the stream to begin; the first word counts the numbers drawn, so leave it 0.
 
+    Source: numpy.random.Philox, whose key and counter are these words.
+
     Example:
         >>> generator([0, 7]).integers(10) == generator([0, 7]).integers(10)
         np.True_
@@ -72,7 +74,12 @@ def permuted(position: int, size: int, seed: int, epoch: int, purpose: int) -> i
 
 
 def derive_seed(seed: int, part: int) -> int:
-    """A seed for part number `part` of a run, so that equal sample indices in two parts draw different numbers."""
+    """A seed for part number `part` of a run, so that equal sample indices in two parts draw different numbers.
+
+    Example:
+        >>> derive_seed(0, 1) != derive_seed(0, 2)
+        True
+    """
     return _splitmix(_splitmix(seed) ^ part)
 
 
