@@ -18,8 +18,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from jepa.data import LimitsConfig
-from jepa.data.manifest import VIDEO_SUFFIXES
+from jepa.data import LimitsConfig, read_items
+from jepa.data.list_files import VIDEO_SUFFIXES
+from jepa.data.manifest import is_image
 from jepa.errors import UserError, VideoError
 from jepa.fields import path_key
 from jepa.files import sha256_file, write_json, write_text
@@ -109,7 +110,9 @@ def _detectors(config: SignalsConfig) -> list[Detector]:
 
 
 def find_videos(where: Path) -> list[Path]:
-    """The file itself, or all files below a folder whose names end like a video's.
+    """The file itself, or all files below a folder whose names end like a video's, in a fixed order.
+
+    Linked folders are followed, and names that begin with a dot are left out, as everywhere in `jepa.data`.
 
     Raises:
         UserError: nothing there.
@@ -118,12 +121,16 @@ def find_videos(where: Path) -> list[Path]:
         return [where]
     if not where.is_dir():
         raise UserError(f"video={str(where)!r} is neither a file nor a folder. Give the path of a video.")
-    found = sorted(
-        path for path in where.rglob("*") if path.suffix.lower() in VIDEO_SUFFIXES and path.is_file()
-    )
-    if not found:
+    try:
+        items = read_items(where, lists=())
+    except UserError as error:
         known = ", ".join(sorted(VIDEO_SUFFIXES))
-        raise UserError(f"video={str(where)!r} holds no video; looked for names that end in {known}.")
+        raise UserError(
+            f"video={str(where)!r} holds no video; looked for names that end in {known}."
+        ) from error
+    found = [Path(item.path) for item in items if item.span is None and not is_image(item.path)]
+    if not found:
+        raise UserError(f"video={str(where)!r} holds pictures or shards, and no video file. Give videos.")
     return found
 
 

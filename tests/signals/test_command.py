@@ -104,6 +104,37 @@ def test_videos_with_any_name_are_processed_and_found_again(
     assert found.sound and found.replayed > 0
 
 
+def test_videos_of_a_folder_are_found_through_links_and_without_hidden_files(tmp_path: Path) -> None:
+    (tmp_path / "in/deep").mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    for name in (
+        "in/b.mp4",
+        "in/deep/a.MKV",
+        "in/deep/._a.mkv",
+        "in/notes.txt",
+        "in/still.png",
+        "elsewhere/c.webm",
+    ):
+        (tmp_path / name).touch()
+    (tmp_path / "in/link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "in/deep/loop").symlink_to(tmp_path / "in")
+    (tmp_path / "in/labels.csv").write_text(
+        "path,label\nb.mp4,x\n"
+    )  # a label list does not narrow the folder
+    found = command.find_videos(tmp_path / "in")
+    assert [path.relative_to(tmp_path / "in").as_posix() for path in found] == [
+        "b.mp4",
+        "deep/a.MKV",
+        "link/c.webm",
+    ]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=r"holds no video; looked for names that end in .*\.mp4"):
+        command.find_videos(tmp_path / "empty")
+    (tmp_path / "empty/a.png").touch()
+    with pytest.raises(UserError, match="no video file"):
+        command.find_videos(tmp_path / "empty")
+
+
 def test_verifying_a_folder_in_which_every_video_failed_tells_so(run_command: Any, tmp_path: Path) -> None:
     bad = tmp_path / "bad.mp4"
     bad.write_bytes(b"not a video")
