@@ -23,7 +23,7 @@ def read_image(item: Item, limits: LimitsConfig) -> torch.Tensor:
     """Uint8 [3, H, W], upright by its EXIF tag, alpha dropped.
 
     Raises:
-        VideoError: it cannot be read or has too many pixels.
+        VideoError: it cannot be read, has too many pixels, or holds several pictures (animated WebP or PNG).
     """
     from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -39,6 +39,9 @@ def read_image(item: Item, limits: LimitsConfig) -> torch.Tensor:
             if picture.width * picture.height > limits.max_pixels:
                 reason = f"{picture.width}x{picture.height} pixels are more than limits.max_pixels={limits.max_pixels}"
                 raise VideoError(item.path, "probe", reason)
+            if (count := getattr(picture, "n_frames", 1)) > 1:
+                reason = f"it holds {count} pictures, so it is no still; convert it to a video (MP4, GIF ...)"
+                raise VideoError(item.path, "decode", reason)
             upright = ImageOps.exif_transpose(picture).convert("RGB")
     except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise VideoError(item.path, "decode", str(error)) from None
@@ -49,7 +52,7 @@ class ImageFile:
     """An image behind the interface that `VideoReader` expects of a backend: one frame at 0 s.
 
     Raises:
-        VideoError: it cannot be read or has too many pixels.
+        VideoError: it cannot be read, has too many pixels, or holds several pictures (animated WebP or PNG).
     """
 
     notices: tuple[str, ...] = ()

@@ -61,7 +61,10 @@ class PacketAccess(Container):
         if stream.duration and stream.duration > 0:
             # The container's own figure is finer than a last frame's length, unless packets contradict it.
             stated = ((stream.start_time or 0) + stream.duration) * self._unit
-            if stated >= end - 2 * self._frame_step() and self._format.startswith("mov"):
+            if (
+                max(times[-1] * self._unit, end - 2 * self._frame_step()) < stated
+                and self._format[:3] == "mov"
+            ):
                 end = stated
         elif self._broken is None:
             self._check_stated(end)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import re
 import time
@@ -80,7 +81,7 @@ class Container:
         try:
             self._container = av.open(target, options=options, metadata_errors="replace")
         except (av.error.FFmpegError, ValueError) as error:
-            raise VideoError(self.name, "open", reason_of(error)) from error
+            raise VideoError(self.name, "open", self._unreadable(error)) from error
         try:
             self._stream = self._pick_stream()
         except VideoError:
@@ -105,6 +106,14 @@ class Container:
             context.codec.intra_only,
         )
         self._at_start = self._clean = True  # before the first packet; nothing in the decoder
+
+    def _unreadable(self, error: Exception) -> str:
+        source = self._source
+        with open(source, "rb") if isinstance(source, str) else contextlib.nullcontext() as file:
+            head = file.read(12) if file is not None else source[:12] if isinstance(source, bytes) else b""
+        if head[:4] == b"RIFF" and head[8:] == b"WEBP":
+            return "it is a WebP picture; FFmpeg reads no animated one, so convert it to MP4 or GIF"
+        return reason_of(error)
 
     def _pick_stream(self) -> Any:
         streams = self._container.streams
