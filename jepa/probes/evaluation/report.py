@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from jepa.data.manifest import Item
-from jepa.errors import VideoError
+from jepa.errors import VideoError, require
 from jepa.files import write_text
 from jepa.html import COLOURS, charts, data_url, render_page
 from jepa.probes.evaluation.results import verdict
@@ -159,8 +159,6 @@ def _worst(wrong: Sequence[dict[str, Any]], samples: Sequence[Item]) -> list[dic
 
 def _picture(sample: Item) -> str | None:
     """The middle frame of a sample as a data address; None where it cannot be read now."""
-    from PIL import Image
-
     from jepa.data.dataset import open_item
 
     try:
@@ -170,7 +168,7 @@ def _picture(sample: Item) -> str | None:
             frame = reader.frames_at([(start + end) / 2]).data[0]
     except VideoError:
         return None
-    image = Image.fromarray(frame.permute(1, 2, 0).numpy())
+    image = require("PIL.Image", "probes").fromarray(frame.permute(1, 2, 0).numpy())
     image.thumbnail((320, 240))
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=80)
