@@ -58,8 +58,6 @@ class BenchConfig:
     """decode: their rate"""
     crop_px: int = 256
     """decode: side of a clip in pixels"""
-    reference: str = path_key("")
-    """decode: a copy of facebookresearch/vjepa2, to measure the published loader beside ours"""
     markdown: str = path_key("")
     """decode: a Markdown file for the tables too"""
     recipe: str = ""
@@ -163,7 +161,7 @@ def _decode(config: BenchConfig, data: str, folder: Path) -> dict[str, Any]:
 
     return measure(
         DecodeBenchConfig(
-            data=data, reference=config.reference, num_frames=config.num_frames, fps=config.fps,
+            data=data, num_frames=config.num_frames, fps=config.fps,
             crop_px=config.crop_px, workers=config.workers, batch_size=config.batch_size, clips=config.clips,
             repeats=config.repeats, out=config.markdown,
         )

@@ -1,27 +1,18 @@
-"""`jepa bench what=decode`: clips per second and memory per worker, beside plain readers and the published loader.
-
-The published loader is Meta's V-JEPA 2 data set with its transforms (src/datasets/video_dataset.py and
-app/vjepa/transforms.py), imported from a copy of that repository whose path is given; it needs decord and pandas.
-"""
+"""Decoding benchmark (`jepa bench what=decode`): clips per second, memory per worker, milliseconds per reader."""
 
 from __future__ import annotations
 
 import contextlib
-import csv
 import os
 import platform
-import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
 from statistics import mean, median, pstdev
-from typing import Any
+from typing import Any, TypeAlias
 
-import numpy as np
-import torch
 from rich.console import Console
 from rich.table import Table
 from torch.utils.data import DataLoader, Dataset
@@ -35,12 +26,10 @@ from jepa.files import write_text
 
 @dataclass
 class DecodeBenchConfig:
-    """What is read, how, and against what."""
+    """What is read, and how."""
 
     data: str = path_key("???")
     """folder of videos, or a list of them"""
-    reference: str = path_key("")
-    """a copy of facebookresearch/vjepa2, to measure the published loader beside ours"""
     num_frames: int = 16
     """frames in a clip"""
     fps: int = 4
@@ -68,7 +57,7 @@ class LoaderRow:
     worker_mb: float
 
 
-class _Metered(Dataset):
+class Metered(Dataset):
     """Passes samples through and adds how much memory this worker has come to need since it began."""
 
     def __init__(self, inner: Any) -> None:
@@ -92,22 +81,33 @@ class _Metered(Dataset):
         return [(sample, grown) for sample in samples]
 
 
-class _Split:
+class SplitMemory:
     """Collates samples as their own loader does, and keeps the largest memory figure."""
 
     def __init__(self, inner: Callable[[list[Any]], Any]) -> None:
         self.inner = inner
 
     def __call__(self, pairs: list[tuple[Any, float]]) -> tuple[Any, float]:
+        """(batch of the inner collate function, MB)."""
         return self.inner([s for s, _ in pairs]), max(m for _, m in pairs)
 
 
-def measure(config: DecodeBenchConfig) -> dict[str, Any]:
+Loader: TypeAlias = Callable[[int], DataLoader]
+"""Makes a loader of `clips` clips from a seed; its batches are (batch, MB): see `Metered` and `SplitMemory`."""
+
+
+def measure(
+    config: DecodeBenchConfig,
+    others: Mapping[str, Callable[[list[Item], DecodeBenchConfig], Loader]] | None = None,
+) -> dict[str, Any]:
     """Measures, prints two tables, writes them to `out` if one is named, and returns the figures.
 
+    Args:
+        config: what is read, and how.
+        others: further loaders by name, each made from the items; they take turns with ours.
+
     Raises:
-        UserError: there are no videos, too few clips to time, or the reference is not a copy of the published
-            repository.
+        UserError: there are no videos, or too few clips to time.
     """
     if config.clips < 2 * config.batch_size:
         raise UserError(
@@ -116,8 +116,7 @@ def measure(config: DecodeBenchConfig) -> dict[str, Any]:
         )
     items = read_items(config.data)
     loaders = [("jepa", _ours(items, config))]
-    if config.reference:
-        loaders.append(("V-JEPA 2 (decord)", _published(items, config)))
+    loaders += [(name, make(items, config)) for name, make in (others or {}).items()]
     rows = _time_loaders(loaders, config)
     Console().print(_loader_table(rows, config))
     readers = _time_readers(items, config)
@@ -127,57 +126,21 @@ def measure(config: DecodeBenchConfig) -> dict[str, Any]:
     return {"files": len(items), "loaders": [asdict(row) for row in rows], "reader_ms": readers}
 
 
-def _ours(items: list[Item], config: DecodeBenchConfig) -> Callable[[int], DataLoader]:
+def _ours(items: list[Item], config: DecodeBenchConfig) -> Loader:
     clip = TrainClipConfig(num_frames=config.num_frames, fps=float(config.fps), crop_px=config.crop_px)
 
     def make(seed: int) -> DataLoader:
         return DataLoader(
-            _Metered(ClipDataset(items, clip, seed)),
+            Metered(ClipDataset(items, clip, seed)),
             batch_sampler=StreamSampler(config.batch_size, config.clips // config.batch_size),
             num_workers=config.workers,
-            collate_fn=_Split(collate),
+            collate_fn=SplitMemory(collate),
         )
 
     return make
 
 
-def _published(items: list[Item], config: DecodeBenchConfig) -> Callable[[int], DataLoader]:
-    root = Path(config.reference)
-    if not (root / "src/datasets/video_dataset.py").is_file():
-        raise UserError(f"reference={config.reference!r} is not a copy of facebookresearch/vjepa2.")
-    sys.path.insert(0, str(root))
-    try:
-        from app.vjepa.transforms import make_transforms
-        from src.datasets.video_dataset import VideoDataset
-    except ImportError as error:
-        raise UserError(
-            f"the published loader does not import here: {error}. `pip install decord pandas psutil`."
-        ) from None
-    with tempfile.NamedTemporaryFile("w", suffix=".csv", newline="", delete=False) as handle:
-        csv.writer(handle, delimiter=" ").writerows([item.path, 0] for item in items)
-    transform = make_transforms(
-        random_horizontal_flip=True, random_resize_aspect_ratio=(0.75, 1.35), random_resize_scale=(0.3, 1.0),
-        crop_size=config.crop_px,
-    )  # fmt: skip
-    dataset = VideoDataset(
-        data_paths=[handle.name], frames_per_clip=config.num_frames, fps=config.fps, frame_step=None,
-        transform=transform,
-    )  # fmt: skip
-    os.unlink(handle.name)  # noqa: PTH108
-
-    def make(seed: int) -> DataLoader:
-        order = np.random.default_rng(seed).permutation(np.arange(config.clips) % len(items))
-        return DataLoader(
-            _Metered(dataset), batch_size=config.batch_size, sampler=order.tolist(), num_workers=config.workers,
-            collate_fn=_Split(torch.utils.data.default_collate), drop_last=True,
-        )  # fmt: skip
-
-    return make
-
-
-def _time_loaders(
-    loaders: list[tuple[str, Callable[[int], DataLoader]]], config: DecodeBenchConfig
-) -> list[LoaderRow]:
+def _time_loaders(loaders: list[tuple[str, Loader]], config: DecodeBenchConfig) -> list[LoaderRow]:
     speed: dict[str, list[float]] = {name: [] for name, _ in loaders}
     memory: dict[str, float] = {name: 0.0 for name, _ in loaders}
     for repeat in range(config.repeats):

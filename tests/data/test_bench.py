@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
+from pathlib import Path
+
 import pytest
 
-from jepa.data.bench import DecodeBenchConfig, measure
+from jepa.data.bench import DecodeBenchConfig, _ours, measure
 from jepa.errors import UserError
 
 
@@ -21,7 +24,25 @@ def test_a_small_benchmark(library, tmp_path, capsys):
     )
     assert "CPU cores" in text and "torch " in text
     assert "jepa, pyav" in capsys.readouterr().out
-    with pytest.raises(UserError, match="not a copy"):
-        measure(DecodeBenchConfig(data=str(library), reference=str(tmp_path)))
     with pytest.raises(UserError, match="at least 16 clips"):
         measure(DecodeBenchConfig(data=str(library), clips=15, batch_size=8))
+
+
+def test_another_loader_takes_turns_with_ours(library, tmp_path):
+    def again(items, config):
+        return _ours(items, config)
+
+    config = DecodeBenchConfig(
+        data=str(library), num_frames=2, crop_px=16, workers=0, batch_size=2, clips=4, repeats=1
+    )
+    assert [row["name"] for row in measure(config, {"again": again})["loaders"]] == ["jepa", "again"]
+
+
+def test_the_published_loader_wants_a_copy_of_its_repository(tmp_path):
+    spec = importlib.util.spec_from_file_location(
+        "decode", Path(__file__).parents[2] / "benchmarks/decode.py"
+    )
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    with pytest.raises(UserError, match="not a copy"):
+        module.published(str(tmp_path))
