@@ -88,7 +88,7 @@ class Analyser:
         ):
             if not low <= value <= high:
                 raise UserError(f"{key}={value} is outside its limits, {low} to {high}.")
-        self.detectors = DetectorSet(detectors if isinstance(detectors, Sequence) else [detectors])
+        self.detectors = DetectorSet.of(detectors)
         self.policy = policy if isinstance(policy, Policy) else read_policy(policy)
         self.stride_ms, self.causal, self.batch_size = stride_ms, causal, batch_size
         self.lenient, self.limits = lenient, limits

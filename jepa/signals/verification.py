@@ -106,7 +106,7 @@ def verify(
     if video is not None:
         if detectors is None:
             detectors = rebuild_detectors(parsed, {})
-        chosen = DetectorSet(detectors if isinstance(detectors, Sequence) else [detectors])
+        chosen = DetectorSet.of(detectors)
         try:
             _Replay(parsed, chosen, policy, found).run(Path(video), every, limits)
         except VideoError as error:

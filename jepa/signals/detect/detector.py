@@ -8,6 +8,7 @@ else's, or three lines of arithmetic. Several run side by side in one pass over 
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
@@ -137,6 +138,20 @@ class DetectorSet:
         self.horizons_ms = list(next(iter(horizons.values()), ()))
         if self.horizons_ms != sorted(set(self.horizons_ms)):
             raise UserError(f"the horizons {self.horizons_ms} (ms) are not ascending. Order them.")
+
+    @classmethod
+    def of(cls, detectors: Detector | Sequence[Detector]) -> DetectorSet:
+        """One detector, or several, as a set.
+
+        Raises:
+            UserError: a path, which names no detector by itself; or what the class refuses.
+        """
+        if isinstance(detectors, (str, os.PathLike)):
+            raise UserError(
+                f"{os.fspath(detectors)!r} is a path and no detector. For a folder of probes give "
+                f"ProbeDetector({os.fspath(detectors)!r})."
+            )
+        return cls(detectors if isinstance(detectors, Sequence) else [detectors])
 
     def feeds(self, wrap: Callable[[Prepare], Prepare] | None = None) -> list[Feed]:
         """The clips that all detectors read, in the order that `score` takes them; `wrap` may time `prepare`."""
