@@ -326,7 +326,10 @@ def _no_such_key(name: str, cls: type, chosen: Mapping[str, type], key: str) -> 
     # Keys of a choice that was not picked are known as well: the hint then names the choice.
     for choice, field in choice_keys(cls).items():
         for other, known in choices(field).items():
-            if known is not chosen.get(choice) and find_field(cls, key, {**chosen, choice: known}) is not None:
+            if (
+                known is not chosen.get(choice)
+                and find_field(cls, key, {**chosen, choice: known}) is not None
+            ):
                 return f"`jepa {name}` has {key} only with {choice}={other}."
     sentence = unknown_key(key, [known for known, _, _ in describe_keys(cls, chosen=chosen)])
     return sentence.replace("There is", f"`jepa {name}` has", 1) + f" `jepa {name} --help` lists the keys."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -33,12 +34,12 @@ class Problem:
     runs: list[HeadRun] = field(default_factory=list)
     """what was evaluated so far, in the order of the tables"""
 
-    @property
+    @functools.cached_property
     def groups(self) -> list[str]:
         """Group of each sample."""
         return [sample.group for sample in self.samples]
 
-    @property
+    @functools.cached_property
     def tested(self) -> np.ndarray:
         """Sorted indices of the samples that some fold tests."""
         return tested_samples(self.folds)

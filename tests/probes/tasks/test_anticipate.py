@@ -218,3 +218,23 @@ def test_predict_future_asks_for_the_slots_after_the_window() -> None:
     out = predict_future(Spy(), torch.zeros(2, 8, 5), TokenGrid(2, 2, 2), 1)  # type: ignore[arg-type]
     assert given == {"context": list(range(8)), "target": [8, 9, 10, 11], "grid": (3, 2, 2)}
     assert out.shape == (2, 4, 5)
+
+
+def test_a_split_column_divides_videos_and_leaves_other_test_parts_out(
+    flashes: Path, export_with_predictor: Path, tmp_path: Path
+) -> None:
+    root = tmp_path / "split"
+    root.mkdir()
+    for video in flashes.glob("*.mp4"):
+        (root / video.name).symlink_to(video)
+    head, *rows = (flashes / "segments.csv").read_text().splitlines()
+    parts = ["train"] * 8 + ["val"] * 4 + ["test"] * 2 + ["test_far"] * 4
+    lines = [f"{row},{parts[int(row[:2])]}" for row in rows]
+    (root / "segments.csv").write_text("\n".join([f"{head},split", *lines]))
+    settings = config(root, export_with_predictor, tmp_path / "out", predictor=False)
+    settings.data = ProbeData(root=str(root), test_split="test_far")
+    settings.baselines, settings.seeds, settings.heads.steps = [], [0], 20
+    results = run(settings)
+    assert results["folds"] == [{"name": "test", "videos": [8, 4, 4]}]
+    metadata = load_probe(tmp_path / "out/probe").metadata
+    assert [metadata[k]["videos"] for k in ("trained_on", "calibration", "tested_on")] == [8, 4, 4]

@@ -107,7 +107,9 @@ class Anticipate(Task):
         settings, data = self.config.anticipate, self.config.data
         timelines, self.hazards = read_timelines(data, settings)
         if data.folds is None:
-            timelines, _ = select_test_part(timelines, data.test_split)
+            by_path = {timeline.path: timeline for timeline in timelines}
+            kept, _ = select_test_part([timeline.video for timeline in timelines], data.test_split)
+            timelines = [dataclasses.replace(by_path[video.path], video=video) for video in kept]
         self.timelines = timelines
         preprocessing = preprocessing_of(encoder)
         own_s = preprocessing.num_frames / preprocessing.fps
