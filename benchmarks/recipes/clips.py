@@ -108,9 +108,9 @@ class StoredClips(ClipDataset):
         config, k, views = self.config, self.config.clips_per_video, []
         for index in indices:
             if isinstance(config, EvalClipConfig):
-                place, jitter = clips.centre_place(index % k, k), None
+                place, jitter = clips.centre_position(index % k, k), None
             else:
-                place = clips.window_place(self.seed, index, index % k, k)
+                place = clips.window_position(self.seed, index, index % k, k)
                 jitter = clips.frame_jitter(self.seed, index, config.num_frames, config.jitter)
             times = clips.clip_times(start, stop, config.num_frames, config.fps, place, config.short, jitter)
             frames = self._view(index)(self.store.frames(item.path, times))

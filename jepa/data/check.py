@@ -1,6 +1,6 @@
-"""`jepa doctor data.root=...`: reads every video of a data set once and writes what is wrong with which file.
+"""Data set check (`jepa doctor data.root=...`): reads every video once and writes what is wrong with which file.
 
-Files are decoded in child processes, as many at once as asked for, so a file that crashes a decoder is one more line in
+Files are decoded in child processes, several at once, so a file that crashes a decoder is one more line in
 the report.
 """
 

@@ -1,4 +1,4 @@
-"""Which part of the picture a sample shows: arithmetic on (seed, index) alone, in NumPy's reach and without torch."""
+"""Random resized crop and horizontal flip: arithmetic on (seed, index) alone, without torch."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def random_box(
     Args:
         height: of the frame, in pixels.
         width: of the frame, in pixels.
-        scale: smallest and largest share of the frame's area.
+        scale: smallest and largest fraction of the frame's area.
         ratio: smallest and largest width / height; drawn log-uniformly.
         seed: of the run.
         index: of the sample.
@@ -81,13 +81,13 @@ def random_flip(probability: float, seed: int, index: int) -> bool:
 
 
 def coded_box(box: Box, display: tuple[int, int], coded: tuple[int, int], orientation: Orientation) -> Box:
-    """Where a box of the displayed picture lies in the stored one.
+    """The box of the stored frame that corresponds to a box of the displayed one.
 
     Args:
-        box: in the picture as displayed, upright and with square pixels.
+        box: in the frame as displayed, upright and with square pixels.
         display: its (width, height).
         coded: (width, height) as stored.
-        orientation: what makes the stored picture upright.
+        orientation: what makes the stored frame upright.
     """
     transpose, horizontal, vertical = orientation
     width, height = coded[::-1] if transpose else coded

@@ -247,9 +247,9 @@ class ClipDataset(Dataset):
         first, last = reader.start_s, reader.start_s + reader.duration_s
         start, stop = segment_bounds(reader.path, item.start_s, item.end_s, first, last)
         if isinstance(config, EvalClipConfig):
-            position, jitter = clips.centre_place(index % k, k), None
+            position, jitter = clips.centre_position(index % k, k), None
         else:
-            position = clips.window_place(self.seed, index, index % k, k)
+            position = clips.window_position(self.seed, index, index % k, k)
             jitter = clips.frame_jitter(self.seed, index, config.num_frames, config.jitter)
         times = clips.clip_times(start, stop, config.num_frames, config.fps, position, config.short, jitter)
         if isinstance(config, TrainClipConfig) and config.resize == "fast":

@@ -69,7 +69,7 @@ def read_rows(file: Path, path_names: Sequence[str]) -> tuple[list[str], list[Ro
 
 
 def has_media_suffix(name: str) -> bool:
-    """Whether a name ends like a video or a picture.
+    """Whether a name ends like a video or an image.
 
     Example:
         >>> has_media_suffix("a/clip.MP4"), has_media_suffix("a/clip")

@@ -1,4 +1,4 @@
-"""Several data sets in one stream, by weight; clips of one shape per step."""
+"""Mixture of data sets: several in one stream, by weight, with clips of one shape per step."""
 
 from __future__ import annotations
 
@@ -18,56 +18,64 @@ from jepa.rng import permuted
 _BLOCK = 1000  # choices after which every weight is met exactly, to a thousandth
 
 
-class Place(NamedTuple):
-    """Where a sample of the mixture comes from: which data set, and which sample of that one's own stream."""
+class Origin(NamedTuple):
+    """Origin of a sample of the mixture: which data set, and which sample of that one's own stream."""
 
     source: int
     sample: int
 
 
-class _Turns:
-    """Who has turn n, by weight: shuffled within blocks, and everybody counts the own turns without gaps."""
+class _Schedule:
+    """Which source has turn n, by weight: shuffled within blocks; each source counts its own turns without gaps."""
 
     def __init__(self, weights: Sequence[float], seed: int, purpose: int) -> None:
         self.seed, self.purpose = seed, purpose
         bounds = np.round(_BLOCK * np.cumsum(weights) / np.sum(weights)).astype(np.int64)
-        self.shares = np.diff(bounds, prepend=0)
-        if not self.shares.all():
+        self.counts = np.diff(bounds, prepend=0)
+        if not self.counts.all():
             raise UserError(f"weights={list(weights)}: the smallest is below a thousandth of the sum.")
-        self._holder = np.repeat(np.arange(len(weights)), self.shares)
-        self._known: tuple[int, np.ndarray, np.ndarray] | None = None  # the block that was asked for last
+        self._holder = np.repeat(np.arange(len(weights)), self.counts)
+        self._known: tuple[int, np.ndarray, np.ndarray] | None = None  # the block that was needed last
 
     def __call__(self, turn: int) -> tuple[int, int]:
-        """(who, which of the own turns)."""
+        """(source, which of its own turns)."""
         block, position = divmod(turn, _BLOCK)
         if self._known is None or self._known[0] != block:
             order = [permuted(p, _BLOCK, self.seed, block, self.purpose) for p in range(_BLOCK)]
             who = self._holder[order]
             own = np.empty(_BLOCK, np.int64)
-            for one, share in enumerate(self.shares):
-                own[who == one] = np.arange(share)
+            for one, count in enumerate(self.counts):
+                own[who == one] = np.arange(count)
             self._known = (block, who, own)
         _, who, own = self._known
         one = int(who[position])
-        return one, block * int(self.shares[one]) + int(own[position])
+        return one, block * int(self.counts[one]) + int(own[position])
 
 
 class MixtureDataset(Dataset):
     """An endless, deterministic stream of samples from several data sets.
 
-    Data sets whose clips have one shape (frames, side) share batches. Where there are several shapes, each step holds
-    one of them, and which one is a function of (seed, step). Both choices keep the weights: within every 1000 steps,
-    and within every 1000 clips of a shape, each comes up as often as its weight says, to a thousandth. Each data set
-    walks through its own stream in order and without gaps, so its epochs stay whole.
+    Data sets whose clips have one shape (frames, side) are in the same batches. Where there are several shapes, each
+    step holds one of them, and which one is a function of (seed, step). Both choices keep the weights: within every 1000
+    steps, and within every 1000 clips of a shape, each comes up as often as its weight requires, to a thousandth. Each
+    data set goes through its own stream in order and without gaps, so its epochs stay complete.
 
     Args:
         sources: the data sets.
-        weights: the share of clips that come from each, of any sum.
+        weights: relative numbers of clips that come from each, of any sum.
         seed: of the run.
         batch_size: clips per step, of all processes together. Sample `index` belongs to step `index // batch_size`.
 
     Raises:
         UserError: the weights do not fit, or one is too small to be met.
+
+    Example:
+        >>> from jepa.data.dataset import TrainClipConfig
+        >>> from jepa.data.manifest import Item
+        >>> sources = [ClipDataset([Item("a.mp4")], TrainClipConfig(), seed) for seed in (0, 1)]
+        >>> mixture = MixtureDataset(sources, [3, 1], seed=0, batch_size=4)
+        >>> [mixture.origin(index).source for index in range(8)].count(0) >= 4
+        True
     """
 
     def __init__(
@@ -86,33 +94,33 @@ class MixtureDataset(Dataset):
         for number, source in enumerate(sources):
             by_shape.setdefault((source.config.num_frames, source.config.crop_px), []).append(number)
         self._groups = list(by_shape.values())
-        shares = [sum(weights[n] for n in group) for group in self._groups]
-        self._step_turns = _Turns(shares, seed, GROUP)
-        self._turns = [_Turns([weights[n] for n in group], seed, MIX) for group in self._groups]
+        sums = [sum(weights[n] for n in group) for group in self._groups]
+        self._step_turns = _Schedule(sums, seed, GROUP)
+        self._turns = [_Schedule([weights[n] for n in group], seed, MIX) for group in self._groups]
 
     def __len__(self) -> int:
         """Samples of all sources once."""
         return sum(len(s) for s in self.sources)
 
-    def place(self, index: int) -> Place:
+    def origin(self, index: int) -> Origin:
         """Which sample of which data set sample `index` is."""
         step, within = divmod(index, self.batch_size)
         group, own_step = self._step_turns(step)
         one, own = self._turns[group](own_step * self.batch_size + within)
-        return Place(self._groups[group][one], own)
+        return Origin(self._groups[group][one], own)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         return self.__getitems__([index])[0]
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any]]:
         """Several samples; `index` in them is the mixture's own, `source` says which data set."""
-        places = [self.place(index) for index in indices]
+        origins = [self.origin(index) for index in indices]
         samples: dict[int, dict[str, Any]] = {}
-        order = sorted(range(len(indices)), key=lambda n: (places[n], n))
-        # Each data set's part at once, so that clips from one visit of a video share one open file.
-        for number, part in itertools.groupby(order, key=lambda n: places[n].source):
+        order = sorted(range(len(indices)), key=lambda n: (origins[n], n))
+        # Each data set's part at once, so that clips from one visit of a video use one open file.
+        for number, part in itertools.groupby(order, key=lambda n: origins[n].source):
             positions = list(part)
-            found = self.sources[number].__getitems__([places[n].sample for n in positions])
+            found = self.sources[number].__getitems__([origins[n].sample for n in positions])
             for n, sample in zip(positions, found, strict=True):
                 bad = [replace(event, index=indices[n]) for event in sample["bad"]]
                 samples[n] = {**sample, "index": indices[n], "source": number, "bad": bad}

@@ -1,4 +1,4 @@
-"""Which video and which moments: pure functions of (seed, sample index).
+"""Clip sampling: which video and which frame times, as pure functions of (seed, sample index).
 
 Nothing here keeps state. Sample 123456 of a run is the same clip after a resume, on another rank and in any worker,
 and no permutation of the data set is ever stored: position to item goes through a small cipher.
@@ -22,7 +22,7 @@ def clip_times(
     end_s: float,
     num_frames: int,
     fps: float,
-    place: float,
+    position: float,
     short: str = "hold",
     jitter: Sequence[float] | None = None,
 ) -> list[float]:
@@ -33,13 +33,17 @@ def clip_times(
         end_s: where it ends.
         num_frames: frames in the clip.
         fps: their rate; above the source's rate frames repeat.
-        place: position of the window in 0..1; 0 touches the start, 1 the end, 0.5 is centred.
+        position: of the window in 0..1; 0 touches the start, 1 the end, 0.5 is centred.
         short: for parts shorter than num_frames / fps. "hold" repeats the last frame, "loop" begins again, "stretch"
-            spreads the frames over what there is.
+            distributes the frames evenly over what there is.
         jitter: one shift per frame, in steps of 1 / fps, or None.
 
     Raises:
         UserError: an unknown policy.
+
+    Example:
+        >>> clip_times(0.0, 10.0, num_frames=4, fps=2.0, position=0.5)
+        [4.0, 4.5, 5.0, 5.5]
     """
     if short not in SHORT_POLICIES:
         raise UserError(f"short={short!r} is not one of {', '.join(SHORT_POLICIES)}.")
@@ -47,23 +51,23 @@ def clip_times(
     room = span - num_frames * step
     if room < 0 and short == "stretch":
         step, room = span / num_frames, 0.0
-    first = start_s + max(0.0, room) * place
+    first = start_s + max(0.0, room) * position
     shifts = [0.0] * num_frames if jitter is None else jitter
     times = [first + (i + shift) * step for i, shift in enumerate(shifts)]
     if room < 0 and short == "loop" and span > 0:
         return [start_s + (t - start_s) % span for t in times]
-    # The last moment of the part is its end, less a hair: the end itself belongs to the next part.
+    # The last time of the part is just before its end: the end itself belongs to the next part.
     last = max(start_s, end_s - 2e-3)
     return [min(max(t, start_s), last) for t in times]
 
 
-def window_place(seed: int, index: int, clip: int = 0, clips: int = 1) -> float:
-    """A random place in 0..1 for `clip` of `clips` in the same video, each in a share of its own."""
+def window_position(seed: int, index: int, clip: int = 0, clips: int = 1) -> float:
+    """A random position in 0..1 for `clip` of `clips` in the same video, each in a part of its own."""
     return (clip + uniforms(seed, index, WINDOW, 1)[0]) / clips
 
 
-def centre_place(clip: int, clips: int) -> float:
-    """The fixed place of evaluation clip `clip` of `clips`: the middle for one, first to last evenly for more."""
+def centre_position(clip: int, clips: int) -> float:
+    """The fixed position of evaluation clip `clip` of `clips`: the middle for one, first to last evenly for more."""
     return 0.5 if clips == 1 else clip / (clips - 1)
 
 

@@ -1,11 +1,11 @@
-"""A million small files as a few hundred large ones that are still read at random.
+"""Tar shards: a million small files as a few hundred large ones that are still read at random.
 
 A shard is a plain tar. `shards.jsonl` beside the shards has one line per item, in the order of the source: where its
-bytes lie, their SHA-256, and all that the manifest knew. So item 123456 is one range read, and the samples of a run
-are the same from shards as from the folder they were made of. Sources and shards may also lie behind fsspec.
+bytes are, their SHA-256, and all that the manifest knew. So item 123456 is one range read, and the samples of a run
+are the same from shards as from the folder they were made of. Sources and shards may also be behind fsspec.
 
-`jepa shard data.root=DIR out=DIR` makes them. Killed at any moment and started again, it goes on after the last whole
-shard; `verify=true` checks every byte against its sum.
+`jepa shard data.root=DIR out=DIR` makes them. Killed at any moment and started again, it resumes after the last
+complete shard; `verify=true` checks every byte against its sum.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class ShardConfig:
 
     data: RootConfig = field(default_factory=RootConfig)
     out: str = path_key("???")
-    """folder for the shards; started again on the same folder, the command goes on where it stopped"""
+    """folder for the shards; started again on the same folder, the command resumes where it stopped"""
     shard_bytes: int = 1 << 30
     """a shard is closed when it holds this many bytes"""
     verify: bool = False
@@ -114,7 +114,7 @@ def _open(path: str) -> BinaryIO:
 
 
 def run(config: ShardConfig) -> Path:
-    """Packs, or goes on packing, and returns the folder.
+    """Packs, or resumes packing, and returns the folder.
 
     Raises:
         UserError: there is nothing to pack, or `out` holds shards of something else.
@@ -142,14 +142,14 @@ def run(config: ShardConfig) -> Path:
         packed += rows
         todo = todo[len(rows) :]
         number += 1
-    place = {row["path"]: row for row in packed}
+    by_path = {row["path"]: row for row in packed}
     with atomic_path(out / SHARD_INDEX) as partial, partial.open("w", encoding="utf-8") as index:
         for item in items:
             known = asdict(item) | asdict(item).pop("columns")
             facts = {
                 k: v for k, v in known.items() if v not in (None, "") and k not in ("path", "name", "columns")
             }
-            row = place[item.path]
+            row = by_path[item.path]
             where = {k: row[k] for k in ("shard", "offset", "size", "sha256")}
             index.write(json.dumps({"path": row["name"], **facts, **where}) + "\n")
     if config.verify:
@@ -205,7 +205,7 @@ def _finished(out: Path) -> list[dict[str, Any]]:
 
 
 def _pack(shard: Path, paths: list[str], names: dict[str, str], limit: int) -> list[dict[str, Any]]:
-    """Writes the next files into one tar until it is full; the rows say where each one lies."""
+    """Writes the next files into one tar until it is full; the rows say where each one is stored."""
     rows: list[dict[str, Any]] = []
     with atomic_path(shard) as partial, tarfile.open(partial, "w", format=tarfile.GNU_FORMAT) as tar:
         total = 0

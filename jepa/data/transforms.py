@@ -32,7 +32,7 @@ def resize(frames: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
 
 
 def crop_resize(frames: torch.Tensor, box: Box, size: int, flip: bool = False) -> torch.Tensor:
-    """Cuts `box` out of uint8 [..., C, H, W], resizes it to `size` squared and mirrors it if asked to."""
+    """Cuts `box` out of uint8 [..., C, H, W], resizes it to `size` squared and mirrors it on request."""
     cut = frames[..., box.top : box.top + box.height, box.left : box.left + box.width]
     out = resize(cut, (size, size))
     return out.flip(-1) if flip else out

@@ -52,6 +52,7 @@ def translate_config(saved: dict[str, Any]) -> dict[str, Any]:
             config[part][after] = config[part].pop(before)
     data, train, sigreg = config["data"], config["train"], dict(objective.get("sigreg", {}))
     data.pop("mode", None)
+    data.pop("resize_px", None)
     words = {"cheap": "selective", "blocks": "full"}
     train["activation_checkpointing"] = words.get(train["activation_checkpointing"], "none")
     config["monitor"] = config.pop("watch", {})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import pickle
 
 import pytest
@@ -11,8 +10,16 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
-from jepa.data.bad_videos import BadVideo, BadVideoLog, TooManyBadVideosError
-from jepa.data.dataset import ClipConfig, ClipDataset, EvalClipConfig, StreamSampler, TrainClipConfig, collate
+from jepa.data.crops import Cut
+from jepa.data.dataset import (
+    ClipConfig,
+    ClipDataset,
+    EvalClipConfig,
+    StreamSampler,
+    TrainClipConfig,
+    collate,
+    open_item,
+)  # fmt: skip
 from jepa.data.manifest import Item, RootConfig, read_items
 from jepa.data.shards import ShardConfig
 from jepa.data.shards import run as make_shards
@@ -180,21 +187,6 @@ def test_nothing_but_bad_videos_is_an_error(half_bad):
         ClipDataset(half_bad[-2:], config(), seed=1)[0]
 
 
-def test_the_log_names_each_file_once_and_stops_the_run(tmp_path):
-    log = BadVideoLog(0.25, quarantine=tmp_path / "bad.jsonl")
-    a, b = BadVideo("a.mp4", "open", "gone", 1), BadVideo("b.mp4", "decode", "cut", 2)
-    assert log.count([a, b, a], 16) == [a, b] and log.count([a], 16) == []
-    assert (log.bad, log.samples, log.fraction) == (4, 32, 4 / 32)
-    rows = [json.loads(line) for line in (tmp_path / "bad.jsonl").read_text().splitlines()]
-    assert [r["path"] for r in rows] == ["a.mp4", "b.mp4"]
-    again = BadVideoLog(0.25)
-    again.load_state_dict(json.loads(json.dumps(log.state_dict())))
-    assert again.count([a], 0) == [] and again.bad == 5
-    with pytest.raises(TooManyBadVideosError, match=r"a\.mp4.*max_bad_fraction"):
-        for _ in range(20):
-            again.count([a, b], 4)
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -215,10 +207,33 @@ def test_wrong_settings_are_named(change, message):
         config(**change)
 
 
+def test_evaluation_settings_are_apart_from_those_of_training():
+    with pytest.raises(UserError, match="resize_px=16"):
+        evaluation(resize_px=16)
+    with pytest.raises(TypeError, match="mode"):
+        config(mode="eval")
+    with pytest.raises(TypeError, match="resize_px"):
+        config(resize_px=64)
+    with pytest.raises(TypeError, match="hflip"):
+        evaluation(hflip=0.5)
+    with pytest.raises(UserError, match="TrainClipConfig or an EvalClipConfig"):
+        ClipDataset([Item("a.mp4")], ClipConfig(), seed=0)
+
+
+def test_an_image_opens_as_a_video_of_one_frame(tmp_path):
+    Image.new("RGB", (50, 40), (200, 10, 30)).save(tmp_path / "still.png")
+    with open_item(Item(str(tmp_path / "still.png"))) as video:
+        assert (video.num_frames, video.duration_s, video.info.width) == (1, 1.0, 50)
+        assert video.frames_at([0.0, 0.9]).data.shape == (2, 3, 40, 50)
+        assert [time_s for _, time_s in video] == [0.0]
+        cut = Cut((1.0, 1.0), (1.0, 1.0), 0.0, 0, 0, 16)
+        assert video.frames_at([0.0], cut=cut).data.shape == (1, 3, 16, 16)
+
+
 def test_every_setting_is_documented():
     import inspect
 
-    source = inspect.getsource(ClipConfig)
-    for field in dataclasses.fields(ClipConfig):
+    source = "".join(map(inspect.getsource, (ClipConfig, TrainClipConfig, EvalClipConfig)))
+    for field in [*dataclasses.fields(TrainClipConfig), *dataclasses.fields(EvalClipConfig)]:
         after = source.split(f"    {field.name}: ", 1)[1].splitlines()
         assert after[1].strip().startswith('"""'), field.name

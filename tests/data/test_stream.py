@@ -154,14 +154,14 @@ def test_weights_are_met_and_every_source_walks_without_gaps(library):
     items = read_items(library)
     sources = [ClipDataset(items[:2], clip(), 1), ClipDataset(items[2:], clip(), 2)]
     mixture = MixtureDataset(sources, [3, 1], seed=5, batch_size=BATCH)
-    places = [mixture.place(i) for i in range(4000)]
+    places = [mixture.origin(i) for i in range(4000)]
     counts = [[p.sample for p in places if p.source == s] for s in (0, 1)]
     assert counts == [list(range(3000)), list(range(1000))]
     first = [p.source for p in places[:1000]]
     assert 100 < sum(a != b for a, b in itertools.pairwise(first)) < 700  # neither blocks nor a comb
-    assert mixture.place(17) == MixtureDataset(sources, [3, 1], 5, BATCH).place(17)
-    assert [mixture.place(i).source for i in range(50)] != [
-        MixtureDataset(sources, [3, 1], 6, BATCH).place(i).source for i in range(50)
+    assert mixture.origin(17) == MixtureDataset(sources, [3, 1], 5, BATCH).origin(17)
+    assert [mixture.origin(i).source for i in range(50)] != [
+        MixtureDataset(sources, [3, 1], 6, BATCH).origin(i).source for i in range(50)
     ]
 
 
@@ -169,7 +169,7 @@ def test_a_step_holds_one_shape_and_shapes_have_their_share(library):
     items = read_items(library)
     sources = [ClipDataset(items, clip(num_frames=n), 1) for n in (4, 4, 8)]
     mixture = MixtureDataset(sources, [1, 2, 1], seed=5, batch_size=BATCH)
-    steps = [[mixture.place(s * BATCH + i).source for i in range(BATCH)] for s in range(1000)]
+    steps = [[mixture.origin(s * BATCH + i).source for i in range(BATCH)] for s in range(1000)]
     assert all(set(step) <= {0, 1} or set(step) == {2} for step in steps)
     assert sum(set(step) == {2} for step in steps) == 250
     flat = [source for step in steps for source in step]

@@ -144,7 +144,7 @@ def _fingerprint(handle: BinaryIO, size: int, block: int) -> str:
     for offset in sorted({0, max(0, size // 2 - block // 2), max(0, size - block)}):
         handle.seek(offset)
         left = block
-        while left and (piece := handle.read(left)):  # a raw file may give fewer bytes than it was asked for
+        while left and (piece := handle.read(left)):  # a raw file may give fewer bytes than requested
             digest.update(piece)
             left -= len(piece)
     return digest.hexdigest()[:32]

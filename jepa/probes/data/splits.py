@@ -1,4 +1,4 @@
-"""Which samples train, which choose, and which are reported: always whole groups.
+"""Group-wise cross-validation: train, validation and test parts of whole groups.
 
 A hyper-parameter chosen on the data that is then reported makes the report too good. So every fold has three
 parts: `train` fits, `val` chooses, `test` is looked at once.
@@ -41,27 +41,27 @@ def make_folds(
     groups: Sequence[str],
     splits: Sequence[str | None],
     folds: int | None = None,
-    val_share: float = 0.2,
+    val_fraction: float = 0.2,
     seed: int = 0,
 ) -> list[Fold]:
     """Divides samples into train, val and test parts without splitting a group.
 
     The manifest's own split is used where it has one and `folds` is None. Otherwise `folds=0` leaves one
-    group out at a time, and `folds=k` (default 5) makes k parts of whole groups with similar class shares.
+    group out at a time, and `folds=k` (default 5) makes k parts of whole groups with similar class fractions.
 
     Args:
         labels: class of each sample.
         groups: group of each sample.
         splits: "train", "val", "test" or None for each sample.
         folds: number of folds, 0 for leave-one-group-out, None for the manifest's split if there is one.
-        val_share: part of the training groups that selects, in (0, 0.5].
+        val_fraction: part of the training groups that selects, in (0, 0.5].
         seed: decides which groups fall together.
 
     Raises:
         UserError: too few groups, an unknown split name, or a group found in two parts.
     """
-    if not 0 < val_share <= 0.5:
-        raise UserError(f"val_share={val_share} must lie above 0 and not above 0.5.")
+    if not 0 < val_fraction <= 0.5:
+        raise UserError(f"val_fraction={val_fraction} must be above 0 and not above 0.5.")
     label_array, group_array = np.asarray(labels), np.asarray(groups)
     named = [split for split in splits if split is not None]
     if named and folds is None:
@@ -70,7 +70,7 @@ def make_folds(
                 f"{len(splits) - len(named)} of {len(splits)} lines have no split. Fill the column, or give "
                 "folds=K."
             )
-        made = [_manifest_fold(label_array, group_array, np.asarray(splits), val_share, seed)]
+        made = [_manifest_fold(label_array, group_array, np.asarray(splits), val_fraction, seed)]
     elif folds == 0:
         made = [
             _with_validation(
@@ -79,7 +79,7 @@ def make_folds(
                 group_array == group,
                 label_array,
                 group_array,
-                val_share,
+                val_fraction,
                 seed,
             )
             for group in _in_order(groups)
@@ -90,24 +90,26 @@ def make_folds(
             raise UserError(f"folds={folds} must be 0 (leave one group out) or at least 2.")
         made = []
         for number, test in enumerate(_group_parts(label_array, group_array, count, seed)):
-            made.append(_with_validation(str(number), ~test, test, label_array, group_array, val_share, seed))
+            made.append(
+                _with_validation(str(number), ~test, test, label_array, group_array, val_fraction, seed)
+            )
     for fold in made:
         check_no_leak(fold, groups)
     return made
 
 
 def holdout(
-    labels: Sequence[str], groups: Sequence[str], share: float, seed: int
+    labels: Sequence[str], groups: Sequence[str], fraction: float, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Splits indices into a large and a small part of whole groups.
 
     Returns:
-        Two sorted index arrays; the second holds about `share` of the samples.
+        Two sorted index arrays; the second holds about `fraction` of the samples.
 
     Raises:
         UserError: fewer than two groups.
     """
-    small = _group_parts(np.asarray(labels), np.asarray(groups), max(2, round(1 / share)), seed)[0]
+    small = _group_parts(np.asarray(labels), np.asarray(groups), max(2, round(1 / fraction)), seed)[0]
     return np.flatnonzero(~small), np.flatnonzero(small)
 
 
@@ -176,7 +178,7 @@ def _in_order(groups: Sequence[str]) -> list[str]:
 
 
 def _group_parts(labels: np.ndarray, groups: np.ndarray, count: int, seed: int) -> list[np.ndarray]:
-    """Boolean masks of `count` parts of whole groups; scikit-learn keeps the class shares similar."""
+    """Boolean masks of `count` parts of whole groups; scikit-learn keeps the class fractions similar."""
     from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 
     available = len(set(groups.tolist()))
@@ -208,16 +210,16 @@ def _with_validation(
     test: np.ndarray,
     labels: np.ndarray,
     groups: np.ndarray,
-    val_share: float,
+    val_fraction: float,
     seed: int,
 ) -> Fold:
     indices = np.flatnonzero(rest)
-    train, val = holdout(labels[indices].tolist(), groups[indices].tolist(), val_share, seed)
+    train, val = holdout(labels[indices].tolist(), groups[indices].tolist(), val_fraction, seed)
     return Fold(name, indices[train], indices[val], np.flatnonzero(test))
 
 
 def _manifest_fold(
-    labels: np.ndarray, groups: np.ndarray, splits: np.ndarray, val_share: float, seed: int
+    labels: np.ndarray, groups: np.ndarray, splits: np.ndarray, val_fraction: float, seed: int
 ) -> Fold:
     unknown = sorted(set(splits.tolist()) - {"train", "val", "test"})
     if unknown:
@@ -235,4 +237,4 @@ def _manifest_fold(
         "test", np.flatnonzero(splits == "train"), np.array([], int), np.flatnonzero(splits == "test")
     )
     check_no_leak(leak, groups.tolist())
-    return _with_validation("test", splits == "train", splits == "test", labels, groups, val_share, seed)
+    return _with_validation("test", splits == "train", splits == "test", labels, groups, val_fraction, seed)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from jepa.data.sampling import centre_place, clip_times
+from jepa.data.sampling import centre_position, clip_times
 from jepa.errors import UserError
 from jepa.models.weights.fingerprint import encoder_hash, state_hash
 from jepa.probes.features.encode import extractor_key
@@ -177,7 +177,7 @@ class EncoderTokens:
 
     def times(self, start_s: float, end_s: float) -> np.ndarray:
         """Windows at the encoder's own frame rate, evenly spaced over the part."""
-        positions = [centre_place(clip, self.clips) for clip in range(self.clips)]
+        positions = [centre_position(clip, self.clips) for clip in range(self.clips)]
         return np.array(
             [clip_times(start_s, end_s, self.window.num_frames, self.fps, at) for at in positions]
         )

@@ -10,6 +10,7 @@ from jepa.data.manifest import Item
 from jepa.errors import UserError
 from jepa.probes.config import AnticipateSettings, ProbeData
 from jepa.probes.data.segments import Segment, Timeline, hazard_windows, next_action_windows, read_timelines
+from jepa.probes.data.splits import select_test_part
 
 
 def timeline(**hazards: list[float]) -> Timeline:
@@ -54,6 +55,16 @@ def test_actions_can_be_named_as_hazards(tmp_path: Path) -> None:
     (line,), categories = read(tmp_path, text, hazards=["fall"])
     assert categories == ["fall"] and line.hazards == {"fall": [2.0]}
     assert [segment.label for segment in line.segments] == ["walk", "fall"]
+
+
+def test_a_split_column_reaches_the_windows_and_another_test_part_can_be_chosen(tmp_path: Path) -> None:
+    text = "path,start_s,end_s,label,split\na.mp4,0,2,walk,train\nb.mp4,0,2,walk,test_far\n"
+    lines, _ = read(tmp_path, text)
+    kept, left_out = select_test_part(lines, "test_far")
+    assert left_out == 0 and [line.split for line in kept] == ["train", "test"]
+    assert [s.split for s in hazard_windows(kept, [], [1.0], 1.0, 1.0).samples] == ["train"] * 2 + [
+        "test"
+    ] * 2
 
 
 def test_truth_files_beside_a_list_are_not_read(tmp_path: Path) -> None:

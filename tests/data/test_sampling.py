@@ -1,4 +1,4 @@
-"""Choices as pure functions: the same whatever was drawn before, and spread as they should be."""
+"""Choices as pure functions: the same whatever was drawn before, and distributed as they should be."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from hypothesis import strategies as st
 
 from jepa import rng
 from jepa.data import sampling as clips
-from jepa.errors import UserError
+from jepa.data.crops import Cut
+from jepa.data.dataset import ClipDataset, TrainClipConfig
+from jepa.data.manifest import Item
+from jepa.errors import UserError, VideoError
 
 
 @given(size=st.integers(1, 3000), seed=st.integers(0, 2**64 - 1), epoch=st.integers(0, 10**6))
@@ -81,6 +84,31 @@ def test_jitter_moves_frames_within_half_a_step():
 
 
 def test_windows_of_one_visit_do_not_share_their_ground():
-    places = [clips.window_place(0, 40 + k, k, 4) for k in range(4)]
+    places = [clips.window_position(0, 40 + k, k, 4) for k in range(4)]
     assert all(k / 4 <= p < (k + 1) / 4 for k, p in enumerate(places))
-    assert [clips.centre_place(k, 3) for k in range(3)] == [0.0, 0.5, 1.0] and clips.centre_place(0, 1) == 0.5
+    assert [clips.centre_position(k, 3) for k in range(3)] == [0.0, 0.5, 1.0] and clips.centre_position(
+        0, 1
+    ) == 0.5
+
+
+def test_the_choices_of_a_seed_are_frozen():
+    """Constants of the first published version: a run that it began goes on with the same clips."""
+    dataset = ClipDataset([Item(f"{n}.mp4") for n in range(7)], TrainClipConfig(), seed=7)
+    assert [dataset.item_of(i) for i in range(14)] == [0, 5, 3, 2, 1, 4, 6, 2, 6, 1, 4, 0, 3, 5]
+    assert dataset.item_of(10**9) == 5 and [dataset.item_of(3, attempt) for attempt in (1, 2, 3)] == [6, 2, 3]
+    positions = [clips.window_position(7, i, i % 2, 2) for i in (0, 1, 12345)]
+    assert positions == pytest.approx([0.475063854167, 0.931918960085, 0.627456990083], abs=1e-12)
+    jitter = clips.frame_jitter(7, 5, 3, 0.5)
+    assert jitter == pytest.approx([-0.100249258227, -0.139435870679, 0.19852044775], abs=1e-12)
+    cuts = [Cut((0.3, 1.0), (0.75, 1.35), 0.5, 7, i, 32) for i in range(8)]
+    assert [tuple(cut.box(64, 96)) for cut in cuts[:2]] == [(0, 12, 48, 60), (6, 42, 44, 46)]
+    assert [cut.flip for cut in cuts] == [True, False, False, False, False, True, True, True]
+
+
+def test_a_part_is_cut_to_what_the_video_holds():
+    assert clips.segment_bounds("a.mp4", None, None, 0.5, 2.0) == (0.5, 2.0)
+    assert clips.segment_bounds("a.mp4", 0.0, 9.0, 0.5, 2.0) == (0.5, 2.0)
+    assert clips.segment_bounds("a.mp4", 1.0, 1.5, 0.5, 2.0) == (1.0, 1.5)
+    assert clips.segment_bounds("a.mp4", None, None, 0.0, 0.0) == (0.0, 0.0)
+    with pytest.raises(VideoError, match=r"part from 3 to 4 s is outside the video, .* from 0.5 to 2 s"):
+        clips.segment_bounds("a.mp4", 3.0, 4.0, 0.5, 2.0)
