@@ -56,9 +56,9 @@ class MixtureDataset(Dataset):
     """An endless, deterministic stream of samples from several data sets.
 
     Data sets whose clips have one shape (frames, side) are in the same batches. Where there are several shapes, each
-    step holds one of them, and which one is a function of (seed, step). Both choices keep the weights: within every 1000
-    steps, and within every 1000 clips of a shape, each comes up as often as its weight requires, to a thousandth. Each
-    data set goes through its own stream in order and without gaps, so its epochs stay complete.
+    step holds one of them, and which one is a function of (seed, step). Both choices keep the weights: within every
+    1000 steps, and within every 1000 clips of a shape, each is as frequent as its weight requires, to a thousandth.
+    Each data set goes through its own stream in order and without gaps, so its epochs stay complete.
 
     Args:
         sources: the data sets.
