@@ -1,7 +1,7 @@
 """Atomic file writes: a reader sees the old file or the new one, never a part of one.
 
-A process may be killed between any two instructions, and a disk may fill up. Overwriting a file would then leave neither
-the old one nor the new one. Everything here writes a sibling first, flushes it to disk and renames it.
+A process may be killed between any two instructions, and a disk may fill up. Overwriting a file would then leave
+neither the old one nor the new one. Everything here writes a sibling first, flushes it to disk and renames it.
 """
 
 from __future__ import annotations

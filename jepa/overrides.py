@@ -21,7 +21,7 @@ def read_value(key: str, text: str, hint: Any, field: dataclasses.Field[Any]) ->
         UserError: an empty path, or a value that Hydra's grammar does not read.
     """
     if is_path(field):
-        return _path(key, text, field)
+        return _path(key, text, hint, field)
     plain = without_none(hint)
     if plain is str:
         return _text(text, optional=plain is not hint)
@@ -60,7 +60,7 @@ def _is_plain_list(text: str) -> bool:
     )
 
 
-def _path(key: str, text: str, field: dataclasses.Field[Any]) -> Any:
+def _path(key: str, text: str, hint: Any, field: dataclasses.Field[Any]) -> Any:
     default = field.default
     # A required key, or one with a name for its default, has no meaning for "nothing".
     if not text.strip() and default != "":
@@ -68,7 +68,7 @@ def _path(key: str, text: str, field: dataclasses.Field[Any]) -> Any:
         raise UserError(f"{key}= is empty, and it stands for a file or folder; {remedy}.")
     if text == "null" and default is None:
         return None
-    if typing.get_origin(field.type) is list or str(field.type).startswith(("list", "Any")):
+    if hint is Any or typing.get_origin(without_none(hint)) is list:
         # Several paths are a list in brackets; quotes protect commas in it.
         if text.startswith("[") and text.endswith("]"):
             return [str(item) for item in parse(f"{key}={text}").value()]

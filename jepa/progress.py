@@ -25,6 +25,6 @@ def progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
         yield lambda count: None
         return
     columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), disable=total == 0) as bar:
+    with Progress(*columns, console=Console(stderr=True, force_jupyter=False), disable=total == 0) as bar:
         task = bar.add_task(title, total=total)
         yield lambda count: bar.advance(task, count)
