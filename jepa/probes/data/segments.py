@@ -48,8 +48,6 @@ class Timeline:
     """actions, in the order of their starts"""
     hazards: dict[str, list[float]] = field(default_factory=dict)
     """seconds at which each category of hazard starts"""
-    split: str | None = None
-    """train, val or test, where the list says so"""
 
     @property
     def end_s(self) -> float:
@@ -72,6 +70,11 @@ class Timeline:
         """Videos of one group are never split between training and testing."""
         return self.video.group
 
+    @property
+    def split(self) -> str | None:
+        """train, val or test, where the list says so."""
+        return self.video.split
+
     def label_at(self, time_s: float) -> str:
         """The current action at a time: the latest one that has started and not ended.
 
@@ -84,8 +87,7 @@ class Timeline:
 
     def window(self, time_s: float, window_s: float, label: str) -> Item:
         """The part of `window_s` seconds that ends at a time."""
-        start_s = time_s - window_s
-        return dataclasses.replace(self.video, label=label, split=self.split, start_s=start_s, end_s=time_s)
+        return dataclasses.replace(self.video, label=label, start_s=time_s - window_s, end_s=time_s)
 
 
 @dataclass
@@ -127,7 +129,7 @@ def read_timelines(data: ProbeData, settings: AnticipateSettings) -> tuple[list[
                 "action with the columns path, start_s, end_s and label; an optional column kind marks hazards."
             )
         whole = dataclasses.replace(item, label="", start_s=None, end_s=None, columns={})
-        timeline = timelines.setdefault(item.path, Timeline(whole, split=item.split))
+        timeline = timelines.setdefault(item.path, Timeline(whole))
         if (timeline.group, timeline.split) != (item.group, item.split):
             raise UserError(
                 f"{item.name!r} has rows with different groups or splits; give all of them the same."

@@ -10,7 +10,6 @@ from jepa.data.manifest import Item
 from jepa.errors import UserError
 from jepa.probes.config import AnticipateSettings, ProbeData
 from jepa.probes.data.segments import Segment, Timeline, hazard_windows, next_action_windows, read_timelines
-from jepa.probes.data.splits import select_test_part
 
 
 def timeline(**hazards: list[float]) -> Timeline:
@@ -57,7 +56,7 @@ def test_actions_can_be_named_as_hazards(tmp_path: Path) -> None:
     assert [segment.label for segment in line.segments] == ["walk", "fall"]
 
 
-def test_a_split_column_reaches_the_windows_and_another_test_part_can_be_chosen(tmp_path: Path) -> None:
+def test_a_split_column_reaches_the_windows(tmp_path: Path) -> None:
     text = "path,start_s,end_s,label,split\na.mp4,0,2,walk,train\nb.mp4,0,2,walk,test_far\n"
     lines, _ = read(tmp_path, text)
     kept, left_out = select_test_part(lines, "test_far")
