@@ -204,16 +204,16 @@ def _plain_pyav(path: str, times: list[float]) -> object:
     import av
 
     wanted, frames, last = iter(sorted(times)), [], None
-    moment: float | None = next(wanted)
+    target: float | None = next(wanted)
     with av.open(path) as container:
         stream = container.streams.video[0]
         stream.codec_context.thread_count = 1
         container.seek(int(times[0] / float(stream.time_base or 1)), stream=stream)
         for frame in container.decode(stream):
-            while moment is not None and frame.time > moment and last is not None:
+            while target is not None and frame.time > target and last is not None:
                 frames.append(last.to_ndarray(format="rgb24"))
-                moment = next(wanted, None)
-            if moment is None:
+                target = next(wanted, None)
+            if target is None:
                 break
             last = frame
     return frames

@@ -281,10 +281,10 @@ class PacketAccess(Container):
             self._seek(at)
             reader = self._read()
             found = next(reader, None)
-            place = known.get(whole.key(found)) if found is not None else None
-            if place is not None and place <= first:
-                rest = self._matched(itertools.chain([found], reader), place)
-                stretch = self._cut(whole, rest, place, first, last, plan)
+            position = known.get(whole.key(found)) if found is not None else None
+            if position is not None and position <= first:
+                rest = self._matched(itertools.chain([found], reader), position)
+                stretch = self._cut(whole, rest, position, first, last, plan)
                 if stretch is not None:
                     return stretch
             back = max(1.0, 2 * back)
@@ -293,20 +293,20 @@ class PacketAccess(Container):
             raise UnprovenError
         return stretch
 
-    def _matched(self, packets: Iterator[Any], place: int) -> Iterator[Any]:
-        """Packets, each equal to the index's from `place` on, with the index's times."""
+    def _matched(self, packets: Iterator[Any], position: int) -> Iterator[Any]:
+        """Packets, each equal to the index's from `position` on, with the index's times."""
         whole = self._whole()
-        for number, packet in enumerate(packets, place):
+        for number, packet in enumerate(packets, position):
             if number >= len(whole) or whole.key(packet) != whole.keys[number]:
                 raise UnprovenError
             packet.pts, packet.dts = whole.pts[number], whole.dts[number]
             yield packet
 
     def _cut(
-        self, whole: PacketIndex, packets: Iterator[Any], place: int, first: int, last: int, plan: Plan
+        self, whole: PacketIndex, packets: Iterator[Any], position: int, first: int, last: int, plan: Plan
     ) -> Stretch | None:
         try:
-            kept = list(itertools.islice(packets, first - place, last + 1 - place))
+            kept = list(itertools.islice(packets, first - position, last + 1 - position))
         except UnprovenError:
             return None
         return Stretch(whole, [None] * first + kept, plan, packets) if len(kept) == last + 1 - first else None

@@ -69,6 +69,7 @@ class PacketIndex:
         self.durations: list[int] = []
         self.hidden: set[int] = set()  # packets whose frame is not shown
         self.starts: dict[int, Start] = {}  # packets at which a decoder may start
+        self.flagged: list[int] = []  # packets that the container calls key frames
         self.keys: list[tuple[int, int, bytes]] = []  # what a packet is recognised by, however it was reached
         self.new_header = self.discards = False
         self.damaged = False  # a packet that the container knows to be damaged
@@ -91,6 +92,7 @@ class PacketIndex:
         self.durations += [p.duration for p in packets]
         for i, packet in enumerate(packets, base):
             if packet.is_keyframe:
+                self.flagged.append(i)
                 data = memoryview(packet)
                 start = start_of(coding.codec, data, coding.nal_length, coding.intra_only)
                 if start:
@@ -151,6 +153,17 @@ class PacketIndex:
         return 0 in self.starts and all(
             i in self.hidden or pts is None or pts >= first for i, pts in enumerate(self.pts[:ENOUGH])
         )
+
+    def closed(self) -> bool:
+        """Whether a reader may start at every key frame of the container and be right from there on."""
+        if self.facts.problem or self.discards or not self.complete:
+            return False
+        for i in self.flagged:
+            later, first = range(i + 1, min(i + ENOUGH, len(self))), self.pts[i] or 0
+            leads = any(j not in self.hidden and (self.pts[j] or 0) < first for j in later)
+            if leads or not (i in self.starts or i == 0):
+                return False
+        return True
 
     def plan(self, targets: Sequence[int]) -> Plan | None:
         """How to show what is on screen at ascending `targets`; None if these packets do not prove it."""

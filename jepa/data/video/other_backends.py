@@ -26,7 +26,7 @@ _BLOCK = 16  # frames fetched together when every frame is wanted
 
 
 class _GuardedFile(ABC):
-    """The parts that both share. Subclasses supply `_fetch`."""
+    """What both have in common. Subclasses supply `_fetch`."""
 
     def __init__(self, source: Source, name: str, limits: LimitsConfig, threads: int) -> None:
         self.name = name
@@ -34,9 +34,13 @@ class _GuardedFile(ABC):
         self.start_s, self.duration_s = self._guard.start_s, self._guard.duration_s
         self._cutter = Cutter()
         self._turn: Orientation | None = None
-        self._moments = self._guard.times()
-        if not len(self._moments):
+        self._times = self._guard.times()
+        if not len(self._times):
             raise VideoError(name, "probe", "not one frame in the video")
+        # These readers start at whatever the container calls a key frame.
+        if not self._guard.closed():
+            reason = "its packets do not prove that reading may start at every key frame; use backend=pyav"
+            raise VideoError(name, "probe", reason)
 
     @property
     def info(self) -> VideoInfo:
@@ -50,22 +54,22 @@ class _GuardedFile(ABC):
 
     def times(self) -> np.ndarray:
         """See PyAvFile."""
-        return self._moments
+        return self._times
 
     def at(self, seconds: Sequence[float], cut: Cut | None = None) -> Iterator[tuple[float, np.ndarray]]:
         """See PyAvFile."""
-        places = np.searchsorted(self._moments, np.asarray(seconds) + TOLERANCE_S, side="right") - 1
-        places = np.maximum(places, 0)
-        unique = np.unique(places)
+        numbers = np.searchsorted(self._times, np.asarray(seconds) + TOLERANCE_S, side="right") - 1
+        numbers = np.maximum(numbers, 0)
+        unique = np.unique(numbers)
         frames = dict(zip(unique.tolist(), self._upright(unique.tolist()), strict=True))
         if cut is not None:
-            frames = {place: self._part(frame, cut) for place, frame in frames.items()}
-        for place in places.tolist():
-            yield float(self._moments[place]), frames[place]
+            frames = {number: self._part(frame, cut) for number, frame in frames.items()}
+        for number in numbers.tolist():
+            yield float(self._times[number]), frames[number]
 
     def numbered(self, numbers: Sequence[int]) -> Iterator[tuple[float, np.ndarray]]:
         """See PyAvFile."""
-        return self.at(self._moments[list(numbers)].tolist())
+        return self.at(self._times[list(numbers)].tolist())
 
     @property
     def notices(self) -> tuple[str, ...]:
@@ -76,21 +80,21 @@ class _GuardedFile(ABC):
         """See PyAvFile."""
         first = 0
         if start_s is not None:
-            first = max(0, int(np.searchsorted(self._moments, start_s + TOLERANCE_S, side="right")) - 1)
-        for block in range(first, len(self._moments), _BLOCK):
-            places = list(range(block, min(block + _BLOCK, len(self._moments))))
-            for place, frame in zip(places, self._upright(places), strict=True):
-                yield float(self._moments[place]), frame
+            first = max(0, int(np.searchsorted(self._times, start_s + TOLERANCE_S, side="right")) - 1)
+        for block in range(first, len(self._times), _BLOCK):
+            numbers = list(range(block, min(block + _BLOCK, len(self._times))))
+            for number, frame in zip(numbers, self._upright(numbers), strict=True):
+                yield float(self._times[number]), frame
 
     def _part(self, frame: np.ndarray, cut: Cut) -> np.ndarray:
         width, height = self.display
         box = coded_box(cut.box(height, width), (width, height), (frame.shape[1], frame.shape[0]), AS_CODED)
         return self._cutter.from_rgb(frame, box, cut.size)
 
-    def _upright(self, places: list[int]) -> Iterator[np.ndarray]:
+    def _upright(self, numbers: list[int]) -> Iterator[np.ndarray]:
         if self._turn is None:
             self._turn = self._missing_turn()
-        for frame in self._fetch(places):
+        for frame in self._fetch(numbers):
             yield upright(frame, self._turn)
 
     def _missing_turn(self) -> Orientation:
@@ -110,8 +114,8 @@ class _GuardedFile(ABC):
         return min(tried, key=lambda turn: (round(tried[turn]), turn))
 
     @abstractmethod
-    def _fetch(self, places: list[int]) -> Iterator[np.ndarray]:
-        """Frames at these places of the list of moments, in order."""
+    def _fetch(self, numbers: list[int]) -> Iterator[np.ndarray]:
+        """Frames with these numbers in the list of times, in order."""
 
     def close(self) -> None:
         """See PyAvFile."""
@@ -140,11 +144,11 @@ class TorchcodecFile(_GuardedFile):
         except (RuntimeError, ValueError) as error:
             raise VideoError(name, "open", _first_line(error)) from None
 
-    def _fetch(self, places: list[int]) -> Iterator[np.ndarray]:
-        wanted = self._moments[places]
+    def _fetch(self, numbers: list[int]) -> Iterator[np.ndarray]:
+        wanted = self._times[numbers]
         try:
-            if len(self._decoder) == len(self._moments):
-                batch = self._decoder.get_frames_at(places)
+            if len(self._decoder) == len(self._times):
+                batch = self._decoder.get_frames_at(numbers)
             else:
                 # Its numbers also count VP9 frames that are never shown. The hair is against rounding down.
                 batch = self._decoder.get_frames_played_at((wanted + 1e-5).tolist())
@@ -179,16 +183,16 @@ class DecordFile(_GuardedFile):
         except (decord.DECORDError, RuntimeError, UnicodeError) as error:
             raise VideoError(name, "open", _first_line(error)) from None
         self._errors = (decord.DECORDError, RuntimeError, IndexError)
-        moments = self._reader.get_frame_timestamp(list(range(len(self._reader))))[:, 0]
-        _check_times(name, "decord", self._moments, moments + self.start_s)
+        times = self._reader.get_frame_timestamp(list(range(len(self._reader))))[:, 0]
+        _check_times(name, "decord", self._times, times + self.start_s)
         if self._guard.bit_depth > 8:
             raise VideoError(
                 name, "convert", "decord's old FFmpeg rounds 10-bit colour differently; use backend=pyav"
             )
 
-    def _fetch(self, places: list[int]) -> Iterator[np.ndarray]:
+    def _fetch(self, numbers: list[int]) -> Iterator[np.ndarray]:
         try:
-            yield from self._reader.get_batch(places).asnumpy()
+            yield from self._reader.get_batch(numbers).asnumpy()
         except self._errors as error:
             raise VideoError(self.name, "decode", _first_line(error)) from None
 
@@ -200,7 +204,7 @@ def _check_times(name: str, package: str, wanted: np.ndarray, got: np.ndarray) -
         raise VideoError(name, "probe", reason)
     if np.abs(wanted - got).max(initial=0.0) > 2 * TOLERANCE_S:
         raise VideoError(
-            name, "probe", f"{package} places frames at other times than the file does; use backend=pyav"
+            name, "probe", f"{package} shows frames at other times than the file; use backend=pyav"
         )
 
 

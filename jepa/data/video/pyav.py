@@ -58,6 +58,11 @@ class PyAvFile(PacketAccess):
             )  # fmt: skip
         return self._info
 
+    def closed(self) -> bool:
+        """Whether another reader may start at every key frame; see PacketIndex.closed."""
+        self.times()
+        return not self._straight and self._whole().closed()
+
     @property
     def notices(self) -> tuple[str, ...]:
         """What a lenient reading passed over so far, one sentence each."""

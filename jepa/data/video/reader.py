@@ -119,7 +119,7 @@ class VideoReader:
         each: Callable[[torch.Tensor], torch.Tensor] | None = None,
         cut: Cut | None = None,
     ) -> Frames:
-        """The frames on screen at these times, in the order asked for; the same frame may come more than once.
+        """The frames on screen at these times, in the order of the request; the same frame may come more than once.
 
         Times before the first frame give the first, times after the last give the last. A frame counts as on screen
         from 1 ms before its time, because containers round.

@@ -94,8 +94,8 @@ class IsolatedFile:
 
     def at(self, seconds: Sequence[float], cut: Cut | None = None) -> Iterator[tuple[float, np.ndarray]]:
         """See PyAvFile."""
-        asked = None if cut is None else asdict(cut)
-        return self._frames({"do": "at", "seconds": list(seconds), "cut": asked}, planes=cut is not None)
+        part = None if cut is None else asdict(cut)
+        return self._frames({"do": "at", "seconds": list(seconds), "cut": part}, planes=cut is not None)
 
     def numbered(self, numbers: Sequence[int]) -> Iterator[tuple[float, np.ndarray]]:
         """See PyAvFile."""
@@ -117,7 +117,7 @@ class IsolatedFile:
         last: np.ndarray | None = None
         while True:
             if turn != self._turn:
-                raise UserError(f"{self.name!r} was asked for other frames while it was being iterated.")
+                raise UserError(f"other frames of {self.name!r} were requested while it was being iterated.")
             answer, data = self._ask({"do": "next"})
             if "end" in answer:
                 return
@@ -283,11 +283,11 @@ class _Server:
         found = next(self.frames, None)
         if found is None:
             return {"end": True}, b""
-        moment, frame = found
+        time_s, frame = found
         same, self.last = frame is self.last, frame
         height, width = frame.shape[1:] if self.planes else frame.shape[:2]
         pixels = b"" if same else np.ascontiguousarray(frame).tobytes()
-        return {"time": moment, "same": same, "height": height, "width": width}, pixels
+        return {"time": time_s, "same": same, "height": height, "width": width}, pixels
 
 
 def _serve() -> None:

@@ -19,9 +19,9 @@ def test_a_raw_stream_is_read_in_the_order_of_display(write_video, number_of, tm
     path = write_video(tmp_path / f"raw.{suffix}", count=30, fps=25, codec=codec, options=options)
     with open_video(path) as video:
         assert video.num_frames == 30
-        every = [(number_of(frame), moment) for frame, moment in video]
+        every = [(number_of(frame), time_s) for frame, time_s in video]
         assert [number for number, _ in every] == list(range(30))
-        assert np.diff([moment for _, moment in every]) == pytest.approx(0.04, abs=1e-6)
+        assert np.diff([time_s for _, time_s in every]) == pytest.approx(0.04, abs=1e-6)
         assert [number_of(f) for f in video.frames([29, 3, 4, 17]).data] == [29, 3, 4, 17]
         assert [number_of(f) for f in video.frames_at([0.41, 0.0, 7.0]).data] == [10, 0, 29]
         late = next(video.windows(num_frames=2, fps=25, stride_s=1, start_s=0.8))
@@ -36,12 +36,12 @@ def test_a_stream_cut_in_the_middle_of_a_group_starts_where_it_can_be_decoded(
     path = tmp_path / "cut.ts"
     path.write_bytes(data[: 188 * 3] + data[188 * (len(data) // 188 // 5) :])  # the tables, then four fifths
     with open_video(path) as video:
-        every = [(number_of(frame), moment) for frame, moment in video]
+        every = [(number_of(frame), time_s) for frame, time_s in video]
         assert 5 < len(every) < 40 and every[-1][0] == 39
         assert video.num_frames == len(every)
         frames = video.frames(range(len(every)))
     assert [number_of(f) for f in frames.data] == [number for number, _ in every]
-    assert frames.times.numpy() == pytest.approx([moment for _, moment in every], abs=1e-3)
+    assert frames.times.numpy() == pytest.approx([time_s for _, time_s in every], abs=1e-3)
 
 
 class _Pipe:

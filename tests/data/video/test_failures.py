@@ -1,4 +1,4 @@
-"""What goes wrong while one video is handled is that video's error; what is passed over leniently is said."""
+"""What goes wrong while one video is handled is that video's error; a lenient reader reports what it passed over."""
 
 from __future__ import annotations
 

@@ -35,8 +35,8 @@ def mutate(data: bytes, how: str, rng: np.random.Generator) -> bytes:
     if how == "truncated":
         return bytes(raw[: rng.integers(1, len(raw))])
     if how == "flipped":
-        for place in rng.integers(0, len(raw), 20):
-            raw[place] ^= 1 << int(rng.integers(0, 8))
+        for at in rng.integers(0, len(raw), 20):
+            raw[at] ^= 1 << int(rng.integers(0, 8))
         return bytes(raw)
     a, b = sorted(rng.integers(0, len(raw), 2).tolist())
     where = int(rng.integers(0, len(raw)))
@@ -114,7 +114,7 @@ def test_a_file_that_names_another_is_refused_and_nothing_is_opened(clips, tmp_p
 
 
 def test_a_playlist_behind_a_fake_head_opens_nothing(clips, tmp_path):
-    # FFmpeg guesses the container from the content; the allow list holds even where our own look is fooled.
+    # FFmpeg probes the container by the content; the allow list holds even where our own look is fooled.
     import av
 
     path = tmp_path / "x.ts"
