@@ -59,11 +59,9 @@ def test_actions_can_be_named_as_hazards(tmp_path: Path) -> None:
 def test_a_split_column_reaches_the_windows(tmp_path: Path) -> None:
     text = "path,start_s,end_s,label,split\na.mp4,0,2,walk,train\nb.mp4,0,2,walk,test_far\n"
     lines, _ = read(tmp_path, text)
-    kept, left_out = select_test_part(lines, "test_far")
-    assert left_out == 0 and [line.split for line in kept] == ["train", "test"]
-    assert [s.split for s in hazard_windows(kept, [], [1.0], 1.0, 1.0).samples] == ["train"] * 2 + [
-        "test"
-    ] * 2
+    assert [line.split for line in lines] == ["train", "test_far"]
+    windows = hazard_windows(lines, [], [1.0], 1.0, 1.0)
+    assert [s.split for s in windows.samples] == ["train"] * 2 + ["test_far"] * 2
 
 
 def test_truth_files_beside_a_list_are_not_read(tmp_path: Path) -> None:
