@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import itertools
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -227,6 +228,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
         return path if path.exists() else make(KINDS[name], folder)
 
     av.logging.set_level(None)
+    os.environ.setdefault("SVT_LOG", "1")  # its encoder prints its settings otherwise
     return file
 
 
