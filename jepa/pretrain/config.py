@@ -156,8 +156,37 @@ class PretrainConfig:
     wandb: WandbConfig = field(default_factory=WandbConfig)
 
     def __post_init__(self) -> None:
+        self.check()
+
+    def check(self) -> None:
+        """Checks across sections: clips divide into tokens, single frames being images, and there are masks.
+
+        Raises:
+            UserError: with the nearest size that does.
+        """
         if not self.masks:
             raise UserError("masks is empty, so there would be nothing to predict; give at least one mask.")
+        model, data = self.model, self.data
+        sizes = [("data", data.crop_px, data.num_frames)]
+        for number, source in enumerate(data.mix):
+            own = source.crop_px or data.crop_px, source.num_frames or data.num_frames
+            sizes.append((f"data.mix.{number}", *own))
+        for owner, crop_px, num_frames in sizes:
+            for key, size, unit, name in (
+                ("crop_px", crop_px, model.patch_px, "model.patch_px"),
+                ("num_frames", num_frames, model.tubelet_frames, "model.tubelet_frames"),
+            ):
+                if size <= 0 or (size % unit and not (key == "num_frames" and size == 1)):
+                    near = max(unit, round(size / unit) * unit)
+                    raise UserError(
+                        f"{owner}.{key}={size} is not a positive multiple of {name}={unit}: the clip does not divide "
+                        f"into tokens. Use {owner}.{key}={near}, or change {name}."
+                    )
+            if getattr(self.objective, "pca_components", 0) and num_frames <= model.tubelet_frames:
+                raise UserError(
+                    f"{owner}.num_frames={num_frames} makes one time step of a clip, and objective.pca_components "
+                    f"needs several. Use at least {2 * model.tubelet_frames} frames, or drop it."
+                )
 
     @property
     def run_folder(self) -> Path | None:

@@ -28,7 +28,7 @@ def build_objective(config: PretrainConfig) -> Objective:
         >>> type(objective).__name__, objective.encoder.embed_dim
         ('MaskedPrediction', 192)
     """
-    check_sizes(config)
+    config.check()
     cls, model = objective_class(config.objective), config.model
     options = {
         "patch_px": model.patch_px,
@@ -116,32 +116,3 @@ def _start_predictor(predictor: Predictor, source: str) -> None:
     ours = predictor.state_dict()
     if stored.keys() == ours.keys() and all(stored[name].shape == ours[name].shape for name in ours):
         predictor.load_state_dict(stored)
-
-
-def check_sizes(config: PretrainConfig) -> None:
-    """Refuses clips that do not divide into tokens; single frames are images and always do.
-
-    Raises:
-        UserError: with the nearest size that does.
-    """
-    model, data = config.model, config.data
-    sizes = [("data", data.crop_px, data.num_frames)]
-    for number, source in enumerate(data.mix):
-        own = source.crop_px or data.crop_px, source.num_frames or data.num_frames
-        sizes.append((f"data.mix.{number}", *own))
-    for owner, crop_px, num_frames in sizes:
-        for key, size, unit, name in (
-            ("crop_px", crop_px, model.patch_px, "model.patch_px"),
-            ("num_frames", num_frames, model.tubelet_frames, "model.tubelet_frames"),
-        ):
-            if size <= 0 or (size % unit and not (key == "num_frames" and size == 1)):
-                near = max(unit, round(size / unit) * unit)
-                raise UserError(
-                    f"{owner}.{key}={size} is not a positive multiple of {name}={unit}: the clip does not divide into "
-                    f"tokens. Use {owner}.{key}={near}, or change {name}."
-                )
-        if getattr(config.objective, "pca_components", 0) and num_frames <= model.tubelet_frames:
-            raise UserError(
-                f"{owner}.num_frames={num_frames} makes one time step of a clip, and objective.pca_components needs "
-                f"several. Use at least {2 * model.tubelet_frames} frames, or drop it."
-            )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import islice
 from pathlib import Path
@@ -19,7 +19,7 @@ import yaml
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from jepa.data import collate, open_stream, stream_of
+from jepa.data import Stream, collate, open_stream, stream_of
 from jepa.data.transforms import normalise
 from jepa.errors import UserError
 from jepa.fields import to_dict
@@ -62,6 +62,8 @@ class StepMetrics(NamedTuple):
     rates: dict[str, float]
     """learning rate, weight decay and EMA momentum"""
     last: MicroStep
+    statuses: list[StepStatus]
+    """steps whose outcome has become known on the host, which is one step late"""
 
 
 class Trainer:
@@ -71,7 +73,7 @@ class Trainer:
         config: everything that decides the run. With `out` it writes a run folder, and resumes from its newest
             checkpoint; without, no file is written.
         dataset: clips to train on, instead of `config.data.root`: a list of clips uint8 [T, C, H, W], or any map-style
-            dataset of them.
+            dataset of them, or a `jepa.data.Stream`.
         objective: a loss with its networks, instead of `config.objective`.
         callbacks: see `jepa.pretrain.callbacks`.
 
@@ -97,14 +99,26 @@ class Trainer:
         objective: Objective | None = None,
         callbacks: Iterable[Callback] = (),
     ) -> None:
-        self.config, train = config, config.train
-        self._open = ExitStack()
-        self.context = self._open.enter_context(init_distributed(train.device, train.timeout_s))
+        self.config = config
+        self.callbacks = [MonitorCallback(), *callbacks]
+        self.logger: Logger | NullLogger = NullLogger()
+        self._signals: list[int] = []
+        self._stop = False
+        with ExitStack() as opened:
+            self.context = opened.enter_context(init_distributed(config.train.device, config.train.timeout_s))
+            self._set_up(dataset, objective)
+            self._open = opened.pop_all()  # from here on, `close` leaves the process group
+
+    def _set_up(self, dataset: Any, objective: Objective | None) -> None:
+        """Data, networks, optimizer, and the state of the newest checkpoint."""
+        config, train = self.config, self.config.train
         self.micro_steps = count_micro_steps(config, self.context)
-        if dataset is None:
-            self.stream = open_stream(config.data, train.seed, train.batch_size)
-        else:
+        if isinstance(dataset, Stream):
+            self.stream = dataset
+        elif dataset is not None:
             self.stream = stream_of(dataset, train.seed, train.batch_size)
+        else:
+            self.stream = open_stream(config.data, train.seed, train.batch_size)
         check_same_everywhere(self.context, self.stream.fingerprint, config.data.root or "data.mix")
         out = config.run_folder
         # One process looks, so that all resume from the same state.
@@ -120,10 +134,12 @@ class Trainer:
         elif train.init_from:
             self.state.begin_from(Path(train.init_from))
         self.guard = NonFiniteGuard(self.context, out, saved.get("skipped", 0))
-        self.logger: Logger | NullLogger = NullLogger()
-        self.callbacks = [MonitorCallback(), *callbacks]
-        self._signals: list[int] = []
-        self._stop = False
+
+    def __enter__(self) -> Trainer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     @property
     def objective(self) -> Objective:
@@ -149,6 +165,7 @@ class Trainer:
                 numbers in the run; there are `self.micro_steps` of them.
 
         Raises:
+            UserError: there are more or fewer micro-batches than `self.micro_steps`.
             RuntimeError: too many steps in a row were not finite.
         """
         config, state, objective, device = self.config, self.state, self.objective, self.context.device
@@ -166,6 +183,10 @@ class Trainer:
                 (row["loss"] / self.micro_steps).backward()
             losses = {k: losses.get(k, 0.0) + v.detach() / self.micro_steps for k, v in row.items()}
             seen.append(MicroBatch(batch, masks))
+        if len(seen) != self.micro_steps:
+            raise UserError(
+                f"train_step got {len(seen)} micro-batches, and a step of this run has {self.micro_steps}."
+            )
         grad_norm = clip_gradient(objective, config.optim.clip_grad)
 
         # A NaN never reaches a weight: where found_inf is 1, AdamW changes nothing, and the host need not know yet.
@@ -175,7 +196,9 @@ class Trainer:
         state.optimizer.zero_grad(set_to_none=True)
         objective.update_targets(rates["ema"])
         state.step += 1
-        return StepMetrics(state.step, losses, grad_norm, skipped, rates, MicroStep(video, targets, masks))
+        statuses = self._read_statuses()
+        last = MicroStep(video, targets, masks)
+        return StepMetrics(state.step, losses, grad_norm, skipped, rates, last, statuses)
 
     def fit(self) -> None:
         """Trains to `train.steps`; resumes where the state is.
@@ -258,11 +281,10 @@ class Trainer:
             callback.on_step(self, metrics)
         last = metrics.step == train.steps or self._stop
         log, save = (last or metrics.step % every == 0 for every in (train.log_every, train.save_every))
-        statuses = self.guard.statuses(last=log or save)
+        statuses = metrics.statuses + (self._read_statuses(last=True) if log or save else [])
         leave = any(status.stop for status in statuses) and not last
         if leave:
-            statuses += self.guard.statuses(last=True)
-        self._report(statuses)
+            statuses += self._read_statuses(last=True)
         if log or save or leave:
             for event in state.count_bad():
                 self.logger.warn(metrics.step, str(event))
@@ -286,7 +308,9 @@ class Trainer:
                 row |= callback.on_log(self, metrics)
         self.logger.log(metrics.step, row, self.config.train.batch_size)
 
-    def _report(self, statuses: Sequence[StepStatus]) -> None:
+    def _read_statuses(self, last: bool = False) -> list[StepStatus]:
+        """Steps that are known to be over; warns of skipped ones, and raises when there are too many in a row."""
+        statuses = self.guard.statuses(last)
         for status in statuses:
             if status.skipped:
                 where = f"; its clips and masks are in {status.kept}" if status.kept else ""
@@ -300,6 +324,7 @@ class Trainer:
                 f"The loss or its gradient was not finite in {self.guard.skipped} steps in a row, up to step "
                 f"{statuses[-1].step}. They changed no weight{kept}. Lower optim.lr or lengthen optim.warmup_steps."
             )
+        return statuses
 
 
 def train(config: PretrainConfig, callbacks: Iterable[Callback] = ()) -> Path:
@@ -316,11 +341,8 @@ def train(config: PretrainConfig, callbacks: Iterable[Callback] = ()) -> Path:
     out = config.run_folder
     if out is None:
         raise UserError("`jepa pretrain` needs out=FOLDER.")
-    trainer = Trainer(config, callbacks=callbacks)
-    try:
+    with Trainer(config, callbacks=callbacks) as trainer:
         trainer.fit()
-    finally:
-        trainer.close()
     return out
 
 

@@ -299,19 +299,17 @@ class MaskedPrediction(Objective):
             targets = self._target(video)
         grid = self.encoder.grid_of(video)
         pairs = [(self.predict(video, mask).float(), gather_tokens(targets, mask.target)) for mask in masks]
-        row = {
-            f"unexplained/mask{i}": diagnostics.unexplained_variance(*pair) for i, pair in enumerate(pairs)
-        }
+        row = {f"explained/mask{i}": diagnostics.explained_variance(*pair) for i, pair in enumerate(pairs)}
         predicted, wanted = (torch.cat(part, 1) for part in zip(*pairs, strict=True))
         index = torch.cat([mask.target for mask in masks], 1)
-        by_time = diagnostics.unexplained_per_time_step(predicted, wanted, index, grid)
+        by_time = diagnostics.explained_per_time_step(predicted, wanted, index, grid)
         views = torch.stack([predicted, wanted], 2).flatten(0, 1)[..., -self.encoder.embed_dim :]
         return row | {
             "target_varies": diagnostics.varying_fraction(targets),
             "prediction_varies": diagnostics.varying_fraction(predicted),
-            "unexplained": diagnostics.unexplained_variance(predicted, wanted),
+            "explained": diagnostics.explained_variance(predicted, wanted),
             "lidar": diagnostics.lidar(diagnostics.evenly_spaced(views, max_rows)),
-            **{f"unexplained/time{k:02d}": float(value) for k, value in enumerate(by_time)},
+            **{f"explained/t{k:02d}": float(value) for k, value in enumerate(by_time)},
         }
 
     def _target(self, video: Tensor) -> Tensor:
