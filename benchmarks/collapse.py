@@ -1,12 +1,11 @@
-"""Does the watch call every collapse, and no healthy run?
+"""Representation collapse: does the monitor warn of every collapse, and of no healthy run?
 
     python benchmarks/collapse.py train WORLD OUT RECIPE CAUSE SEED STEPS   one run -> OUT/RECIPE_CAUSE_SEED.jsonl
-    python benchmarks/collapse.py table OUT                                 what Monitor says of all rows in OUT
+    python benchmarks/collapse.py table OUT                                 the monitor's warnings for all rows in OUT
 
 WORLD is the demo's: `jepa toyworld out=WORLD videos=1600 seed=0 temporal_noise=0.6 distractors=0 width_px=96
-height_px=96 fps=12`. It is decoded once and kept in memory as uint8; everything else is
-jepa's own parts in the trainer's order.
-RECIPE is `demo` (configs/pretrain/recipe/demo.yaml, with 16 clips a step that are hidden once each) or
+height_px=96 fps=12`. It is decoded once and kept in memory as uint8; the steps are
+`Trainer.train_step`. RECIPE is `demo` (configs/pretrain/recipe/demo.yaml, with 16 clips a step, one mask each) or
 `default` (the settings of `jepa pretrain` with a small model).
 """
 
@@ -16,21 +15,18 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
+from typing import Any, TextIO
 
 import torch
 
-from jepa.config import COMMANDS, compose_config, config_class, to_dataclass
-from jepa.data import normalise, open_video
+from jepa.config import compose_config, to_dataclass
+from jepa.data import Item, Stream, open_video
 from jepa.data.sampling import ORDER
 from jepa.data.transforms import crop_resize, random_box, random_flip
-from jepa.masking import sample_masks
-from jepa.pretrain.config import PretrainConfig
-from jepa.pretrain.factory import build_objective
+from jepa.pretrain import Callback, PretrainConfig, StepMetrics, Trainer
 from jepa.pretrain.monitor import Monitor, MonitorConfig
-from jepa.pretrain.optim import make_optimizer, set_rates
-from jepa.pretrain.target_encoder import build_teacher
 from jepa.rng import permuted
 
 SMALL = ("model.name=vit_nano", "data.crop_px=64", "data.fps=4", "model.predictor_dim=128", "model.predictor_depth=2",
@@ -48,15 +44,23 @@ CAUSES = {
 
 
 def settings(world: Path, recipe: str, cause: str, seed: int) -> PretrainConfig:
-    keys = [f"data.root={world}", "out=unused", f"train.seed={seed}", *RECIPES[recipe]]
+    keys = [
+        f"data.root={world}",
+        "out=unused",
+        "data.workers=0",
+        "train.device=cpu",
+        f"train.seed={seed}",
+        *RECIPES[recipe],
+    ]
     keys += {
         "pixels": ["objective.target=pixels"],
         "no_stop": ["objective.target_encoder=none"],
         "ema_0": ["optim.ema=[0,0]"],
         "lr_x50": [f"optim.lr={50 * LR[recipe]}"],
     }.get(cause, [])
-    command = COMMANDS["pretrain"]
-    return to_dataclass("pretrain", compose_config("pretrain", config_class(command), keys))
+    config = to_dataclass("pretrain", compose_config("pretrain", PretrainConfig, keys))
+    config.out = ""  # no run folder
+    return config
 
 
 def decoded(world: Path, config: PretrainConfig) -> torch.Tensor:
@@ -72,65 +76,69 @@ def decoded(world: Path, config: PretrainConfig) -> torch.Tensor:
     return torch.load(kept, weights_only=True)
 
 
-def batches(
-    videos: torch.Tensor, config: PretrainConfig, steps: int
-) -> Iterator[tuple[torch.Tensor, list[int]]]:
-    data, size = config.data, config.train.batch_size
-    for step in range(steps):
-        clips = []
-        for index in range(step * size, (step + 1) * size):
-            visit, position = divmod(index, len(videos))
-            video = videos[permuted(position, len(videos), config.train.seed, visit, ORDER)]
-            box = random_box(*video.shape[-2:], data.scale, data.ratio, config.train.seed, index)
-            flip = random_flip(data.hflip, config.train.seed, index)
-            clips.append(crop_resize(video.transpose(0, 1), box, data.crop_px, flip).transpose(0, 1))
-        yield torch.stack(clips), list(range(step * size, (step + 1) * size))
+class DecodedClips(torch.utils.data.Dataset[dict[str, Any]]):
+    """Samples of a run by their number: order, crop and flip as in `jepa pretrain`, pixels from memory."""
+
+    def __init__(self, videos: torch.Tensor, config: PretrainConfig) -> None:
+        self.videos, self.config = videos, config
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        data, seed = self.config.data, self.config.train.seed
+        epoch, position = divmod(index, len(self.videos))
+        number = permuted(position, len(self.videos), seed, epoch, ORDER)
+        video = self.videos[number]
+        box = random_box(*video.shape[-2:], data.scale, data.ratio, seed, index)
+        flip = random_flip(data.hflip, seed, index)
+        clip = crop_resize(video.transpose(0, 1), box, data.crop_px, flip).transpose(0, 1)
+        times = torch.arange(clip.shape[1], dtype=torch.float64) / data.fps
+        return {"video": clip, "times": times, "index": index, "item": number, "clip": 0, "bad": []}
+
+
+class Measure(Callback):
+    """Writes what the monitor measures on step 1 and every 25 steps, with its cost beside that of the steps."""
+
+    def __init__(self, file: TextIO) -> None:
+        self.file, self.measuring, self.start = file, 0.0, time.process_time()
+
+    def on_step(self, trainer: Trainer, metrics: StepMetrics) -> None:
+        """Measures the batch of the step."""
+        if metrics.step % 25 and metrics.step != 1:
+            return
+        before, last = time.process_time(), metrics.last
+        row = trainer.state.monitor.measure(trainer.objective, last.video, last.targets, last.masks)
+        cost = time.process_time() - before
+        self.measuring += cost
+        per_step = (time.process_time() - self.start - self.measuring) / metrics.step
+        row |= {
+            "step": metrics.step,
+            "loss": metrics.losses["loss"].item(),
+            "grad_norm": metrics.grad_norm.item(),
+        }
+        row |= metrics.rates | {"measure_s": cost, "step_s": per_step}
+        self.file.write(json.dumps(row) + "\n")
+        self.file.flush()
 
 
 def train(world: Path, out: Path, recipe: str, cause: str, seed: int, steps: int) -> None:
-    """The trainer's steps in the trainer's order; schedules run over the recipe's own length."""
+    """Some steps of the trainer; schedules run over the recipe's own length."""
     torch.set_num_threads(1)
     config = settings(world, recipe, cause, seed)
-    learner = build_objective(config)
-    teacher = build_teacher(config, learner)
-    optimizer = make_optimizer(learner, config.optim)
-    watch, looking, start = Monitor(MonitorConfig()), 0.0, time.process_time()
+    videos = decoded(world, config)
+    items = [Item(str(number)) for number in range(len(videos))]
+    stream = Stream(DecodedClips(videos, config), items, "", config.train.batch_size)
+    trainer = Trainer(config, dataset=stream)
+    batches = trainer.batches()
     out.mkdir(parents=True, exist_ok=True)
     with open(out / f"{recipe}_{cause}_{seed}.jsonl", "w") as file:
-        for step, (clips, index) in enumerate(batches(decoded(world, config), config, steps)):
-            video = normalise(clips, config.data.mean, config.data.std)
-            grid = learner.encoder.grid_of(video)
-            masks = [
-                sample_masks(mask, grid, seed, index, stream) for stream, mask in enumerate(config.masks)
-            ]
-            rates = set_rates(optimizer, config, step)
-            targets = None if teacher is None else teacher.targets(video)
-            losses = learner(video, targets, masks, step / config.train.steps)
-            losses["loss"].backward()
-            grad_norm = torch.nn.utils.clip_grad_norm_(learner.parameters(), config.optim.clip_grad)
-            optimizer.step()
-            if teacher is not None:
-                teacher.follow(rates["ema"])
-            optimizer.zero_grad(set_to_none=True)
-            if (step + 1) % 25 == 0 or step == 0:
-                before = time.process_time()
-                row = watch.look(learner, teacher, video, masks, targets)
-                looking += (look := time.process_time() - before)
-                per_step = (time.process_time() - start - looking) / (step + 1)
-                row |= {
-                    "step": step + 1,
-                    "loss": losses["loss"].item(),
-                    "grad_norm": grad_norm.item(),
-                    **rates,
-                }
-                file.write(json.dumps(row | {"look_s": look, "step_s": per_step}) + "\n")
-                file.flush()
+        measure = Measure(file)
+        for _ in range(steps):
+            measure.on_step(trainer, trainer.train_step(islice(batches, trainer.micro_steps)))
 
 
 def table(out: Path, log_every: int = 50) -> None:
     """Replays `Monitor.warnings` on the rows that a run with `train.log_every=50` would have written."""
     print(
-        "| recipe | run | seed | steps | lowest rank | lowest variation | called at step | the first sentence |"
+        "| recipe | run | seed | steps | lowest rank | lowest variation | warning at step | first warning |"
     )
     print("|---|---|---|---|---|---|---|---|")
     cost: dict[str, list[float]] = {}
@@ -138,23 +146,24 @@ def table(out: Path, log_every: int = 50) -> None:
         recipe, _, rest = path.stem.partition("_")
         cause, _, seed = rest.rpartition("_")
         rows = [json.loads(line) for line in path.read_text().splitlines()]
-        cost.setdefault(recipe, []).extend(row["look_s"] / (log_every * row["step_s"]) for row in rows[1:])
-        watch, said = Monitor(MonitorConfig()), []
+        cost.setdefault(recipe, []).extend(row["measure_s"] / (log_every * row["step_s"]) for row in rows[1:])
+        monitor, warnings = Monitor(MonitorConfig()), []
         rows = [row for row in rows if row["step"] % log_every == 0]
         for row in rows:
-            said += [(row["step"], sentence) for sentence in watch.warnings(row["step"], row)]
+            warnings += [(row["step"], sentence) for sentence in monitor.warnings(row["step"], row)]
         lowest = []
         for name in ("rank", "target_varies"):
-            highest, share = 0.0, 1.0
+            highest, fraction = 0.0, 1.0
             for row in rows:
                 highest = max(highest, row[name])
-                share = min(share, row[name] / highest)
-            lowest.append(f"{share:.3f}")
-        first = f"{said[0][0]} | {said[0][1].partition('. ')[0]}" if said else "never | "
+                fraction = min(fraction, row[name] / highest)
+            lowest.append(f"{fraction:.3f}")
+        first = f"{warnings[0][0]} | {warnings[0][1].partition('. ')[0]}" if warnings else "never | "
         print(f"| {recipe} | {cause} | {seed} | {rows[-1]['step']} | {' | '.join(lowest)} | {first} |")
-    for recipe, shares in cost.items():
+    for recipe, fractions in cost.items():
         print(
-            f"{recipe}: a look costs {100 * statistics.median(shares):.1f} % of {log_every} steps (median, CPU time)"
+            f"{recipe}: measuring costs {100 * statistics.median(fractions):.1f} % of {log_every} steps "
+            "(median, CPU time)"
         )
 
 

@@ -11,19 +11,17 @@ import platform
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata
+from itertools import islice
 from pathlib import Path
 from statistics import mean, median, pstdev
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
-from torch.utils.data import DataLoader
 
 import jepa
 from jepa.data.manifest import RootConfig
@@ -149,8 +147,8 @@ def make_videos(folder: Path, count: int, seconds: int = 4, size: tuple[int, int
         with av.open(str(folder / f"{number}.mp4"), "w") as container:
             stream = container.add_stream("libx264", rate=30, options={"preset": "fast"})
             stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-            for moment in range(30 * seconds):
-                top, left = (int(64 + 60 * f(moment / 20 + number)) for f in (np.sin, np.cos))
+            for frame in range(30 * seconds):
+                top, left = (int(64 + 60 * f(frame / 20 + number)) for f in (np.sin, np.cos))
                 picture = np.ascontiguousarray(texture[top : top + height, left : left + width])
                 container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
             container.mux(stream.encode())
@@ -168,16 +166,17 @@ def _decode(config: BenchConfig, data: str, folder: Path) -> dict[str, Any]:
     )  # fmt: skip
 
 
-class _Clock:
-    """When each batch was asked for and when it came, seen by every loader that is started meanwhile."""
+class _StepTimer:
+    """When each micro-batch was requested and when it came."""
 
     def __init__(self) -> None:
-        self.asked: list[float] = []
+        self.requested: list[float] = []
         self.came: list[float] = []
 
     def watch(self, batches: Iterator[Any]) -> Iterator[Any]:
+        """The same batches; the last request, which finds none, is noted as well."""
         while True:
-            self.asked.append(time.perf_counter())
+            self.requested.append(time.perf_counter())
             try:
                 batch = next(batches)
             except StopIteration:
@@ -185,51 +184,52 @@ class _Clock:
             self.came.append(time.perf_counter())
             yield batch
 
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        """The trainer is measured from outside, as it is: only the handing over of batches is timed."""
-        original = DataLoader.__iter__
-        with patch.object(DataLoader, "__iter__", lambda loader: self.watch(original(loader))):
-            yield
+    def summary(self, first: int, last: int) -> tuple[float, float]:
+        """(seconds, fraction of them spent waiting for data) from one request to another, by number."""
+        waited = sum(self.came[k] - self.requested[k] for k in range(first, last))
+        lasted = self.requested[last] - self.requested[first]
+        return lasted, waited / lasted
 
 
 def _train(config: BenchConfig, data: str, folder: Path) -> dict[str, Any]:
     from jepa.config import compose_config, to_dataclass
-    from jepa.pretrain import PretrainConfig
-    from jepa.pretrain import train as pretrain
+    from jepa.fields import to_dict
+    from jepa.pretrain import PretrainConfig, Trainer
 
-    # A step lasts from one question for a batch to the next; the last one ends with a checkpoint and is left out.
     warm_up, rows = 3, []
-    steps = warm_up + config.steps + 1
     recipe = [f"recipe={config.recipe}"] if config.recipe else []
-    asked = compose_config("pretrain", PretrainConfig, [*recipe, *config.settings])
-    asked.data.root = data
-    asked.train.steps = asked.train.log_every = asked.train.save_every = steps
-    for repeat in range(config.repeats):
-        asked.out = str(folder / f"run{repeat}")
-        settings = to_dataclass("pretrain", asked)
-        clock = _Clock()
-        with clock.running():
-            pretrain(settings)
-        passes = len(clock.came) // steps  # batches in a step: more than one with train.micro_batch
-        begin, end = warm_up * passes, (steps - 1) * passes
-        waited = sum(clock.came[k] - clock.asked[k] for k in range(begin, end))
-        lasted = clock.asked[end] - clock.asked[begin]
+    composed = compose_config("pretrain", PretrainConfig, [*recipe, *config.settings])
+    composed.data.root, composed.out = data, ""  # no run folder: only the steps are timed
+    composed.train.steps = warm_up + config.steps
+    settings = to_dataclass("pretrain", composed)
+    for _ in range(config.repeats):
+        timer = _StepTimer()
+        with Trainer(settings) as trainer:
+            batches = timer.watch(trainer.batches())
+            while trainer.step < settings.train.steps:
+                trainer.train_step(islice(batches, trainer.micro_steps))
+                # A step lasts from one request for a batch to the next, and the device works on after the call.
+                if trainer.step in (warm_up, settings.train.steps) and trainer.context.device.type == "cuda":
+                    torch.cuda.synchronize()
+            next(batches, None)
+            first, last = warm_up * trainer.micro_steps, settings.train.steps * trainer.micro_steps
+        lasted, waiting = timer.summary(first, last)
         rows.append(
             {
                 "steps_per_s": config.steps / lasted,
                 "clips_per_s": config.steps * settings.train.batch_size / lasted,
-                "waiting_share": waited / lasted,
+                "waiting_fraction": waiting,
             }
         )
     table = Table("train", "median", "+-", title=f"{config.steps} steps, {config.repeats} repetitions")
     for name, kind in (
-        ("steps_per_s", "steps/s"), ("clips_per_s", "clips/s"), ("waiting_share", "share of time waiting for data")
+        ("steps_per_s", "steps/s"), ("clips_per_s", "clips/s"),
+        ("waiting_fraction", "fraction of time waiting for data"),
     ):  # fmt: skip
         figures = [row[name] for row in rows]
         table.add_row(kind, f"{median(figures):.3g}", f"{pstdev(figures):.2g}")
     Console().print(table)
-    return {"repetitions": rows, "pretrain": asdict(settings)}
+    return {"repetitions": rows, "pretrain": to_dict(settings)}
 
 
 def _probe(config: BenchConfig, data: str, folder: Path) -> dict[str, Any]:

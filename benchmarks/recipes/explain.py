@@ -1,11 +1,12 @@
-"""What each level of an encoder holds: how much of it is trivial to guess, its rank, and what a probe reads from it.
+"""Layers of an encoder: how much of each can be copied over time, its rank, and what a probe reads from it.
 
     python benchmarks/recipes/explain.py benchmarks/recipes/plans/motion.yaml --encoders untrained latents
 
-Reads encoders that run.py exported (WORK/encoders/WORLD-NAME-SEED). For every level (0 is the patch embedding) the
-tokens of the whole clip are layer-normed, as targets are. "Trivial" is the share of their variance that is explained by
-copying: guessing half of a clip's moments as the mean of the other half at the same place. What a copy explains says
-nothing about motion. Rank is RankMe of 2,048 tokens; the probe is attentive, 400 labels, one seed of the head.
+Reads encoders that run.py exported (WORK/encoders/WORLD-NAME-SEED). For every layer (0 is the patch embedding) the
+tokens of the whole clip are layer-normed, as targets are. "Copied" is the fraction of their variance that copying
+explains: half of a clip's time steps are predicted as the mean of the other half at the same spatial position. What a
+copy explains tells nothing about motion. Rank is RankMe of 2,048 tokens; the probe is attentive, 400 labels, one seed
+of the head.
 """
 
 from __future__ import annotations
@@ -34,21 +35,21 @@ from jepa.pretrain.objectives.targets import latents
 
 
 @torch.inference_mode()
-def levels_of(encoder: VideoEncoder, task: Task, config: PretrainConfig) -> torch.Tensor:
-    """Layer-normed tokens of every level, [levels, n, N, D], float16."""
-    parts, levels = [], range(encoder.config.depth + 1)
+def layers_of(encoder: VideoEncoder, task: Task, config: PretrainConfig) -> torch.Tensor:
+    """Layer-normed tokens of every layer, [layers, n, N, D], float16."""
+    parts, layers = [], range(encoder.config.depth + 1)
     for clip in task.video.split(64):
-        tokens = latents(encoder, normalise(clip, config.data.mean, config.data.std), levels)
-        parts.append(torch.stack(tokens.chunk(len(levels), dim=-1)).half())
+        tokens = latents(encoder, normalise(clip, config.data.mean, config.data.std), layers)
+        parts.append(torch.stack(tokens.chunk(len(layers), dim=-1)).half())
     return torch.cat(parts, dim=1)
 
 
-def trivial_share(tokens: torch.Tensor, slots: int) -> float:
-    """Share of the variance of [n, N, D] that copying from the other half of the moments explains."""
-    moments = tokens.float().unflatten(1, (slots, -1))
-    variance = (moments - moments.mean((0, 1, 2))).square().mean()
-    seen, hidden = moments[:, 0::2].mean(1, keepdim=True), moments[:, 1::2]
-    return float(1 - (hidden - seen).square().mean() / variance)
+def copied_fraction(tokens: torch.Tensor, time_steps: int) -> float:
+    """Fraction of the variance of [n, N, D] that copying from the other half of the time steps explains."""
+    by_time = tokens.float().unflatten(1, (time_steps, -1))
+    variance = (by_time - by_time.mean((0, 1, 2))).square().mean()
+    context, target = by_time[:, 0::2].mean(1, keepdim=True), by_time[:, 1::2]
+    return float(1 - (target - context).square().mean() / variance)
 
 
 def main() -> None:
@@ -60,7 +61,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("recipes"))
     parser.add_argument("--encoders", nargs="+", required=True)
     parser.add_argument(
-        "--probe", action="store_true", help="also read every level with a probe (a minute a world)"
+        "--probe", action="store_true", help="also read every layer with a probe (a minute a world)"
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("docs/small_scale_levels.png"))
@@ -69,8 +70,8 @@ def main() -> None:
     plan = yaml.safe_load(options.plan.read_text())
     keys = [*plan["common"], "data.root=x", "out=x"]
     config = to_dataclass("pretrain", compose_config("pretrain", PretrainConfig, keys))
-    slots = config.data.num_frames // config.model.tubelet_frames
-    measures = ["trivial", "rank", *(["accuracy"] if options.probe else [])]
+    time_steps = config.data.num_frames // config.model.tubelet_frames
+    measures = ["copied", "rank", *(["accuracy"] if options.probe else [])]
     size = (3.7 * len(measures), 3.2 * len(plan["worlds"]))
     figure, panels = plt.subplots(len(plan["worlds"]), len(measures), figsize=size, squeeze=False)
     for line, world in zip(panels, plan["worlds"], strict=True):
@@ -82,13 +83,13 @@ def main() -> None:
                 continue
             encoder = jepa.load_encoder(folder)
             rows = []
-            for level, tokens in enumerate(levels_of(encoder, task, config)):
+            for layer, tokens in enumerate(layers_of(encoder, task, config)):
                 some = tokens[:256].flatten(0, 1)[::8].float()
-                rows.append([trivial_share(tokens[:512], slots), rank_me(some)])
+                rows.append([copied_fraction(tokens[:512], time_steps), rank_me(some)])
                 if options.probe:
-                    known = accuracy(tokens, slots, task, plan["labels"][-1], ["attentive"], [0])
+                    known = accuracy(tokens, time_steps, task, plan["labels"][-1], ["attentive"], [0])
                     rows[-1].append(known["accuracy"])
-                row = {"world": world, "encoder": name, "level": level}
+                row = {"world": world, "encoder": name, "layer": layer}
                 row |= {what: round(value, 3) for what, value in zip(measures, rows[-1], strict=True)}
                 print(json.dumps(row), flush=True)
             colour = GREY if name == "untrained" else COLOURS[number % len(COLOURS)]
@@ -97,13 +98,13 @@ def main() -> None:
                     range(len(rows)), values, "o-", color=colour, linewidth=2, markersize=5, label=name
                 )
         titles = {
-            "trivial": "share that copying guesses",
+            "copied": "fraction that copying explains",
             "rank": "rank",
             "accuracy": f"{task.name}: accuracy",
         }
         for panel, what in zip(line, measures, strict=True):
             panel.set_title(titles[what], loc="left", fontsize=10)
-            panel.set_xlabel("level (0: patch embedding)")
+            panel.set_xlabel("layer (0: patch embedding)")
             panel.grid(color="#e1e0d9", linewidth=0.6)
             panel.spines[["top", "right"]].set_visible(False)
         line[0].set_ylabel(world)

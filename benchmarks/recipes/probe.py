@@ -54,7 +54,7 @@ def encode(encoder: VideoEncoder, task: Task, config: EvalClipConfig) -> torch.T
 
 
 def accuracy(
-    tokens: torch.Tensor, time_slots: int, task: Task, labels: int, kinds: list[str], seeds: list[int]
+    tokens: torch.Tensor, time_steps: int, task: Task, labels: int, kinds: list[str], seeds: list[int]
 ) -> dict[str, Any]:
     """Test accuracy with the first `labels` labels; a fifth of them chooses head and settings.
 
@@ -66,7 +66,7 @@ def accuracy(
     val, train = known[: len(known) // 5], known[len(known) // 5 :]
     test = np.arange(task.train, len(tokens))
     targets = class_targets(task.targets, task.classes, softmax_calibrator("temperature"))
-    features = FeatureSet.of("encoder", tokens, time_slots)
+    features = FeatureSet.of("encoder", tokens, time_steps)
     groups = [str(i) for i in range(len(tokens))]
     folds = [Fold("test", train, val, test)]
     runs = [cross_validate(get_head(k), features, targets, groups, folds, settings, seeds) for k in kinds]

@@ -5,9 +5,10 @@
     python benchmarks/recipes/show.py PLAN                                                # table and curves
 
 A plan names worlds, tasks, a budget and runs (see plans/). Every finished run is one line of the results file; a
-line that is there already is not made again, so a stopped list goes on where it was. Training uses one thread. Only
-training counts into the seconds of a curve, in processor time, since other work on the machine would blur wall time;
-operations (FLOPs) are counted by PyTorch over one step, forward and backward, target encoder included.
+line that is there already is not made again, so a stopped list resumes where it was. Training is `Trainer.train_step`
+on clips from memory, with one thread. The probe is `cross_validate` of jepa.probes on features in memory. Only training
+counts into the seconds of a curve, in processor time, since other work on the machine would blur wall time.
+Operations (FLOPs) are counted by PyTorch over one step, forward and backward, target encoder included.
 """
 
 from __future__ import annotations
@@ -32,64 +33,41 @@ from torch.utils.flop_counter import FlopCounterMode
 import jepa
 from jepa.bench import machine
 from jepa.config import compose_config, to_dataclass
-from jepa.data import EvalClipConfig, collate, read_items
+from jepa.data import EvalClipConfig, Stream, collate, read_items
 from jepa.data.transforms import normalise
 from jepa.models import Preprocessing, VideoEncoder, save_encoder
 from jepa.models.layers import init_block_weights
-from jepa.pretrain.config import PretrainConfig
+from jepa.pretrain import PretrainConfig, Trainer, build_objective
 from jepa.pretrain.diagnostics import rank_me, std_across_clips, std_across_time
-from jepa.pretrain.factory import build_objective
-from jepa.pretrain.optim import make_optimizer, set_rates
-from jepa.pretrain.target_encoder import Teacher, build_teacher
-from jepa.pretrain.trainer import draw_masks
+from jepa.pretrain.objectives.masked_prediction import build_targets
 from jepa.toyworld import ToyWorldConfig, write_world
 
 
-class Run:
-    """What a training is made of: the library's own learner, teacher and optimizer, and clips from memory."""
+def make_trainer(config: PretrainConfig, source: StoredClips, init_std: float | None = None) -> Trainer:
+    """The library's trainer on clips from memory; it writes no run folder."""
+    objective = build_objective(config)
+    if init_std is not None:  # how the published code starts models of any width
+        generator = torch.Generator().manual_seed(config.train.seed)
+        for part in objective.children():
+            init_block_weights(part, init_std, generator)
+        objective.target = build_targets(config.objective, objective.encoder)
+    if "target" not in objective.exportable():
+        raise SystemExit("Runs are probed by their target encoder; objective.target_encoder has to be ema.")
+    stream = Stream(source, source.items, "", config.train.batch_size)
+    return Trainer(config, dataset=stream, objective=objective)
 
-    def __init__(self, config: PretrainConfig, source: StoredClips, init_std: float | None = None) -> None:
-        self.config, self.source = config, source
-        self.learner = build_objective(config)
-        if init_std is not None:  # how the published code starts models of any width
-            generator = torch.Generator().manual_seed(config.train.seed)
-            for part in self.learner.children():
-                init_block_weights(part, init_std, generator)
-        teacher = build_teacher(config, self.learner)
-        if teacher is None:
-            raise SystemExit(
-                "Runs are probed by their teacher's encoder; objective.target_encoder=none has none."
-            )
-        self.teacher: Teacher = teacher
-        self.optimizer = make_optimizer(self.learner, config.optim)
 
-    def step(self, step: int) -> float:
-        """The step of `jepa pretrain`."""
-        config, size = self.config, self.config.train.batch_size
-        batch = collate(self.source.__getitems__(list(range(step * size, (step + 1) * size))))
-        video = normalise(batch["video"], config.data.mean, config.data.std)
-        masks = draw_masks(config, self.learner.encoder, video, batch["index"])
-        rates = set_rates(self.optimizer, config, step)
-        targets = self.teacher.targets(video)
-        loss = self.learner(video, targets, masks, step / config.train.steps)["loss"]
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.learner.parameters(), config.optim.clip_grad)
-        self.optimizer.step()
-        self.teacher.follow(rates["ema"])
-        self.optimizer.zero_grad(set_to_none=True)
-        return loss.item()
-
-    @torch.inference_mode()
-    def inside(self) -> dict[str, float]:
-        """Rank and spread of the teacher's features on 64 clips."""
-        encoder, data = self.teacher.encoder, self.config.data
-        video = normalise(collate(self.source.__getitems__(list(range(64))))["video"], data.mean, data.std)
-        tokens = encoder(video)
-        return {
-            "rank": rank_me(tokens.flatten(0, 1)[:: max(1, tokens[..., 0].numel() // 1024)]),
-            "spread_clips": std_across_clips(tokens),
-            "spread_time": std_across_time(tokens, encoder.grid_of(video).t),
-        }
+@torch.inference_mode()
+def diagnose(trainer: Trainer, source: StoredClips) -> dict[str, float]:
+    """Rank and standard deviations of the target encoder's features on 64 clips."""
+    encoder, data = trainer.encoder, trainer.config.data
+    video = normalise(collate(source.__getitems__(list(range(64))))["video"], data.mean, data.std)
+    tokens = encoder(video)
+    return {
+        "rank": rank_me(tokens.flatten(0, 1)[:: max(1, tokens[..., 0].numel() // 1024)]),
+        "std_across_clips": std_across_clips(tokens),
+        "std_across_time": std_across_time(tokens, encoder.grid_of(video).t),
+    }
 
 
 def main() -> None:
@@ -154,6 +132,7 @@ def one_run(plan: dict[str, Any], world: str, name: str, seed: int, work: Path) 
         "out=x",
     ]
     config: PretrainConfig = to_dataclass("pretrain", compose_config("pretrain", PretrainConfig, overrides))
+    config.out = ""  # no run folder
     store = open_store(plan, world, work)
     tasks = load_tasks(plan, world, config, store, work)
     held_out = held_out_videos(plan, world, work)
@@ -162,8 +141,8 @@ def one_run(plan: dict[str, Any], world: str, name: str, seed: int, work: Path) 
     flops = count_flops(config, source)
     steps = 0 if run.get("untrained") else steps_of(run.get("budget", plan["budget"]), flops)
     config.train.steps = max(1, steps)
-    training = Run(config, source, run.get("init_std"))
-    points = sorted({round(steps * share) for share in plan.get("points", (0, 0.1, 0.2, 0.35, 0.5, 0.75, 1))})
+    trainer = make_trainer(config, source, run.get("init_std"))
+    points = sorted({round(steps * part) for part in plan.get("points", (0, 0.1, 0.2, 0.35, 0.5, 0.75, 1))})
     row: dict[str, Any] = {
         "id": identify(plan, world, name, seed), "name": name, "world": world, "seed": seed,
         "set": [*plan["common"], *run.get("set", [])], "steps": steps, "flops_per_step": flops,
@@ -171,26 +150,27 @@ def one_run(plan: dict[str, Any], world: str, name: str, seed: int, work: Path) 
     }  # fmt: skip
     spent, wall = 0.0, 0.0
     losses: list[float] = []
+    batches = trainer.batches()
     for step in range(steps + 1):
         if step in points:
             row["curve"].append(
                 {"step": step, "cpu_s": round(spent, 2), "wall_s": round(wall, 2), "flops": step * flops}
                 | ({"loss": sum(losses) / len(losses)} if losses else {})
-                | training.inside()
-                | look(training.teacher.encoder, config, tasks, plan, final=step == steps)
+                | diagnose(trainer, source)
+                | evaluate(trainer.encoder, config, tasks, plan, final=step == steps)
             )
             losses = []
             if reached(plan, row["curve"][-1]):
                 break
         if step < steps:
             started, began = time.process_time(), time.perf_counter()
-            losses.append(training.step(step))
+            losses.append(trainer.train_step([next(batches)]).losses["loss"].item())
             spent += time.process_time() - started
             wall += time.perf_counter() - began
             if not math.isfinite(losses[-1]):
                 row["failed"] = f"loss not finite at step {step}"
                 break
-    export(training, work / "encoders" / f"{world}-{name}-{seed}", row["curve"][-1]["step"])
+    export(trainer, work / "encoders" / f"{world}-{name}-{seed}", row["curve"][-1]["step"])
     return row
 
 
@@ -205,7 +185,8 @@ def reached(plan: dict[str, Any], point: dict[str, Any]) -> bool:
 def count_flops(config: PretrainConfig, source: StoredClips) -> int:
     """Floating-point operations of one step, counted on a throw-away copy."""
     with FlopCounterMode(display=False) as counter:
-        Run(config, source).step(0)
+        trainer = make_trainer(config, source)
+        trainer.train_step([next(trainer.batches())])
     return counter.get_total_flops()
 
 
@@ -255,30 +236,30 @@ def held_out_videos(plan: dict[str, Any], world: str, work: Path) -> set[str]:
     return found
 
 
-def look(
+def evaluate(
     encoder: VideoEncoder, config: PretrainConfig, tasks: list[Task], plan: dict[str, Any], final: bool
 ) -> dict[str, Any]:
     """Probe accuracies of the target encoder: quick on the way, both heads and three seeds at the end."""
     out: dict[str, Any] = {}
     for task in tasks:
         tokens = encode(encoder, task, config.data)
-        slots = config.data.num_frames // config.model.tubelet_frames
+        time_steps = config.data.num_frames // config.model.tubelet_frames
         kinds, seeds = (["attentive", "linear"], [0, 1, 2]) if final else (["attentive"], [0])
         counts = plan["labels"] if final else plan["labels"][-1:]
-        out[task.name] = {str(n): accuracy(tokens, slots, task, n, kinds, seeds) for n in counts}
+        out[task.name] = {str(n): accuracy(tokens, time_steps, task, n, kinds, seeds) for n in counts}
     return {"tasks": out}
 
 
-def export(run: Run, out: Path, steps: int) -> None:
+def export(trainer: Trainer, out: Path, steps: int) -> None:
     """Writes the target encoder, so that `jepa probe encoder=...` can read it."""
-    config, data = run.config, run.config.data
-    about = {
-        "model": config.model.name, "weights": "target", "objective": config.objective.predict, "steps": steps,
+    config, data, objective = trainer.config, trainer.config.data, trainer.objective
+    metadata = {
+        "model": config.model.name, "weights": "target", "objective": config.objective.target, "steps": steps,
         "batch_size": config.train.batch_size, "seed": config.train.seed, "tool": f"jepa {jepa.__version__}",
     }  # fmt: skip
-    facts = Preprocessing(data.num_frames, data.fps, data.crop_px, data.crop_px, data.mean, data.std)
-    predictor = run.learner.predictor if config.objective.predict == "latents" else None
-    save_encoder(out, run.teacher.encoder, facts, about, predictor)
+    preprocessing = Preprocessing(data.num_frames, data.fps, data.crop_px, data.crop_px, data.mean, data.std)
+    predictor = objective.predictor if objective.predicts_latents else None
+    save_encoder(out, trainer.encoder, preprocessing, metadata, predictor)
 
 
 def about_machine() -> dict[str, str]:

@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--task", help="whose curves are drawn; by default the first")
     parser.add_argument("--all-tasks", action="store_true", help="draw a column per task, over operations")
     parser.add_argument("--runs", nargs="*", help="names of runs to draw; by default all")
-    parser.add_argument("--inside", type=Path, help="also draw rank and spread of the features, to this file")
+    parser.add_argument("--inside", type=Path, help="also draw rank and std of the features, to this file")
     parser.add_argument("--picture", type=Path, help="by default the plan's name with .png")
     options = parser.parse_args()
     plan = yaml.safe_load(options.plan.read_text())
@@ -166,7 +166,7 @@ def draw(
 def draw_inside(
     plan: dict[str, Any], rows: list[dict[str, Any]], task: str, runs: list[str] | None, out: Path
 ) -> None:
-    """Over steps: accuracy, rank, and how far features differ between moments and between clips; seed 0."""
+    """Over steps: accuracy, rank, and standard deviations of features over time and over clips; seed 0."""
     groups = grouped(plan, rows)
     worlds = [
         world
@@ -176,7 +176,7 @@ def draw_inside(
     figure, panels = plt.subplots(len(worlds), 4, figsize=(13, 3.1 * len(worlds)), squeeze=False)
     names = [n for n in plan["runs"] if n != "untrained" and (not runs or n in runs)]
     labels = str(plan["labels"][-1])
-    kinds = (("rank", "rank"), ("spread_time", "spread over moments"), ("spread_clips", "spread over clips"))
+    kinds = (("rank", "rank"), ("std_across_time", "std over time"), ("std_across_clips", "std over clips"))
     for line, world in zip(panels, worlds, strict=True):
         for name in names:
             for row in groups.get((world, name), [])[:1]:

@@ -87,44 +87,49 @@ def test_varying_fraction_is_zero_for_equal_targets_and_one_without_a_mean():
     assert diagnostics.varying_fraction(targets) == pytest.approx(of_squares.item(), rel=1e-4)
 
 
-def test_unexplained_variance_is_one_for_the_mean_and_one_minus_r_squared_else():
+def test_explained_variance_is_zero_for_the_mean_and_r_squared_else():
     target = draw(3, 20, 6) + 4
     mean = target.mean((0, 1)).expand_as(target)
-    assert diagnostics.unexplained_variance(mean, target) == pytest.approx(1, rel=1e-5)
-    assert diagnostics.unexplained_variance(target, target) == 0
+    assert diagnostics.explained_variance(mean, target) == pytest.approx(0, abs=1e-5)
+    assert diagnostics.explained_variance(target, target) == 1
     half = mean + 0.5 * (target - mean)
-    assert diagnostics.unexplained_variance(half, target) == pytest.approx(0.25, rel=1e-4)
-    assert diagnostics.unexplained_variance(mean + 10, target) > 50
-    assert math.isnan(diagnostics.unexplained_variance(mean, torch.ones_like(target)))
+    assert diagnostics.explained_variance(half, target) == pytest.approx(0.75, rel=1e-4)
+    assert diagnostics.explained_variance(mean + 10, target) < -50
+    assert math.isnan(diagnostics.explained_variance(mean, torch.ones_like(target)))
 
 
-def test_unexplained_per_time_step_finds_the_slot_that_is_guessed_badly():
+def test_explained_per_time_step_finds_the_step_that_is_predicted_badly():
     grid = (4, 2, 3)
-    index = torch.tensor([[0, 5, 6, 12], [1, 7, 8, 13]])  # slots 0, 0, 1, 2 and 0, 1, 1, 2
+    index = torch.tensor([[0, 5, 6, 12], [1, 7, 8, 13]])  # time steps 0, 0, 1, 2 and 0, 1, 1, 2
     target = draw(2, 4, 5)
-    guess = target.clone()
-    guess[:, 3] += 1.0  # an error of 1 in each of 5 channels, in slot 2 alone
+    prediction = target.clone()
+    prediction[:, 3] += 1.0  # an error of 1 in each of 5 channels, in time step 2 alone
     variance = (target.flatten(0, 1) - target.mean((0, 1))).square().sum(1).mean()
-    slots = diagnostics.unexplained_per_time_step(guess, target, index, grid)
-    assert slots[:3].tolist() == pytest.approx([0, 0, (5 / variance).item()], rel=1e-4)
-    assert slots[3].isnan()
-    whole = diagnostics.unexplained_variance(guess, target)
-    assert (slots[:3] * torch.tensor([3, 3, 2]) / 8).sum().item() == pytest.approx(whole, rel=1e-4)
+    steps = diagnostics.explained_per_time_step(prediction, target, index, grid)
+    assert steps[:3].tolist() == pytest.approx([1, 1, 1 - (5 / variance).item()], rel=1e-4)
+    assert steps[3].isnan()
+    whole = diagnostics.explained_variance(prediction, target)
+    assert (steps[:3] * torch.tensor([3, 3, 2]) / 8).sum().item() == pytest.approx(whole, rel=1e-4)
 
 
-def test_slot_shares_of_masks():
+def test_token_fractions_of_masks_per_time_step():
     grid = (4, 2, 3)
     mask = sample_masks(MaskConfig("future", 0.5), grid, 0, range(3))
-    assert diagnostics.time_step_fractions(mask.context, grid).tolist() == [1, 1, 0, 0]
-    assert diagnostics.time_step_fractions(mask.target, grid).tolist() == [0, 0, 1, 1]
+    assert diagnostics.token_fraction_per_time_step(mask.context, grid).tolist() == [1, 1, 0, 0]
+    assert diagnostics.token_fraction_per_time_step(mask.target, grid).tolist() == [0, 0, 1, 1]
     mask = sample_masks(MaskConfig("blocks", 0.5), grid, 0, range(3))
-    assert diagnostics.time_step_fractions(mask.target, grid).tolist() == [0.5] * 4
+    assert diagnostics.token_fraction_per_time_step(mask.target, grid).tolist() == [0.5] * 4
 
 
-def test_spreads_tell_clips_and_moments_apart():
-    constant_in_time = torch.randn(4, 1, 8).expand(4, 6, 8)  # 3 moments of 2 places
+def test_standard_deviations_across_clips_and_across_time_are_separate():
+    constant_in_time = torch.randn(4, 1, 8).expand(4, 6, 8)  # 3 time steps of 2 positions
     assert diagnostics.std_across_time(constant_in_time, 3) == pytest.approx(0, abs=1e-6)
     assert diagnostics.std_across_clips(constant_in_time) > 0.3
     same_clip = torch.randn(1, 6, 8).expand(4, 6, 8)
     assert diagnostics.std_across_clips(same_clip) == pytest.approx(0, abs=1e-6)
     assert diagnostics.std_across_time(same_clip, 3) > 0.3
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_batch_of_one_clip_has_no_standard_deviation_and_no_warning():
+    assert math.isnan(diagnostics.std_across_clips(torch.randn(1, 6, 8)))
