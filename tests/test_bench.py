@@ -80,14 +80,12 @@ def test_decoding_and_probing(videos, tmp_path):
     )
 
 
-def test_probing_says_that_it_reads_no_shards(videos, tmp_path):
+def test_probing_reads_shards_too(videos, tmp_path):
     shards = make_shards(ShardConfig(data=RootConfig(str(videos)), out=str(tmp_path / "shards")))
-    with pytest.raises(UserError, match="holds shards"):
-        run(
-            BenchConfig(
-                "probe", RootConfig(str(shards)), str(tmp_path / "x.json"), model="vit_nano", device="cpu"
-            )
-        )
+    out = tmp_path / "x.json"
+    settings = dict(repeats=1, model="vit_nano", heads=1, batch_size=2, device="cpu")
+    run(BenchConfig("probe", RootConfig(str(shards)), str(out), **settings))
+    assert written(out)["videos"] == 3
 
 
 def test_signals_report_what_the_pipeline_timed(tmp_path, monkeypatch):

@@ -65,8 +65,8 @@ def diagnose(trainer: Trainer, source: StoredClips) -> dict[str, float]:
     tokens = encoder(video)
     return {
         "rank": rank_me(tokens.flatten(0, 1)[:: max(1, tokens[..., 0].numel() // 1024)]),
-        "std_across_clips": std_across_clips(tokens),
-        "std_across_time": std_across_time(tokens, encoder.grid_of(video).t),
+        "std_clips": std_across_clips(tokens),
+        "std_time": std_across_time(tokens, encoder.grid_of(video).t),
     }
 
 

@@ -176,7 +176,7 @@ def draw_inside(
     figure, panels = plt.subplots(len(worlds), 4, figsize=(13, 3.1 * len(worlds)), squeeze=False)
     names = [n for n in plan["runs"] if n != "untrained" and (not runs or n in runs)]
     labels = str(plan["labels"][-1])
-    kinds = (("rank", "rank"), ("std_across_time", "std over time"), ("std_across_clips", "std over clips"))
+    kinds = (("rank", "rank"), ("std_time", "std over time"), ("std_clips", "std over clips"))
     for line, world in zip(panels, worlds, strict=True):
         for name in names:
             for row in groups.get((world, name), [])[:1]:

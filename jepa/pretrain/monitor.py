@@ -89,8 +89,8 @@ class Monitor:
             masks: the batch's masks.
 
         Returns:
-            Numbers by name. Names with a slash belong together, as W&B groups them: `explained/t03`,
-            `mask0/target_t03`, `spectrum/12` (the 12th eigenvalue's fraction of the variance).
+            Numbers by name. Names with a slash belong together, as W&B groups them: `explained/time03`,
+            `mask0/target_time03`, `spectrum/12` (the 12th eigenvalue's fraction of the variance).
         """
         few = slice(self.config.clips)
         video, masks = video[few], [Mask(*(part[few] for part in mask)) for mask in masks]
@@ -112,11 +112,11 @@ class Monitor:
         row = {
             "rank": diagnostics.rank_me(some),
             "std": float(std.mean()),
-            "std_lowest_tenth": float(std.quantile(0.1)),
-            "std_across_clips": diagnostics.std_across_clips(tokens),
+            "std_low": float(std.quantile(0.1)),
+            "std_clips": diagnostics.std_across_clips(tokens),
         }
         if grid.t > 1:
-            row["std_across_time"] = diagnostics.std_across_time(tokens, grid.t)
+            row["std_time"] = diagnostics.std_across_time(tokens, grid.t)
         return row | {f"spectrum/{k}": float(fraction[k - 1]) for k in _log_spaced(len(fraction))}
 
     def warnings(self, step: int, row: dict[str, float]) -> list[str]:
@@ -160,12 +160,12 @@ class Monitor:
 
     def _starved_time_steps(self, row: dict[str, float]) -> str | None:
         """Time steps of which the masks drop most tokens, as batch truncation in raster order does."""
-        starts = {name.partition("/")[0] for name in row if name.startswith("mask") and "_t" in name}
+        starts = {name.partition("/")[0] for name in row if name.startswith("mask") and "_time" in name}
         for mask in sorted(starts):
             cover = [
-                seen + row[f"{mask}/target_t{k:02d}"]
+                seen + row[f"{mask}/target_time{k:02d}"]
                 for k, seen in enumerate(
-                    row[name] for name in sorted(row) if name.startswith(f"{mask}/context_t")
+                    row[name] for name in sorted(row) if name.startswith(f"{mask}/context_time")
                 )
             ]
             worst = min(range(len(cover)), key=cover.__getitem__)
@@ -198,7 +198,7 @@ def _mask_fractions(masks: Sequence[Mask], grid: TokenGrid) -> dict[str, float]:
         for name, index in zip(("context", "target"), mask, strict=True):
             fractions = diagnostics.token_fraction_per_time_step(index, grid)
             row[f"mask{i}/{name}"] = float(fractions.mean())
-            row |= {f"mask{i}/{name}_t{k:02d}": float(fraction) for k, fraction in enumerate(fractions)}
+            row |= {f"mask{i}/{name}_time{k:02d}": float(fraction) for k, fraction in enumerate(fractions)}
     return row
 
 

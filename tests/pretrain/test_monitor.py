@@ -87,10 +87,10 @@ def test_what_is_looked_at_is_what_the_names_say():
     assert row["std_clips"] == pytest.approx(diagnostics.std_across_clips(tokens), rel=1e-4)
     assert row["target_varies"] == pytest.approx(diagnostics.varying_fraction(targets[:4]), rel=1e-4)
     for i in range(2):
-        share = diagnostics.unexplained_variance(predictions[i], wanted[i])
-        assert row[f"unexplained/mask{i}"] == pytest.approx(share, rel=1e-4)
-    whole = diagnostics.unexplained_variance(torch.cat(predictions, 1), torch.cat(wanted, 1))
-    assert row["unexplained"] == pytest.approx(whole, rel=1e-4)
+        explained = diagnostics.explained_variance(predictions[i], wanted[i])
+        assert row[f"explained/mask{i}"] == pytest.approx(explained, rel=1e-4)
+    whole = diagnostics.explained_variance(torch.cat(predictions, 1), torch.cat(wanted, 1))
+    assert row["explained"] == pytest.approx(whole, rel=1e-4)
     assert row["mask1/context_time00"] == 1 and row["mask1/target_time01"] == 1 and row["mask1/target"] == 0.5
     assert row["spectrum/1"] >= row["spectrum/2"] > 0
     assert all(math.isfinite(value) for value in row.values())
@@ -117,7 +117,7 @@ def test_every_objective_can_be_looked_at(keys, frames):
     targets = objective.make_targets(video)
     row = Monitor(MonitorConfig()).measure(objective, video, targets, masks)
     assert {"rank", "lidar", "mask0/context"} <= row.keys()
-    assert ("unexplained" in row) == ("objective=view_invariance" not in keys)
+    assert ("explained" in row) == ("objective=view_invariance" not in keys)
     assert all(math.isfinite(value) for value in row.values()), row
 
 

@@ -309,7 +309,7 @@ class MaskedPrediction(Objective):
             "prediction_varies": diagnostics.varying_fraction(predicted),
             "explained": diagnostics.explained_variance(predicted, wanted),
             "lidar": diagnostics.lidar(diagnostics.evenly_spaced(views, max_rows)),
-            **{f"explained/t{k:02d}": float(value) for k, value in enumerate(by_time)},
+            **{f"explained/time{k:02d}": float(value) for k, value in enumerate(by_time)},
         }
 
     def _target(self, video: Tensor) -> Tensor:
