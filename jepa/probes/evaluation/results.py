@@ -20,7 +20,7 @@ from jepa.probes.features.build import ENCODER
 from jepa.probes.features.encode import EncodeReport
 
 
-def _correct(run: HeadRun, problem: Problem) -> np.ndarray:
+def correct(run: HeadRun, problem: Problem) -> np.ndarray:
     """Fraction of the seeds that are right, per tested sample."""
     truth = problem.targets.values.numpy()[problem.tested]
     return (run.prediction[:, problem.tested].argmax(-1) == truth).mean(0)
@@ -56,14 +56,14 @@ def compare(problem: Problem, features: str = ENCODER) -> dict[str, Any]:
     """The features' head that validation prefers against the preferred head of everything else, sample by sample."""
     names = [problem.groups[i] for i in problem.tested]
     best = problem.best(features)
-    own = _correct(best, problem)
+    own = correct(best, problem)
     against = {}
     for name in dict.fromkeys(run.features for run in problem.runs if run.features != features):
         other = problem.best(name)
-        difference = own - _correct(other, problem)
+        difference = own - correct(other, problem)
         against[name] = {
             "head": other.head,
-            "accuracy": mean_and_std(_correct(other, problem).tolist())[0],
+            "accuracy": mean_and_std(correct(other, problem).tolist())[0],
             "difference": float(difference.mean()),
             "interval": list(group_bootstrap(difference, names)),
         }

@@ -23,7 +23,7 @@ from jepa.probes.evaluation.metrics import calibration_error
 from jepa.probes.evaluation.problem import Problem
 from jepa.probes.evaluation.protocols import run_protocols
 from jepa.probes.evaluation.report import write_report
-from jepa.probes.evaluation.results import compare, own_metrics, print_results, result_row
+from jepa.probes.evaluation.results import compare, correct, own_metrics, print_results, result_row
 from jepa.probes.features.build import ENCODER, Encoded
 from jepa.probes.heads.base import class_targets, get_head, list_heads
 from jepa.probes.saved import Probe
@@ -180,7 +180,7 @@ def class_probe(
         return calibration_error(p.amax(-1).numpy(), (p.argmax(-1) == truth).numpy())
 
     row = result_row(run, problem)
-    rows = {name: problem.best(name) for name in dict.fromkeys(r.features for r in problem.runs)}
+    others = dict.fromkeys(other.features for other in problem.runs if other.features != run.features)
     document = {
         "task": "classify",
         "classes": list(classes),
@@ -203,11 +203,7 @@ def class_probe(
                 **{key: row[key] for key in ("accuracy", "interval", "std_seeds", "std_folds")},
                 "folds": len(problem.folds),
             },
-            "baselines": {
-                name: result_row(best, problem)["accuracy"]
-                for name, best in rows.items()
-                if name != run.features
-            },
+            "baselines": {name: float(correct(problem.best(name), problem).mean()) for name in others},
         },
     }
     return ClassifyProbe(document, weights)

@@ -128,7 +128,7 @@ def test_saved_tagging_probe_answers_in_one_space(done: tuple[Path, dict[str, An
 
 def test_a_list_without_words_uses_its_labels(squares: Path, export: Path, tmp_path: Path) -> None:
     settings = config(squares, export, tmp_path)
-    settings.features.int8 = True
+    settings.features.int8, settings.baselines, settings.seeds = True, [], [0]
     results = run(settings)
     assert results["tags"] == ["left", "rest", "right"] and results["captions"] == 3
     assert 0 < results["int8_error"] < 0.01

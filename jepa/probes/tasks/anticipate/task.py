@@ -311,11 +311,17 @@ class Anticipate(Task):
             },
         }
         if hazard is not None:
-            self._add_hazards(document, weights, hazard, hazard.best(source))
+            rows = results[HAZARD]["rows"]
+            self._add_hazards(document, weights, hazard, hazard.best(source), rows)
         return AnticipateProbe(document, weights)
 
     def _add_hazards(
-        self, document: dict[str, Any], weights: dict[str, torch.Tensor], hazard: Problem, run: HeadRun
+        self,
+        document: dict[str, Any],
+        weights: dict[str, torch.Tensor],
+        hazard: Problem,
+        run: HeadRun,
+        rows: Sequence[dict[str, Any]],
     ) -> None:
         """Adds the hazard head, its calibration and its figures to a probe's metadata and weights."""
         assert run.own is not None and isinstance(run.own.calibration, HazardCalibration)
@@ -343,11 +349,7 @@ class Anticipate(Task):
             },
         }
         document["results"][HAZARD] = own_hazard_metrics(run, hazard, event, observed, self.horizons_s)
-        (row,) = (
-            row
-            for row in hazard_rows(hazard, event, observed, self.horizons_s)
-            if (row["features"], row["head"]) == (run.features, run.head)
-        )
+        (row,) = (r for r in rows if (r["features"], r["head"]) == (run.features, run.head))
         document["results"]["cross_validation"][HAZARD] = row["mean"]
 
     def show(self, console: Any, results: dict[str, Any], encoded: Encoded) -> None:
