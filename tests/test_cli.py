@@ -19,7 +19,7 @@ def run(capsys, *arguments):
     [
         (["pretrian"], ["pretrian", "Did you mean 'pretrain'"]),
         (["pretrain", "data.rooot=x", "out=y"], ["data.rooot", "Did you mean data.root"]),
-        (["pretrain", "out=y"], ["needs data.root=..."]),
+        (["pretrain", "out=y"], ["data.root=DIR"]),
         (["pretrain", "data.root=x", "out=y", "data.crop_px=wide"], ["data.crop_px", "'wide'"]),
         (["pretrain", "data.root=x", "out=y", "train.steps=1.5"], ["train.steps", "1.5"]),
         (["pretrain", "data.root=x", "out=y", "recipe=none_such"], ["none_such", "recipes are"]),
