@@ -1,7 +1,7 @@
 """Clips as a map-style dataset (`torch.utils.data.Dataset`) over an endless, deterministic stream of samples.
 
 `ds[i]` depends on (items, config, seed, i) and on nothing else: not on the worker, the rank, what was read before or
-where a run was resumed. So the loader's whole state is the number of the next step.
+where a run was resumed. So the loader's only state is the number of the next step.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from jepa.errors import UserError, VideoError
 from jepa.rng import permuted, uniforms
 
 _LARGEST_CROP_PX = 4096
-_REPLACEMENTS = 10  # samples tried in place of an unreadable one before giving up
+_REPLACEMENTS = 10  # samples tried instead of an unreadable one before giving up
 
 
 @dataclass

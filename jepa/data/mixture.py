@@ -85,7 +85,7 @@ class MixtureDataset(Dataset):
             raise UserError(f"{len(sources)} data sets and {len(weights)} weights: give one weight for each.")
         if not all(0 < weight < float("inf") for weight in weights):
             raise UserError(
-                f"weights={list(weights)} have to be finite and above 0; leave out what is not wanted."
+                f"weights={list(weights)} have to be finite and above 0; leave out a data set that has no weight."
             )
         if batch_size < 1:
             raise UserError(f"batch_size={batch_size} has to be at least 1.")

@@ -1,4 +1,4 @@
-"""From settings to the stream of clips that a run reads: one data set, or several mixed by weight.
+"""Data stream of a run: clips of one data set, or of several mixed by weight, with their sampler.
 
 stream = open_stream(config.data, seed=0, batch_size=64)
 loader = DataLoader(stream.dataset, batch_sampler=stream.sampler(steps=1000, rank=r, size=n), collate_fn=collate)
@@ -24,7 +24,7 @@ class SourceConfig:
     """One data set of a mixture, and what it has of its own. Empty keys are those of the settings around it."""
 
     root: str = path_key("???")
-    """folder of videos or pictures, a list of them, or shards"""
+    """folder of videos or images, a list of them, or shards"""
     weight: float = 1.0
     """its fraction of all clips is this over the sum of the weights"""
     num_frames: int | None = None
@@ -44,7 +44,7 @@ class StreamConfig(TrainClipConfig):
     """Which videos, and how a clip is cut from one."""
 
     root: str = path_key("")
-    """folder of videos or pictures, a list of them (CSV, TSV, JSON lines, Parquet, or `path label` lines), or shards"""
+    """folder of videos or images, a list of them (CSV, TSV, JSON lines, Parquet, or `path label` lines), or shards"""
     mix: list[SourceConfig] = field(default_factory=list)
     """several data sets instead of root: [{root:DIR,weight:3},{root:LIST,weight:1,num_frames:32}]"""
 
@@ -107,7 +107,7 @@ def open_stream(config: StreamConfig, seed: int, batch_size: int) -> Stream:
         items = read_items(config.root)
         digest = hashlib.sha256(_rows(items, config.root)).hexdigest()
         return Stream(ClipDataset(items, config, seed), items, digest, batch_size)
-    sources, everything, whole = [], [], hashlib.sha256()
+    sources, everything, digests = [], [], hashlib.sha256()
     for number, source in enumerate(config.mix):
         own = {
             f.name: getattr(source, f.name)
@@ -118,10 +118,10 @@ def open_stream(config: StreamConfig, seed: int, batch_size: int) -> Stream:
         # A seed for each: the same sample number in two data sets must not mean the same crop.
         sources.append(ClipDataset(items, replace(config, **own), derive_seed(seed, number)))
         everything += items
-        whole.update(hashlib.sha256(_rows(items, source.root)).digest())
+        digests.update(hashlib.sha256(_rows(items, source.root)).digest())
     weights = [source.weight for source in config.mix]
     mixture = MixtureDataset(sources, weights, seed, batch_size)
-    return Stream(mixture, everything, whole.hexdigest(), batch_size)
+    return Stream(mixture, everything, digests.hexdigest(), batch_size)
 
 
 def _rows(items: list[Item], root: str) -> bytes:

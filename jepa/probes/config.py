@@ -19,8 +19,8 @@ class ProbeData:
     """Which videos, with which labels."""
 
     root: str = path_key("???")
-    """CSV table with a header, a folder with labels.csv (segments.csv for anticipation), or one folder per
-    class"""
+    """list of videos or images (CSV, TSV, JSON lines, Parquet, `path label` lines), shards, one folder per class, or a
+    folder with labels.csv (task=anticipate: segments.csv; task=describe: shots.csv before labels.csv)"""
     path_column: str | None = None
     """column of the video files; by default path, file, video or filename"""
     label_column: str | None = None

@@ -35,8 +35,8 @@ def evaluation(**changes):
     return EvalClipConfig(**{"num_frames": 4, "fps": 8.0, "crop_px": 32, **changes})
 
 
-def batches(dataset, steps=3, batch_size=4, workers=0, **place):
-    sampler = StreamSampler(batch_size, steps, **place)
+def batches(dataset, steps=3, batch_size=4, workers=0, **ranks):
+    sampler = StreamSampler(batch_size, steps, **ranks)
     return list(DataLoader(dataset, batch_sampler=sampler, num_workers=workers, collate_fn=collate))
 
 

@@ -1,4 +1,4 @@
-"""Lists of videos in every form they come in, and what is said when they are wrong."""
+"""Lists of videos in every form they come in, and the messages when they are wrong."""
 
 from __future__ import annotations
 

@@ -26,11 +26,11 @@ def test_shuffling_mixes():
     orders = np.array(
         [[rng.permuted(p, size, 5, e, clips.ORDER) for p in range(size)] for e in range(epochs)]
     )
-    # Where position 0 goes is uniform: chi-square with 63 degrees of freedom has mean 63 and deviation 11.
+    # Where position 0 goes is uniform: chi-square with 63 degrees of freedom has mean 63 and standard deviation 11.
     for position in (0, 1, 31, 63):
         counts = np.bincount(orders[:, position], minlength=size)
         assert ((counts - epochs / size) ** 2 / (epochs / size)).sum() < 63 + 5 * 11.3
-    # Neighbours do not stay neighbours: |difference| of two random places has mean (n + 1) / 3.
+    # Neighbours do not stay neighbours: |difference| of two random positions has mean (n + 1) / 3.
     assert np.abs(np.diff(orders, axis=1)).mean() == pytest.approx((size + 1) / 3, rel=0.03)
 
 
@@ -52,11 +52,11 @@ def test_draws_are_the_documented_philox_stream():
 
 
 @pytest.mark.parametrize(
-    ("place", "expected"),
+    ("position", "expected"),
     [(0.0, [1.0, 1.25, 1.5, 1.75]), (1.0, [4.0, 4.25, 4.5, 4.75]), (0.5, [2.5, 2.75, 3.0, 3.25])],
 )
-def test_a_window_lies_inside_its_part(place, expected):
-    assert clips.clip_times(1.0, 5.0, 4, 4.0, place) == pytest.approx(expected)
+def test_a_window_is_inside_its_part(position, expected):
+    assert clips.clip_times(1.0, 5.0, 4, 4.0, position) == pytest.approx(expected)
 
 
 def test_policies_for_short_videos():
@@ -84,8 +84,8 @@ def test_jitter_moves_frames_within_half_a_step():
 
 
 def test_windows_of_one_visit_do_not_share_their_ground():
-    places = [clips.window_position(0, 40 + k, k, 4) for k in range(4)]
-    assert all(k / 4 <= p < (k + 1) / 4 for k, p in enumerate(places))
+    positions = [clips.window_position(0, 40 + k, k, 4) for k in range(4)]
+    assert all(k / 4 <= p < (k + 1) / 4 for k, p in enumerate(positions))
     assert [clips.centre_position(k, 3) for k in range(3)] == [0.0, 0.5, 1.0] and clips.centre_position(
         0, 1
     ) == 0.5

@@ -32,8 +32,8 @@ def clip(**changes):
     return TrainClipConfig(**{"num_frames": 4, "fps": 8.0, "crop_px": 32, **changes})
 
 
-def batches(stream, steps, workers=0, **place):
-    sampler = stream.sampler(steps, **place)
+def batches(stream, steps, workers=0, **ranks):
+    sampler = stream.sampler(steps, **ranks)
     loader = DataLoader(stream.dataset, batch_sampler=sampler, num_workers=workers, collate_fn=collate)
     return [{key: batch[key] for key in KEYS} for batch in loader]
 
@@ -154,10 +154,10 @@ def test_weights_are_met_and_every_source_walks_without_gaps(library):
     items = read_items(library)
     sources = [ClipDataset(items[:2], clip(), 1), ClipDataset(items[2:], clip(), 2)]
     mixture = MixtureDataset(sources, [3, 1], seed=5, batch_size=BATCH)
-    places = [mixture.origin(i) for i in range(4000)]
-    counts = [[p.sample for p in places if p.source == s] for s in (0, 1)]
+    origins = [mixture.origin(i) for i in range(4000)]
+    counts = [[p.sample for p in origins if p.source == s] for s in (0, 1)]
     assert counts == [list(range(3000)), list(range(1000))]
-    first = [p.source for p in places[:1000]]
+    first = [p.source for p in origins[:1000]]
     assert 100 < sum(a != b for a, b in itertools.pairwise(first)) < 700  # neither blocks nor a comb
     assert mixture.origin(17) == MixtureDataset(sources, [3, 1], 5, BATCH).origin(17)
     assert [mixture.origin(i).source for i in range(50)] != [
@@ -174,7 +174,7 @@ def test_a_step_holds_one_shape_and_shapes_have_their_share(library):
     assert sum(set(step) == {2} for step in steps) == 250
     flat = [source for step in steps for source in step]
     assert flat.count(0) / len(flat) == pytest.approx(0.25, abs=0.002)
-    assert any(set(step) == {0, 1} for step in steps)  # data sets of one shape share batches
+    assert any(set(step) == {0, 1} for step in steps)  # data sets of one shape are in the same batches
 
 
 def test_clips_of_one_visit_share_one_open_file_in_a_mixture(two, monkeypatch):

@@ -41,12 +41,12 @@ def read_words(settings: DescribeSettings, samples: Sequence[Item]) -> Words:
     """
     present = {name for sample in samples for name in sample.columns}
     usual = DescribeSettings()
-    for key, wanted, default in (
+    for key, names, default in (
         ("tag_columns", settings.tag_columns, usual.tag_columns),
         ("caption_column", [settings.caption_column], [usual.caption_column]),
     ):
-        for name in wanted:
-            if name not in present and wanted != default:
+        for name in names:
+            if name not in present and names != default:
                 raise UserError(
                     f"describe.{key} names {name!r}, and no row of the list has anything in such a column; "
                     f"its other columns are {', '.join(sorted(present)) or 'none'}."

@@ -103,7 +103,7 @@ class HazardWindows:
 
 
 def read_timelines(data: ProbeData, settings: AnticipateSettings) -> tuple[list[Timeline], list[str]]:
-    """Reads a list of segments: path, start_s, end_s, label, and where wanted group, split and kind.
+    """Reads a list of segments: path, start_s, end_s, label, and optionally group, split and kind.
 
     `kind` is action (also where it is empty or absent) or hazard. A hazard row's label is its category and its start_s
     the onset. Actions that `anticipate.hazards` names are hazards as well.
@@ -144,21 +144,21 @@ def read_timelines(data: ProbeData, settings: AnticipateSettings) -> tuple[list[
     return list(timelines.values()), _fill_hazards(list(timelines.values()), settings.hazards)
 
 
-def _fill_hazards(timelines: Sequence[Timeline], wanted: Sequence[str]) -> list[str]:
+def _fill_hazards(timelines: Sequence[Timeline], named: Sequence[str]) -> list[str]:
     """Adds the actions that are named as hazards, and gives every timeline all categories."""
     labels = {segment.label for timeline in timelines for segment in timeline.segments}
     for timeline in timelines:
         for segment in timeline.segments:
-            if segment.label in wanted:
+            if segment.label in named:
                 timeline.hazards.setdefault(segment.label, []).append(segment.start_s)
     known = {category for timeline in timelines for category in timeline.hazards}
-    for name in wanted:
+    for name in named:
         if name not in known:
             raise UserError(
                 f"anticipate.hazards names {name!r}, which never occurs; the labels are "
                 f"{', '.join(sorted(labels | known))}."
             )
-    categories = sorted(wanted) if wanted else sorted(known)
+    categories = sorted(named) if named else sorted(known)
     for timeline in timelines:
         timeline.hazards = {name: sorted(set(timeline.hazards.get(name, []))) for name in categories}
     return categories

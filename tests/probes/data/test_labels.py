@@ -86,11 +86,11 @@ def test_undeclared_label_and_single_class() -> None:
 
 def test_fingerprint_sees_middle_and_end(tmp_path: Path) -> None:
     base = bytearray(1 << 20)
-    for place in (0, 1 << 19, (1 << 20) - 1):
+    for offset in (0, 1 << 19, (1 << 20) - 1):
         (tmp_path / "a").write_bytes(base)
         before = fingerprint(tmp_path / "a")
         changed = bytearray(base)
-        changed[place] = 1
+        changed[offset] = 1
         (tmp_path / "a").write_bytes(changed)
         assert fingerprint(tmp_path / "a") != before
 
