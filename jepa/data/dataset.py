@@ -290,6 +290,15 @@ def open_item(
 
     Raises:
         VideoError: it cannot be read.
+
+    Example:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> file = tempfile.mkdtemp() + "/red.png"
+        >>> Image.new("RGB", (20, 10), "red").save(file)
+        >>> with open_item(Item(file)) as video:
+        ...     video.num_frames, video.frames_at([0.0]).data.shape
+        (1, torch.Size([1, 3, 10, 20]))
     """
     if is_image(item.path):
         return VideoReader(ImageFile(item, limits or LimitsConfig()), item.path, "pillow")
@@ -306,6 +315,12 @@ def collate(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
     `bad` is a list of BadVideo. `source` numbers the data sets of a mixture and is 0 elsewhere. Samples without a video
     (evaluation, unreadable) are left out.
+
+    Example:
+        >>> sample = {"video": torch.zeros(3, 2, 8, 8, dtype=torch.uint8), "times": torch.arange(2.0),
+        ...           "index": 0, "item": 0, "clip": 0, "bad": []}
+        >>> collate([sample, sample])["video"].shape
+        torch.Size([2, 3, 2, 8, 8])
     """
     kept = [s for s in samples if s["video"] is not None]
     batch: dict[str, Any] = {"bad": [event for s in samples for event in s["bad"]]}

@@ -97,6 +97,15 @@ def open_stream(config: StreamConfig, seed: int, batch_size: int) -> Stream:
 
     Raises:
         UserError: neither or both of root and mix, a source that holds no videos, or weights that cannot be met.
+
+    Example:
+        >>> import tempfile
+        >>> from jepa.toyworld import ToyWorldConfig, write_world
+        >>> world = tempfile.mkdtemp()
+        >>> _ = write_world(ToyWorldConfig(out=world, videos=2))
+        >>> stream = open_stream(StreamConfig(root=world, num_frames=4, crop_px=32), seed=0, batch_size=4)
+        >>> list(stream.sampler(steps=1)), stream.dataset[0]["video"].shape
+        ([[0, 1, 2, 3]], torch.Size([3, 4, 32, 32]))
     """
     if bool(config.root) == bool(config.mix):
         raise UserError(

@@ -1,4 +1,6 @@
-"""Crops, resizing and normalising. Pixels stay uint8 until the last step, so a worker handles a quarter of the bytes.
+"""Crop, resize and normalisation transforms.
+
+Pixels stay uint8 until the last step, so a worker handles a quarter of the bytes.
 
 Legend: frame uint8 [C, H, W], video uint8 [B, C, T, H, W]. A box is (top, left, height, width) in pixels.
 """
@@ -61,6 +63,10 @@ def normalise(
         mean: one value per channel, in the range 0..1.
         std: one value per channel, in the range 0..1.
         dtype: of the result; the arithmetic is float32.
+
+    Example:
+        >>> normalise(torch.full((3, 1, 2, 2), 255, dtype=torch.uint8), mean=(0.5,) * 3, std=(0.5,) * 3).unique().item()
+        1.0
     """
     out = video.float()
     # Plain numbers, channel by channel: tensors of them would be copied to a GPU, which waits for all it has to do.
