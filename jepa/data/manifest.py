@@ -321,6 +321,8 @@ class _ItemReader:
         value = row.values.get(name)
         if isinstance(value, float) and math.isnan(value):
             raise UserError(f"{str(self.file)!r}, {row.where}: {name} is not a number (NaN); leave it empty.")
+        if isinstance(value, (list, tuple)):  # JSON and Parquet know lists; text separates tags by ";"
+            value = ";".join(map(str, value))
         text = "" if value is None else str(value).strip()
         if name != self.names["path"] and not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text):
             raise UserError(

@@ -223,6 +223,11 @@ def test_the_other_columns_come_along(tmp_path):
     assert hash(first) != hash(second)
 
 
+def test_lists_of_tags_in_json_are_those_of_text(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"path": "a.mp4", "tags": ["red", "ball"], "score": null}')
+    assert read_items(tmp_path / "a.jsonl")[0].columns == {"tags": "red;ball"}
+
+
 def test_a_folder_gives_the_first_of_the_lists_wanted(tmp_path):
     (tmp_path / "labels.csv").write_text("path\na.mp4\n")
     (tmp_path / "shots.csv").write_text("path\nb.mp4\n")
