@@ -172,13 +172,13 @@ def read_values(path: Path) -> dict[str, Any]:
         reason = f"its state.json is missing or damaged ({_reason(error)})"
     if reason:
         raise UserError(
-            f"The checkpoint {path} cannot be read: {reason}. Remove it to go on from an earlier one."
+            f"The checkpoint {path} cannot be read: {reason}. Remove it to resume from an earlier one."
         )
     return values
 
 
 def load_tensors(path: Path, into: dict[str, torch.Tensor]) -> None:
-    """Fills live tensors, whole or sharded, in place. Every name and every shape must be met, both ways.
+    """Fills live tensors, whole or sharded, in place. Every name and every shape must match, both ways.
 
     Raises:
         UserError: the checkpoint holds other tensors.
@@ -303,5 +303,5 @@ def _reason(error: BaseException) -> str:
 
 
 def _silence() -> None:
-    """One process is what was asked for; PyTorch would remark on it at each save."""
+    """Without a process group PyTorch would warn at each save."""
     warnings.filterwarnings("ignore", message="torch.distributed is disabled")

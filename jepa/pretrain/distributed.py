@@ -180,10 +180,10 @@ def agree_on_start(store: dist.Store, rank: int, size: int, timeout_s: float) ->
             if not missing:
                 return word
         elif store.check([f"jepa/answer/{rank}"]):
-            asked, leading = store.get(f"jepa/answer/{rank}").decode().split()
-            if asked == word:
-                store.set(f"jepa/known/{rank}", leading)
-                return leading
+            mine, main = store.get(f"jepa/answer/{rank}").decode().split()
+            if mine == word:
+                store.set(f"jepa/known/{rank}", main)
+                return main
         if time.monotonic() > deadline:
             who = f"processes {sorted(missing)}" if rank == 0 else "process 0"
             raise RuntimeError(f"{who} did not answer within {timeout_s:g} s.")

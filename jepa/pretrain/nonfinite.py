@@ -66,8 +66,8 @@ class NonFiniteGuard:
             step: finished steps, this one included.
             losses: scalars of this process, `loss` among them.
             grad_norm: of the gradient that all processes share.
-            stop: this process was asked to stop.
-            micro_batches: what this process saw in the step.
+            stop: this process received a signal to stop.
+            micro_batches: the input of this process in the step.
         """
         # Made on the device: a copy from the host would wait for all that the device has still to do.
         values = all_reduce_mean(torch.stack([*losses.values(), torch.full_like(grad_norm, float(stop))]))
