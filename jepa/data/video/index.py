@@ -249,12 +249,14 @@ class Facts:
             return "times that run backwards"
         if index.discards:
             return ""
-        # All that is stored before a closed group is shown before it, all that is stored after it later.
+        # All that is stored before a start is shown before it; all that is stored after a closed one is shown later.
         least = np.minimum.accumulate(pts[::-1])[::-1] if len(pts) else pts
-        where = np.searchsorted(shown, [i for i, start in index.starts.items() if start == Start.CLEAN])
-        where = where[(where > 0) & (where < len(pts))]
-        if (most[where - 1] >= pts[where]).any() or (least[where] < pts[where]).any():
-            return "times that run backwards"
+        for kinds in ((Start.OPEN, Start.CLEAN), (Start.CLEAN,)):
+            where = np.searchsorted(shown, [i for i, start in index.starts.items() if start in kinds])
+            where = where[(where > 0) & (where < len(pts))]
+            late, early = most[where - 1] >= pts[where], least[where] < pts[where]
+            if late.any() or (len(kinds) == 1 and early.any()):
+                return "times that run backwards"
         return ""
 
     @staticmethod
