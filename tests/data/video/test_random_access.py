@@ -373,7 +373,8 @@ def check_mutations(files: Callable[[str], Path], names: list[str], count: int) 
     # FFmpeg decodes some damaged pictures without any report (HEVC, MPEG-2, cut JPEG). What they show depends on the
     # memory and on the frames decoded before them, so there is no right answer to compare with.
     assert len(wrong) <= count // 300, wrong
-    assert not [line for line in wrong if "lenient=True" in line], wrong
+    # A lenient reader always makes the pass, so only such a picture can differ.
+    assert not [line for line in wrong if "lenient=True" in line and "libx265" not in line], wrong
 
 
 def test_a_damaged_file_gives_the_frames_of_a_pass_or_an_error(files):
