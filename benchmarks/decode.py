@@ -1,4 +1,4 @@
-"""Measures reading: our loader beside the published V-JEPA 2 loader, and each reader beside its plain library.
+"""Data-loading and video-decoding throughput: our loader beside V-JEPA 2's, each reader beside its plain library.
 
     python benchmarks/decode.py FOLDER_OF_VIDEOS [--reference COPY_OF_VJEPA2] [--workers N] [--out decode.md]
 

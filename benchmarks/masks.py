@@ -1,4 +1,4 @@
-"""Measures masks: how context and target tokens divide over the time steps of a clip, and what drawing them costs.
+"""Mask statistics: how context and target tokens divide over the time steps of a clip, and the cost of drawing masks.
 
     python benchmarks/masks.py [--reference COPY_OF_VJEPA2] [--out benchmarks/masks.md]
 

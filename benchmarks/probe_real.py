@@ -1,4 +1,4 @@
-"""What frozen features say about real clips: every head, every baseline, one command for each data set.
+"""Frozen-feature probing on real clips: every head beside every baseline, one command for each data set.
 
     python benchmarks/probe_real.py interactions DATA OUT [ENCODER]
     python benchmarks/probe_real.py fights DATA OUT [ENCODER]
@@ -65,8 +65,8 @@ def main(name: str, data: str, out: str, encoder: str | None = None) -> None:
         print(f"\n| {protocol} | head | {' | '.join(marks)} |")
         print("|---" * (len(marks) + 2) + "|")
         for entry in entries:
-            figures = " | ".join(f"{point['accuracy']:.3f}" for point in entry["points"])
-            print(f"| {entry['features']} | {entry['head']} | {figures} |")
+            accuracies = " | ".join(f"{point['accuracy']:.3f}" for point in entry["points"])
+            print(f"| {entry['features']} | {entry['head']} | {accuracies} |")
     for entry in results["abstention"]:
         print(f"\nconformal sets at a nominal coverage of {entry['level']:.0%}: measured {entry['coverage']:.3f}, "
               f"{entry['mean_size']:.2f} classes on average, a single one for {entry['answered']:.3f} of the clips, "

@@ -1,4 +1,4 @@
-"""A sweep of 20 heads on cached features: the library's way, and one head after another, both to their end.
+"""A hyper-parameter sweep of 20 heads on cached features: the library's stacked heads, and one head after another.
 
     python benchmarks/probe_sweep.py HEAD [samples] [tokens] [channels] [steps] [sets]
     python benchmarks/probe_sweep.py HEAD DATA [label column] [group column] [steps] [sets]
@@ -143,13 +143,13 @@ def _all_logits(head: torch.nn.Module, data: Data, part: np.ndarray) -> torch.Te
 
 def _score(logits: torch.Tensor, data: Data) -> torch.Tensor:
     """Validation accuracy [G] of logits [G, n, C]; among equals the lower loss counts."""
-    wanted = data.y[data.val].expand(len(logits), -1)
-    loss = functional.cross_entropy(logits.transpose(1, 2), wanted, reduction="none").mean(1)
+    labels = data.y[data.val].expand(len(logits), -1)
+    loss = functional.cross_entropy(logits.transpose(1, 2), labels, reduction="none").mean(1)
     return data.accuracy(logits, data.val) - 1e-6 * loss
 
 
 def together(kind: str, data: Data, steps: int) -> Logits:
-    """The same by the library: all at once, and of V-JEPA 2 heads only the promising ones."""
+    """The same by the library: stacked heads, and successive halving for V-JEPA 2 heads."""
 
     fit_data = FitData(data.x, class_targets(data.y, data.classes, softmax_calibrator("temperature")))
 
@@ -187,7 +187,7 @@ def main(kind: str, *given: str) -> None:
         swept = [made_up(seed, samples, tokens, channels) for seed in range(sets)]
     if kind == "linear":
         swept = [pooled(data) for data in swept]
-    warm = made_up(9, 60, 2, 32)  # whatever comes first in a process pays for starting its libraries
+    warm = made_up(9, 60, 2, 32)  # the first call in a process includes the start of its libraries
     for run in (together, one_by_one):
         run(kind, warm if kind != "linear" else pooled(warm), 4)
     first = swept[0]

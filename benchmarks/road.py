@@ -1,11 +1,11 @@
 """The end-to-end pipeline from a video to a decision, measured on toy videos that no training used.
 
-    jepa toyworld out=FILMS family=film videos=500 seed=1 duration_s=12 width_px=96 height_px=96 fps=12
-    python benchmarks/road.py FILMS ENCODER OUT > tables.md
+    jepa toyworld out=WORLD family=film videos=500 seed=1 duration_s=12 width_px=96 height_px=96 fps=12
+    python benchmarks/road.py WORLD ENCODER OUT > tables.md
 
-FILMS is a toy world of films, ENCODER an export. The probes are trained on the films' training part, chosen and
-calibrated on the validation part, and all figures are of the test part. What OUT holds already is not made again. The
-toy world's truth files are read here, and nowhere in the package.
+WORLD is a toy world of videos with several shots, ENCODER an export. The probes are trained on the training part,
+chosen and calibrated on the validation part, and all results are on the test part. What OUT holds already is not made
+again. The toy world's truth files are read here, and nowhere in the package.
 """
 
 from __future__ import annotations
@@ -40,16 +40,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("films")
+    parser.add_argument("world")
     parser.add_argument("encoder")
     parser.add_argument("out", type=Path)
     arguments = parser.parse_args()
-    films = Path(arguments.films)
+    world = Path(arguments.world)
     with contextlib.redirect_stdout(sys.stderr):
-        anticipation = probe("anticipate", arguments.films, arguments.encoder, arguments.out)
-        tagging = probe("describe", arguments.films, arguments.encoder, arguments.out)
-        documents = analyse_films(films, arguments.encoder, arguments.out)
-    truths = {path.stem: json.loads(path.read_text()) for path in (films / "truth").glob("*.json")}
+        anticipation = probe("anticipate", arguments.world, arguments.encoder, arguments.out)
+        tagging = probe("describe", arguments.world, arguments.encoder, arguments.out)
+        documents = analyse_videos(world, arguments.encoder, arguments.out)
+    truths = {path.stem: json.loads(path.read_text()) for path in (world / "truth").glob("*.json")}
     lines = ["# From a video to a decision, on the toy world", "", *setup(anticipation, documents)]
     lines += (
         hazards(anticipation)
@@ -60,14 +60,14 @@ def main() -> None:
     print("\n".join(lines))
 
 
-def probe(task: str, films: str, encoder: str, out: Path) -> dict[str, Any]:
+def probe(task: str, world: str, encoder: str, out: Path) -> dict[str, Any]:
     """Trains and tests a probe unless its results are there."""
     path = out / task / "results.json"
     if not path.exists():
         kinds = ["linear"] if task == "anticipate" else ["linear", "attentive"]
         run(
             ProbeConfig(
-                task, encoder, str(out / task), ProbeData(films), FeatureSettings(str(out / "cache"), max_tokens=64),
+                task, encoder, str(out / task), ProbeData(world), FeatureSettings(str(out / "cache"), max_tokens=64),
                 HeadSettings(kinds), ["one_frame", "random_init"], anticipate=AnticipateSettings(stride_s=0.5),
             )
         )  # fmt: skip
@@ -75,11 +75,11 @@ def probe(task: str, films: str, encoder: str, out: Path) -> dict[str, Any]:
     return found
 
 
-def analyse_films(films: Path, encoder: str, out: Path) -> dict[str, SignalsDocument]:
-    """The documents of all test films, by stem."""
-    videos = [Path(item.path) for item in read_items(films) if item.split == "test"]
+def analyse_videos(world: Path, encoder: str, out: Path) -> dict[str, SignalsDocument]:
+    """The documents of all test videos, by stem."""
+    videos = [Path(item.path) for item in read_items(world) if item.split == "test"]
     folder = out / "signals"
-    config = SignalsConfig(out=str(folder), policy=str(POLICY), video=str(films))
+    config = SignalsConfig(out=str(folder), policy=str(POLICY), video=str(world))
     # The anticipation and the current-action probe; tags have tables of their own.
     process(config, videos, Analyser(ProbeDetector(out / "anticipate", encoder), POLICY))
     documents = [read_document(file) for file in sorted(folder.glob("*/signals.json"))]
@@ -87,13 +87,13 @@ def analyse_films(films: Path, encoder: str, out: Path) -> dict[str, SignalsDocu
 
 
 def setup(anticipation: dict[str, Any], documents: dict[str, SignalsDocument]) -> list[str]:
-    """What was measured on what."""
+    """The data, encoder and settings of the tables."""
     encoder, fold = anticipation["encoder"], anticipation["folds"][0]["videos"]
     return [
-        f"Films: {fold[0]} to train heads, {fold[1]} to choose and calibrate, {fold[2]} to test. Encoder "
+        f"Videos: {fold[0]} to train heads, {fold[1]} to choose and calibrate, {fold[2]} to test. Encoder "
         f"{encoder['name']}, weights {encoder['sha256'][:12]}; windows of {anticipation['window_s']:g} s; "
         f"{len(anticipation['config']['seeds'])} seeds of the heads; +- is their standard deviation, intervals are "
-        f"95 % bootstrap over films. Frames of {next(iter(documents.values())).asset.width} px.",
+        f"95 % bootstrap over videos. Frames of {next(iter(documents.values())).asset.width} px.",
         "",
     ]
 
@@ -120,7 +120,7 @@ def hazards(anticipation: dict[str, Any]) -> list[str]:
     lines = [
         "## A hazard starts within ...",
         "",
-        f"Average precision on {part['windows']} times in all films, half a second apart; mean of the seeds. "
+        f"Average precision on {part['windows']} times in all videos, half a second apart; mean of the seeds. "
         "The base rate's AP is the fraction of times at which it happened.",
         "",
     ]
@@ -175,9 +175,9 @@ def next_action(anticipation: dict[str, Any]) -> list[str]:
 
 @dataclass
 class Alarm:
-    """A shot in which a hazard comes or seems to come, and the highest forecast before it, per seed."""
+    """A shot with a hazard or its decoy, and the highest forecast before it, per seed."""
 
-    film: str
+    video: str
     category: str
     real: bool
     score: np.ndarray
@@ -186,14 +186,14 @@ class Alarm:
 def alarms(
     kept: Any, number: int, categories: list[str], truths: dict[str, Any], horizon: int
 ) -> list[Alarm]:
-    """All events and decoys of the test films that had time to announce themselves."""
+    """All events and decoys of the test videos with windows before the event."""
     probability = kept[f"p{number}"][..., horizon]  # [seeds, n, H]
     found = []
-    for film in sorted(set(kept["video"].tolist())):
-        rows = np.flatnonzero((kept["video"] == film) & ~np.isnan(probability[0, :, 0]))
+    for video in sorted(set(kept["video"].tolist())):
+        rows = np.flatnonzero((kept["video"] == video) & ~np.isnan(probability[0, :, 0]))
         if not len(rows):
             continue
-        truth = truths[Path(film).stem]
+        truth = truths[Path(video).stem]
         onsets = {(h["category"], round(h["onset_s"], 2)) for h in truth["hazards"]}
         for shot in truth["shots"]:
             category, event_s = HAZARD_OF.get(shot["family"]), shot["event_s"]
@@ -204,7 +204,7 @@ def alarms(
             here = rows[(times >= max(shot["start_s"] + NEAR_S, event_s - AHEAD_S)) & (times < event_s)]
             if len(here):
                 column = categories.index(category)
-                found.append(Alarm(film, category, real, probability[:, here, column].max(1)))
+                found.append(Alarm(video, category, real, probability[:, here, column].max(1)))
     return found
 
 
@@ -219,7 +219,7 @@ def decoys(path: Path, anticipation: dict[str, Any], truths: dict[str, Any]) -> 
         found = alarms(kept, number, anticipation["hazards"], truths, horizon)
         real = np.array([alarm.real for alarm in found])
         score = np.stack([alarm.score for alarm in found])  # [shots, seeds]
-        films = np.array([alarm.film for alarm in found])
+        videos = np.array([alarm.video for alarm in found])
         aucs = [roc_auc_score(real, column) for column in score.T]
         fractions = [float((column[~real] >= np.median(column[real])).mean()) for column in score.T]
         mean = score.mean(1)
@@ -227,7 +227,7 @@ def decoys(path: Path, anticipation: dict[str, Any], truths: dict[str, Any]) -> 
         def auc(keep: np.ndarray, real: np.ndarray = real, mean: np.ndarray = mean) -> float:
             return float(roc_auc_score(real[keep], mean[keep]))
 
-        interval = bootstrap(films, auc)
+        interval = bootstrap(videos, auc)
         rows.append(
             [
                 name.split(",")[0],
@@ -239,7 +239,7 @@ def decoys(path: Path, anticipation: dict[str, Any], truths: dict[str, Any]) -> 
     return [
         "## Events against their decoys",
         "",
-        f"Shots of the test films in which a figure falls or catches itself, pushes or only talks, smoke turns to "
+        f"Shots of the test videos in which a figure falls or catches itself, pushes or only talks, smoke turns to "
         f"fire or thins: {int(real.sum())} events, {int((~real).sum())} decoys. The highest forecast within "
         f"{AHEAD_S:g} s, over times in the shot before it happens or would have. False alarms: the fraction of decoys "
         "above the threshold that half of the events reach; chance is the base rate's row.",
@@ -248,11 +248,11 @@ def decoys(path: Path, anticipation: dict[str, Any], truths: dict[str, Any]) -> 
     ]
 
 
-def bootstrap(films: np.ndarray, of: Callable[[np.ndarray], float]) -> tuple[float, float]:
-    """95 % interval of a figure over films drawn with replacement; draws without both outcomes are left out."""
+def bootstrap(videos: np.ndarray, of: Callable[[np.ndarray], float]) -> tuple[float, float]:
+    """95 % interval of a metric over videos drawn with replacement; draws without both outcomes are left out."""
     rng = np.random.Generator(np.random.Philox(key=[0, 0x60AD]))
-    names, values = np.unique(films), []
-    rows = {name: np.flatnonzero(films == name) for name in names}
+    names, values = np.unique(videos), []
+    rows = {name: np.flatnonzero(videos == name) for name in names}
     for _ in range(DRAWS):
         keep = np.concatenate([rows[name] for name in rng.choice(names, len(names))])
         with contextlib.suppress(ValueError):
@@ -265,7 +265,7 @@ def bootstrap(films: np.ndarray, of: Callable[[np.ndarray], float]) -> tuple[flo
 
 @dataclass
 class BreakTimes:
-    """When one method would put breaks in one film: every candidate that it ranks, and those it offers."""
+    """When one method would put breaks in one video: every candidate that it ranks, and those it offers."""
 
     ranked: list[tuple[float, float]]
     """(score, seconds); a method that does not rank gives all its candidates the same score"""
@@ -290,7 +290,7 @@ def by_policy(document: SignalsDocument, policy: Policy, causal: bool) -> BreakT
 
 
 def unranked(seconds: Sequence[float]) -> BreakTimes:
-    """Times of which none is better than another."""
+    """Unranked times: all have the same score."""
     return BreakTimes([(0.0, at) for at in seconds], list(seconds))
 
 
@@ -319,7 +319,7 @@ def breaks(documents: dict[str, SignalsDocument], truths: dict[str, Any]) -> lis
         f"evenly spaced, every {gap_s:g} s": lambda d: unranked(
             np.arange(gap_s, d.asset.duration_ms / 1000 - NEAR_S, gap_s).tolist()
         ),
-        "random times, 20 a film": lambda d: unranked(
+        "random times, 20 a video": lambda d: unranked(
             rng.uniform(NEAR_S, d.asset.duration_ms / 1000 - NEAR_S, 20).tolist()
         ),
     }
@@ -328,18 +328,18 @@ def breaks(documents: dict[str, SignalsDocument], truths: dict[str, Any]) -> lis
     ranking, offers = [], []
     for name, way in ways.items():
         found = {stem: way(document) for stem, document in documents.items()}
-        films = [standing(times.ranked, truths[stem]) for stem, times in found.items()]
-        ranking.append([name, f"{sum(len(film[0]) for film in films)}", *rank_cells(films)])
+        videos = [standing(times.ranked, truths[stem]) for stem, times in found.items()]
+        ranking.append([name, f"{sum(len(video[0]) for video in videos)}", *rank_cells(videos)])
         counts = np.array([tally(times.offered, truths[stem]) for stem, times in found.items()], float)
         offers.append([name, f"{counts[:, 2].sum():.0f}", *fraction_cells(counts)])
     return [
         "## Breaks",
         "",
-        f"{len(documents)} test films with {good} times that the world calls good for an ad and {bad} that it "
+        f"{len(documents)} test videos with {good} times that the world calls good for an ad and {bad} that it "
         f"calls bad (inside a scene, near a hazard, in the middle of an event). A break hits such a time within "
         f"{NEAR_S:g} s. Policy `{policy.policy}`, which keeps {gap_s:g} s between breaks.",
         "",
-        "**Ranked by score**: all candidates of all films in one list. Average precision counts good times that no "
+        "**Ranked by score**: all candidates of all videos in one list. Average precision counts good times that no "
         f"candidate is near as never found; beside it the fraction of hits among the first {good}, as many as there "
         "are good times. Candidates with equal scores have one rank.",
         "",
@@ -354,7 +354,7 @@ def breaks(documents: dict[str, SignalsDocument], truths: dict[str, Any]) -> lis
 def standing(
     ranked: Sequence[tuple[float, float]], truth: dict[str, Any]
 ) -> tuple[np.ndarray, np.ndarray, int]:
-    """Scores of a film's candidates, whether each is the best at a good time, and the number of good times."""
+    """Scores of a video's candidates, whether each is the best at a good time, and the number of good times."""
     good = [item["time_s"] for item in truth["breaks"] if item["good"]]
     order, hits, taken = sorted(ranked, key=lambda item: -item[0]), [], set[int]()
     for _, at in order:
@@ -364,12 +364,12 @@ def standing(
     return np.array([score for score, _ in order]), np.array(hits, bool), len(good)
 
 
-def rank_cells(films: Sequence[tuple[np.ndarray, np.ndarray, int]]) -> list[str]:
-    """Average precision and precision at the number of good times, with intervals over films."""
+def rank_cells(videos: Sequence[tuple[np.ndarray, np.ndarray, int]]) -> list[str]:
+    """Average precision and precision at the number of good times, with intervals over videos."""
 
-    def figures(keep: np.ndarray) -> tuple[float, float]:
-        score, hit = (np.concatenate([films[i][part] for i in keep]) for part in (0, 1))
-        good = sum(films[i][2] for i in keep)
+    def ranking_metrics(keep: np.ndarray) -> tuple[float, float]:
+        score, hit = (np.concatenate([videos[i][part] for i in keep]) for part in (0, 1))
+        good = sum(videos[i][2] for i in keep)
         ends = np.append(
             np.flatnonzero(np.diff(-np.sort(-score))), len(score) - 1
         )  # last candidate of each rank
@@ -380,13 +380,13 @@ def rank_cells(films: Sequence[tuple[np.ndarray, np.ndarray, int]]) -> list[str]
 
     cells = []
     for part in (0, 1):
-        low, high = bootstrap(np.arange(len(films)), lambda keep, part=part: figures(keep)[part])
-        cells.append(f"{figures(np.arange(len(films)))[part]:.2f} ({low:.2f} to {high:.2f})")
+        low, high = bootstrap(np.arange(len(videos)), lambda keep, part=part: ranking_metrics(keep)[part])
+        cells.append(f"{ranking_metrics(np.arange(len(videos)))[part]:.2f} ({low:.2f} to {high:.2f})")
     return cells
 
 
 def fraction_cells(counts: np.ndarray) -> list[str]:
-    """Precision, fraction of bad ones, recall and fraction before hazards, with intervals over films, of `tally`."""
+    """Precision, fraction of bad ones, recall and fraction before hazards, with intervals over videos, of `tally`."""
     cells = []
     for top, bottom in ((0, 2), (1, 2), (3, 4), (5, 2)):
 

@@ -1,4 +1,4 @@
-"""Baselines of the toy world: recognition and anticipation without an understanding of motion.
+"""Baselines of the toy world: recognition and anticipation from single frames, simple motion features, random weights.
 
     python benchmarks/toyworld_baselines.py --clips 600 --work toyworld_cells --out benchmarks/toyworld_baselines.md
 
@@ -6,13 +6,13 @@ Every score is the balanced accuracy of ridge regression on one kind of feature,
 folds, with the half width of its 95 % interval. A family under a nuisance is a cell. Cells in the work folder are not
 computed again, so a stopped run resumes, and several runs may use the same folder.
 
-Recognition (clips of 4 s). "first", "middle" and "last" are one frame, as 32x32 grey pixels or, "lite0", as the vector
-of EfficientNet-Lite0 (ImageNet weights) from 96 px of colour. "motion" is how much and in which direction 4x4 blocks of
-the picture change, in 32 frames. "untrained" is a randomly initialised `vit_nano` on these frames at 64 px. "state" is
-a random forest on the true positions and speeds (nothing rendered): an upper bound.
+Recognition (clips of 4 s). "first", "middle" and "last" are one frame, as 32x32 grey pixels or, "lite0", as the
+vector of EfficientNet-Lite0 (ImageNet weights) from 96 px of colour. "motion" is how much and in which direction 4x4
+blocks of the picture change, in 32 frames. "random init" is a randomly initialised `vit_nano` on these frames at 64
+px. "state" is a random forest on the true positions and speeds (nothing rendered): an upper bound.
 
 Anticipation (clips of 10 s, event or decoy). "last frame" is the frame that ends the horizon before the event; "motion"
-and "untrained" get the 16 frames up to it. The same clips at every horizon.
+and "random init" get the 16 frames up to it. The same clips at every horizon.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ NUISANCES: dict[str, dict] = {
     "per frame": {"temporal_noise": 0.5},
 }
 ONE_FRAME = ("first", "middle", "last")
-RECOGNITION = (*ONE_FRAME, *(f"{when} lite0" for when in ONE_FRAME), "motion", "untrained", "state")
-ANTICIPATION = ("last frame", "last frame lite0", "motion", "untrained")
+RECOGNITION = (*ONE_FRAME, *(f"{when} lite0" for when in ONE_FRAME), "motion", "random init", "state")
+ANTICIPATION = ("last frame", "last frame lite0", "motion", "random init")
 
 
 def grey(frames: np.ndarray) -> np.ndarray:
@@ -70,13 +70,13 @@ def motion(clips: np.ndarray) -> np.ndarray:
     slope_x, slope_y = np.gradient(before, axis=3), np.gradient(before, axis=2)
     maps = [np.abs(change), change * slope_x, change * slope_y]
     blocks = [m.reshape(*m.shape[:2], 4, 8, 4, 8).mean(axis=(3, 5)).reshape(*m.shape[:2], 16) for m in maps]
-    whole = np.sort(np.abs(change).mean(axis=(2, 3)), axis=1)
+    frame_change = np.sort(np.abs(change).mean(axis=(2, 3)), axis=1)
     parts = [f(b, axis=1) for b in blocks for f in (np.mean, np.max, np.min, np.std)]
-    return np.concatenate([*parts, whole, *(b[:, ::2].reshape(len(b), -1) for b in blocks)], axis=1)
+    return np.concatenate([*parts, frame_change, *(b[:, ::2].reshape(len(b), -1) for b in blocks)], axis=1)
 
 
 @torch.inference_mode()
-def untrained(clips: np.ndarray) -> np.ndarray:
+def random_init(clips: np.ndarray) -> np.ndarray:
     """[N, T, 64, 64, 3] uint8 to mean and standard deviation over tokens of the last block, random weights."""
     torch.manual_seed(0)
     encoder = jepa.create_model("vit_nano").eval()
@@ -142,7 +142,7 @@ def worlds(family: str, seconds: float, knobs: dict) -> tuple[World, World]:
 
 
 def recognition(family: str, nuisance: str, clips: int, model: torch.nn.Module) -> list[list[str]]:
-    """Rows of the columns about the whole clip; each has `clips` clips."""
+    """Rows of the columns about the complete clip; each has `clips` clips."""
     coarse, fine = worlds(family, SECONDS, NUISANCES[nuisance])
     last = coarse.config.num_frames - 1
     chosen_by_task: dict[str, list[int]] = {}
@@ -155,17 +155,17 @@ def recognition(family: str, nuisance: str, clips: int, model: torch.nn.Module) 
     rows = []
     for name, chosen in chosen_by_task.items():
         answers = np.array([coarse.plan(i).tasks[name] for i in chosen])
-        seen, crisp, states = [], [], []
+        observed, crisp, states = [], [], []
         for index in chosen:
             shots = coarse.simulate(index)
             states.append(state(shots[0].scene.frames))
-            seen.append(np.stack(list(coarse.render(index, shots, [*range(0, last, 2), last]))))
+            observed.append(np.stack(list(coarse.render(index, shots, [*range(0, last, 2), last]))))
             crisp.append(np.stack(list(fine.render(index, shots, (0, (last + 1) // 2, last)))))
-        frames, images, small = np.stack(seen), np.stack(crisp), grey(np.stack(seen))
+        frames, images, small = np.stack(observed), np.stack(crisp), grey(np.stack(observed))
         picks = [small[:, k].reshape(len(small), -1) for k in (0, 16, -1)]
         columns = [score(pick, answers) for pick in picks]
         columns += [score(lite0(model, images[:, k]), answers) for k in range(3)]
-        columns += [score(motion(small[:, :-1]), answers), score(untrained(frames[:, :-1]), answers)]
+        columns += [score(motion(small[:, :-1]), answers), score(random_init(frames[:, :-1]), answers)]
         columns += [score(np.array(states), answers, forest=True)]
         rows.append([name, nuisance, str(len(answers)), f"{1 / len(set(answers)):.2f}", *columns])
     return rows
@@ -175,7 +175,7 @@ def anticipation(family: str, nuisance: str, clips: int, model: torch.nn.Module)
     """Rows of the anticipation column at each horizon; the same `clips` clips at each."""
     coarse, fine = worlds(family, AHEAD_S, NUISANCES[nuisance])
     reach = round(HORIZONS_S[-1] * RATE) + STEPS
-    answers, seen, crisp, name = [], [], [], ""
+    answers, observed, crisp, name = [], [], [], ""
     for index in range(40 * clips):
         if len(answers) == clips:
             break
@@ -187,10 +187,10 @@ def anticipation(family: str, nuisance: str, clips: int, model: torch.nn.Module)
         if event >= reach:
             name = tasks[0]
             answers.append(coarse.plan(index).tasks[name])
-            seen.append(np.stack(list(coarse.render(index, shots, range(event - reach, event)))))
+            observed.append(np.stack(list(coarse.render(index, shots, range(event - reach, event)))))
             ends = [event - round(h * RATE) - 1 for h in HORIZONS_S]
             crisp.append(np.stack(list(fine.render(index, shots, ends))))
-    frames, images, labels = np.stack(seen), np.stack(crisp), np.array(answers)
+    frames, images, labels = np.stack(observed), np.stack(crisp), np.array(answers)
     small = grey(frames)
     rows = []
     for number, horizon in enumerate(HORIZONS_S):
@@ -200,7 +200,7 @@ def anticipation(family: str, nuisance: str, clips: int, model: torch.nn.Module)
             score(window[:, -1].reshape(len(labels), -1), labels),
             score(lite0(model, images[:, number]), labels),
         ]
-        columns += [score(motion(window), labels), score(untrained(frames[:, end - STEPS : end]), labels)]
+        columns += [score(motion(window), labels), score(random_init(frames[:, end - STEPS : end]), labels)]
         rows.append([name, nuisance, f"{horizon:g}", str(len(labels)), "0.50", *columns])
     return rows
 
@@ -221,7 +221,7 @@ def report(options: argparse.Namespace) -> None:
     )
     text = ["# Toy world: baselines", about]
     titles = {
-        "recognition": "Recognition from the whole clip",
+        "recognition": "Recognition from the complete clip",
         "anticipation": "Anticipation from frames before the event",
     }
     for kind, head in kinds.items():

@@ -1,4 +1,4 @@
-"""Anticipation by a state oracle in the toy world, by horizon: an upper bound for its data card.
+"""Anticipation by a state oracle in the toy world, by horizon: an upper bound for other methods.
 
     python benchmarks/toyworld_foresight.py --clips 400 --out benchmarks/toyworld_foresight.md
 

@@ -1,7 +1,7 @@
-"""Clips from memory: every video is decoded once, small, and a run reads its windows from there.
+"""An in-memory clip dataset: every video is decoded once, at low resolution, and a run reads its windows from there.
 
-Reading takes about as long as a step of these small encoders does, and is the same for every recipe, so it would only
-blur what is compared. Which video, window, crop and flip a sample shows is decided as in `jepa pretrain`.
+Reading takes about as long as a step of these small encoders and is the same for every recipe, so it would only
+obscure the comparison. Which video, window, crop and flip a sample shows is decided as in `jepa pretrain`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from jepa.files import atomic_path, write_json
 
 @dataclass(frozen=True)
 class Stored:
-    """Where the frames of one video lie in the flat array."""
+    """Where the frames of one video are stored in the flat array."""
 
     offset: int
     frames: int
@@ -50,21 +50,21 @@ class FrameStore:
         if not index.exists() or json.loads(index.read_text())["about"] != about:
             write_json(index, {"about": about, "videos": _decode(flat, roots, short_px, fps)})
         listed = json.loads(index.read_text())["videos"]
-        self.videos = {path: Stored(*place) for path, place in listed.items()}
+        self.videos = {path: Stored(*entry) for path, entry in listed.items()}
         self.flat = np.memmap(flat, np.uint8, "r")
 
     def items(self) -> list[Item]:
-        """Every video, whole."""
+        """Every video, uncut."""
         return [Item(path) for path in self.videos]
 
     def frames(self, path: str, seconds: list[float]) -> torch.Tensor:
         """uint8 [T, C, H, W]: the frames on screen at these times."""
         video = self.videos[path]
         size = 3 * video.height * video.width
-        held = self.flat[video.offset : video.offset + video.frames * size]
-        held = held.reshape(video.frames, 3, video.height, video.width)
-        wanted = np.clip(np.floor(np.asarray(seconds) * self.fps + 1e-3).astype(int), 0, video.frames - 1)
-        return torch.from_numpy(held[wanted])
+        stored = self.flat[video.offset : video.offset + video.frames * size]
+        stored = stored.reshape(video.frames, 3, video.height, video.width)
+        numbers = np.clip(np.floor(np.asarray(seconds) * self.fps + 1e-3).astype(int), 0, video.frames - 1)
+        return torch.from_numpy(stored[numbers])
 
 
 def _decode(flat: Path, roots: list[Path], short_px: int, fps: float) -> dict[str, tuple[int, ...]]:
@@ -108,18 +108,20 @@ class StoredClips(ClipDataset):
         config, k, views = self.config, self.config.clips_per_video, []
         for index in indices:
             if isinstance(config, EvalClipConfig):
-                place, jitter = clips.centre_position(index % k, k), None
+                position, jitter = clips.centre_position(index % k, k), None
             else:
-                place = clips.window_position(self.seed, index, index % k, k)
+                position = clips.window_position(self.seed, index, index % k, k)
                 jitter = clips.frame_jitter(self.seed, index, config.num_frames, config.jitter)
-            times = clips.clip_times(start, stop, config.num_frames, config.fps, place, config.short, jitter)
+            times = clips.clip_times(
+                start, stop, config.num_frames, config.fps, position, config.short, jitter
+            )
             frames = self._view(index)(self.store.frames(item.path, times))
             views.append((frames.permute(1, 0, 2, 3), torch.tensor(times, dtype=torch.float64)))
         return views
 
 
 def read_labels(world: Path, column: str, ends_s: float | None, length_s: float) -> list[Item]:
-    """Items of a toy world that answer a column, with the answer as their label.
+    """Items of a toy world that have a value in a column, with it as their label.
 
     Args:
         world: folder with labels.csv.

@@ -1,12 +1,12 @@
-"""Layers of an encoder: how much of each can be copied over time, its rank, and what a probe reads from it.
+"""Layer-wise analysis of an encoder: temporal redundancy, rank (RankMe) and probe accuracy of each layer.
 
     python benchmarks/recipes/explain.py benchmarks/recipes/plans/motion.yaml --encoders untrained latents
 
 Reads encoders that run.py exported (WORK/encoders/WORLD-NAME-SEED). For every layer (0 is the patch embedding) the
 tokens of the whole clip are layer-normed, as targets are. "Copied" is the fraction of their variance that copying
-explains: half of a clip's time steps are predicted as the mean of the other half at the same spatial position. What a
-copy explains tells nothing about motion. Rank is RankMe of 2,048 tokens; the probe is attentive, 400 labels, one seed
-of the head.
+explains: half of a clip's time steps are predicted as the mean of the other half at the same spatial position. What
+copying explains carries no information about motion. Rank is RankMe of 2,048 tokens; the probe is attentive, 400
+labels, one seed of the head.
 """
 
 from __future__ import annotations
@@ -60,9 +60,7 @@ def main() -> None:
     parser.add_argument("plan", type=Path)
     parser.add_argument("--work", type=Path, default=Path("recipes"))
     parser.add_argument("--encoders", nargs="+", required=True)
-    parser.add_argument(
-        "--probe", action="store_true", help="also read every layer with a probe (a minute a world)"
-    )
+    parser.add_argument("--probe", action="store_true", help="also probe every layer (a minute a world)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("docs/small_scale_levels.png"))
     options = parser.parse_args()

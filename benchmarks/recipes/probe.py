@@ -1,4 +1,4 @@
-"""A probe in memory: how well heads on the frozen encoder answer a task after seeing 100 or 400 labels."""
+"""Label-efficiency probing in memory: test accuracy of heads on the frozen encoder with 100 or 400 labels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Recipes side by side: a list of configs, trained at equal compute with several seeds, probed as they learn.
+"""Ablations at equal compute: a list of configs, trained with several seeds and probed during training.
 
     python benchmarks/recipes/run.py benchmarks/recipes/plans/motion.yaml --work recipes
     python benchmarks/recipes/run.py PLAN --only latents --worlds constant --seeds 0      # repeats one row
@@ -46,7 +46,7 @@ from jepa.toyworld import ToyWorldConfig, write_world
 def make_trainer(config: PretrainConfig, source: StoredClips, init_std: float | None = None) -> Trainer:
     """The library's trainer on clips from memory; it writes no run folder."""
     objective = build_objective(config)
-    if init_std is not None:  # how the published code starts models of any width
+    if init_std is not None:  # as the published code initialises models of any width
         generator = torch.Generator().manual_seed(config.train.seed)
         for part in objective.children():
             init_block_weights(part, init_std, generator)
@@ -106,7 +106,7 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def identify(plan: dict[str, Any], world: str, name: str, seed: int) -> str:
-    """What decides a row, in short."""
+    """The settings that define a row."""
     knobs = [
         plan["budget"],
         plan["common"],
@@ -191,7 +191,7 @@ def count_flops(config: PretrainConfig, source: StoredClips) -> int:
 
 
 def steps_of(budget: dict[str, float], flops: int) -> int:
-    """Steps that a budget buys: {steps: n} or {flops: x}."""
+    """Number of steps within a budget: {steps: n} or {flops: x}."""
     return int(budget["steps"]) if "steps" in budget else max(1, round(budget["flops"] / flops))
 
 
@@ -229,7 +229,7 @@ def load_tasks(
 
 
 def held_out_videos(plan: dict[str, Any], world: str, work: Path) -> set[str]:
-    """Videos of the val and test parts of a toy world: no training sees them."""
+    """Videos of the val and test parts of a toy world: no training uses them."""
     found = set()
     for part in plan["worlds"][world].get("toyworld", {}):
         found |= {item.path for item in read_items(work / "worlds" / part) if item.split != "train"}

@@ -1,4 +1,4 @@
-"""The table and the curves of a plan's results.
+"""Results of an ablation plan as a Markdown table and learning curves.
 
     python benchmarks/recipes/show.py benchmarks/recipes/plans/motion.yaml --title "Motion"
 
@@ -46,7 +46,7 @@ def main() -> None:
     options = parser.parse_args()
     plan = yaml.safe_load(options.plan.read_text())
     rows = read_rows(options.results or options.plan.with_suffix(".jsonl"))
-    print(race(plan, rows) if "goal" in plan else table(plan, rows))
+    print(speedrun_table(plan, rows) if "goal" in plan else table(plan, rows))
     task = options.task or next(iter(plan["tasks"]))
     columns = (
         [(t, *AXES[1]) for t in plan["tasks"]] if options.all_tasks else [(task, *axis) for axis in AXES]
@@ -81,12 +81,12 @@ def table(plan: dict[str, Any], rows: list[dict[str, Any]]) -> str:
         ]
         for task, n in columns:
             values = [p["tasks"][task][n]["accuracy"] for p in last if n in p["tasks"].get(task, {})]
-            cells.append(with_spread(values))
+            cells.append(mean_and_std(values))
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def race(plan: dict[str, Any], rows: list[dict[str, Any]]) -> str:
+def speedrun_table(plan: dict[str, Any], rows: list[dict[str, Any]]) -> str:
     """Markdown for a plan with a goal: seconds to it, by seed and median; a run that ended before counts as more."""
     lines = ["| entry | seconds, by seed | median | accuracy at the end, by seed |", "|" + " --- |" * 4]
     for (_, name), group in grouped(plan, rows).items():
@@ -107,12 +107,12 @@ def race(plan: dict[str, Any], rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def with_spread(values: list[float]) -> str:
+def mean_and_std(values: list[float]) -> str:
     """Mean and, from two values on, the standard deviation."""
     if not values:
         return "-"
-    spread = f" ({statistics.stdev(values):.3f})" if len(values) > 1 else ""
-    return f"{statistics.mean(values):.3f}{spread}"
+    std = f" ({statistics.stdev(values):.3f})" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.3f}{std}"
 
 
 def draw(
