@@ -51,6 +51,11 @@ _RENAMED = {
     "omen_s": "precursor_s",
 }
 
+# Keys of earlier versions that have no successor, and what to do instead.
+_GONE = {
+    "data.mode": "Pretraining always takes random windows; `jepa probe` and `jepa embed` take fixed ones.",
+}
+
 
 def path_key(default: Any = dataclasses.MISSING) -> Any:
     """The default of a field that names a file or folder, or a list of them; "???" makes the key a required one.
@@ -267,6 +272,8 @@ def describe_keys(
 def unknown_key(key: str, known: Iterable[str]) -> str:
     """One sentence that names a key that does not exist and those that may have been meant."""
     known = list(known)
+    if key in _GONE:
+        return f"There is no key {key!r}. {_GONE[key]}"
     parts = [_RENAMED.get(part, part) for part in key.split(".")]
     renamed = [".".join(parts)] if ".".join(parts) != key and ".".join(parts) in known else []
     leaf = key.rpartition(".")[2]

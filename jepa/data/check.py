@@ -14,9 +14,6 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
 from jepa.data.bad_videos import as_video_error
 from jepa.data.dataset import open_item
 from jepa.data.manifest import Item, RootConfig, read_items
@@ -24,6 +21,7 @@ from jepa.data.video.limits import LimitsConfig
 from jepa.errors import UserError
 from jepa.fields import path_key
 from jepa.files import write_text
+from jepa.progress import progress
 
 
 @dataclass
@@ -58,8 +56,8 @@ class ScanRow:
     """that reading it took"""
 
 
-def scan(config: ScanConfig, console: Console | None = None) -> list[ScanRow]:
-    """Reads every file once, shows a progress bar, writes the report and returns its rows, bad ones first.
+def scan(config: ScanConfig) -> list[ScanRow]:
+    """Reads every file once, writes the report and returns its rows, bad ones first.
 
     Raises:
         UserError: there is nothing to scan.
@@ -67,21 +65,14 @@ def scan(config: ScanConfig, console: Console | None = None) -> list[ScanRow]:
     items = list(
         {item.path: replace(item, start_s=None, end_s=None) for item in read_items(config.data.root)}.values()
     )
-    console = console or Console(stderr=True)
     rows: list[ScanRow] = []
-    columns = (
-        TextColumn("scanning"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[bad]} bad"),
-        TimeRemainingColumn(),
-    )  # fmt: skip
     with (
-        Progress(*columns, console=console) as progress,
+        progress("scanning", len(items)) as advance,
         ThreadPoolExecutor(config.workers or os.cpu_count() or 1) as pool,
     ):
-        task, bad = progress.add_task("scanning", total=len(items), bad=0), 0
         for done in as_completed([pool.submit(_scan_one, item, config) for item in items]):
             rows.append(done.result())
-            bad += bool(rows[-1].stage)
-            progress.update(task, advance=1, bad=bad)
+            advance(1)
     rows.sort(key=lambda row: (not row.stage, os.fsencode(row.path)))
     write_text(config.out, "".join(json.dumps(asdict(row)) + "\n" for row in rows))
     return rows

@@ -114,3 +114,13 @@ def test_embed_keeps_the_order_of_a_list_and_marks_unreadable_videos(
         jepa.embed(export, videos, clip=2)
     with pytest.raises(UserError, match="does not exist"):
         jepa.embed(export, [tmp_path / "gone.mp4"])
+
+
+def test_a_probe_is_fitted_where_gradients_are_switched_off():
+    """As in a notebook whose first cell says so."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(60) % 2
+    features = rng.normal(size=(60, 4)) + 3 * labels[:, None]
+    with torch.no_grad():
+        results, _ = jepa.probes.fit(features, labels, groups=np.arange(60), heads=["linear"])
+    assert results.accuracy > 0.9

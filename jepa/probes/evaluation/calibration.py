@@ -115,6 +115,7 @@ def fit_platt(scores: Tensor, happened: Tensor, weight: Tensor | None = None) ->
     theta.requires_grad_(True)
     optimizer = torch.optim.LBFGS([theta], max_iter=200, line_search_fn="strong_wolfe")
 
+    @torch.enable_grad()
     def closure() -> Tensor:
         optimizer.zero_grad()
         each = functional.binary_cross_entropy_with_logits(theta[0] * x + theta[1], soft, reduction="none")

@@ -201,6 +201,7 @@ def standardise(heads: StackedHeads, inputs: Tensor, member: Tensor) -> None:
         heads.scale.copy_(torch.stack(scales)[row_of])
 
 
+@torch.enable_grad()  # whoever calls may have switched gradients off, as a notebook does
 def train_stacked(
     heads: StackedHeads, data: FitData, jobs: Sequence[Job], seeds: Sequence[int], steps: int, batch_size: int
 ) -> None:

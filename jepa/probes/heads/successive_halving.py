@@ -109,6 +109,7 @@ class StackedTraining:
             row = next(row for a, b, row in self.rows if (a, b) == (s, g))
             self.optimizer.state.update(zip(row, state, strict=True))
 
+    @torch.enable_grad()
     def advance(self, until: int) -> None:
         """Trains up to step `until`, counted from the start."""
         device = next(self.heads.parameters()).device

@@ -370,8 +370,8 @@ def check_mutations(files: Callable[[str], Path], names: list[str], count: int) 
         if problem := check_damaged(data, lenient, rng, counts):
             wrong.append(f"{number} {name} {how} lenient={lenient}: {problem}")
     print(f"\n{count} damaged files: {dict(counts)}; {len(wrong)} differ from a pass")
-    # A known limit: FFmpeg decodes some damaged pictures without any report (HEVC, MPEG-2, cut JPEG), and what they show
-    # can depend on the frames decoded before them. Not every file that differs was examined.
+    # A known limit: FFmpeg decodes some damaged pictures without any report (HEVC, MPEG-2, cut JPEG), and what they
+    # show can depend on the frames decoded before them. Not every file that differs was examined.
     assert len(wrong) <= count // 300, wrong
     # A lenient reader always makes the pass, so only such a picture can differ.
     assert not [line for line in wrong if "lenient=True" in line and "libx265" not in line], wrong
