@@ -108,7 +108,7 @@ def run(config: BenchConfig) -> dict[str, Any]:
 
 
 def machine() -> dict[str, Any]:
-    """The hardware and the versions that figures were measured with."""
+    """The hardware and the versions that measurements were made with."""
     versions = {"jepa": jepa.__version__, "python": platform.python_version()}
     for package in _PACKAGES:
         with contextlib.suppress(metadata.PackageNotFoundError):
@@ -128,10 +128,10 @@ def _processor() -> str:
     return platform.processor() or platform.machine()
 
 
-def _machine_line(facts: dict[str, Any]) -> str:
-    versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
-    gpus = ", ".join(facts["gpus"]) or "no GPU"
-    return f"{facts['processor']}, {facts['cores']} cores, {gpus}, load {facts['load']}; {versions}"
+def _machine_line(about: dict[str, Any]) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
+    gpus = ", ".join(about["gpus"]) or "no GPU"
+    return f"{about['processor']}, {about['cores']} cores, {gpus}, load {about['load']}; {versions}"
 
 
 def make_videos(folder: Path, count: int, seconds: int = 4, size: tuple[int, int] = (320, 240)) -> None:
@@ -226,8 +226,8 @@ def _train(config: BenchConfig, data: str, folder: Path) -> dict[str, Any]:
         ("steps_per_s", "steps/s"), ("clips_per_s", "clips/s"),
         ("waiting_fraction", "fraction of time waiting for data"),
     ):  # fmt: skip
-        figures = [row[name] for row in rows]
-        table.add_row(kind, f"{median(figures):.3g}", f"{pstdev(figures):.2g}")
+        values = [row[name] for row in rows]
+        table.add_row(kind, f"{median(values):.3g}", f"{pstdev(values):.2g}")
     Console().print(table)
     return {"repetitions": rows, "pretrain": to_dict(settings)}
 

@@ -26,9 +26,9 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         >>> import tempfile
         >>> path = Path(tempfile.mkdtemp()) / "a.txt"
         >>> with atomic_path(path) as partial:
-        ...     _ = partial.write_text("whole")
+        ...     _ = partial.write_text("complete")
         >>> path.read_text()
-        'whole'
+        'complete'
     """
     final = Path(path)
     final.parent.mkdir(parents=True, exist_ok=True)

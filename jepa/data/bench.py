@@ -100,7 +100,7 @@ def measure(
     config: DecodeBenchConfig,
     others: Mapping[str, Callable[[list[Item], DecodeBenchConfig], Loader]] | None = None,
 ) -> dict[str, Any]:
-    """Measures, prints two tables, writes them to `out` if one is named, and returns the figures.
+    """Measures, prints two tables, writes them to `out` if one is named, and returns the measurements.
 
     Args:
         config: what is read, and how.
@@ -203,8 +203,8 @@ def _clock(action: Callable[[], object]) -> float:
 def _plain_pyav(path: str, times: list[float]) -> object:
     import av
 
-    wanted, frames, last = iter(sorted(times)), [], None
-    target: float | None = next(wanted)
+    remaining, frames, last = iter(sorted(times)), [], None
+    target: float | None = next(remaining)
     with av.open(path) as container:
         stream = container.streams.video[0]
         stream.codec_context.thread_count = 1
@@ -212,7 +212,7 @@ def _plain_pyav(path: str, times: list[float]) -> object:
         for frame in container.decode(stream):
             while target is not None and frame.time > target and last is not None:
                 frames.append(last.to_ndarray(format="rgb24"))
-                target = next(wanted, None)
+                target = next(remaining, None)
             if target is None:
                 break
             last = frame
@@ -264,8 +264,8 @@ def _loader_table(rows: list[LoaderRow], config: DecodeBenchConfig) -> Table:
 
 
 def _reader_lines(readers: dict[str, list[float]]) -> Iterator[tuple[str, ...]]:
-    for name, figures in readers.items():
-        yield name, f"{median(figures):.1f}", f"{mean(figures):.1f}"
+    for name, values in readers.items():
+        yield name, f"{median(values):.1f}", f"{mean(values):.1f}"
 
 
 def _reader_table(readers: dict[str, list[float]], config: DecodeBenchConfig) -> Table:

@@ -64,7 +64,7 @@ class ClipConfig:
         for name in ("num_frames", "crop_px", "clips_per_video"):
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise UserError(f"{name}={value!r} has to be a whole number of at least 1.")
+                raise UserError(f"{name}={value!r} has to be an integer of at least 1.")
         if self.crop_px > _LARGEST_CROP_PX:
             raise UserError(
                 f"crop_px={self.crop_px} is the side of the clip in pixels and above {_LARGEST_CROP_PX}; "

@@ -112,7 +112,7 @@ def read_items(
     Args:
         root: the folder or file.
         limit: only the first so many.
-        columns: where the wanted columns have other names, ours to theirs: {"group": "sequence"}.
+        columns: where columns have other names, ours to theirs: {"group": "sequence"}.
         lists: names of list files that are looked for in a folder; the first that exists is read.
 
     Raises:
@@ -353,8 +353,8 @@ class _ItemReader:
             offset, size = int(row.values["offset"]), int(row.values["size"])
         except (KeyError, TypeError, ValueError):
             raise UserError(
-                f"{str(self.file)!r}, {row.where} names a shard without a whole `offset` and `size`. Make the shards "
-                "again with `jepa shard`."
+                f"{str(self.file)!r}, {row.where} names a shard without an integer `offset` and `size`. Make the "
+                "shards again with `jepa shard`."
             ) from None
         return Span(str(self.file.parent / row.values["shard"]), offset, size)
 

@@ -1,7 +1,7 @@
 """Tar shards: a million small files as a few hundred large ones that are still read at random.
 
 A shard is a plain tar. `shards.jsonl` beside the shards has one line per item, in the order of the source: where its
-bytes are, their SHA-256, and all that the manifest knew. So item 123456 is one range read, and the samples of a run
+bytes are, their SHA-256, and all columns of the manifest. So item 123456 is one range read, and the samples of a run
 are the same from shards as from the folder they were made of. Sources and shards may also be behind fsspec.
 
 `jepa shard data.root=DIR out=DIR` makes them. Killed at any moment and started again, it resumes after the last
@@ -146,12 +146,12 @@ def run(config: ShardConfig) -> Path:
     with atomic_path(out / SHARD_INDEX) as partial, partial.open("w", encoding="utf-8") as index:
         for item in items:
             known = asdict(item) | asdict(item).pop("columns")
-            facts = {
+            values = {
                 k: v for k, v in known.items() if v not in (None, "") and k not in ("path", "name", "columns")
             }
             row = by_path[item.path]
             where = {k: row[k] for k in ("shard", "offset", "size", "sha256")}
-            index.write(json.dumps({"path": row["name"], **facts, **where}) + "\n")
+            index.write(json.dumps({"path": row["name"], **values, **where}) + "\n")
     if config.verify:
         verify(out)
     return out

@@ -47,7 +47,7 @@ class Scale:
             return value
         return math.log10(value) if value > 0 else -math.inf
 
-    def ticks(self, wanted: int = 4) -> list[float]:
+    def ticks(self, count: int = 4) -> list[float]:
         """Round values inside the range: 1, 2 or 5 times a power of ten, or whole powers on a long log scale."""
         if not self.high > self.low:
             return [self.low]
@@ -59,7 +59,7 @@ class Scale:
                 return powers
             fine = [m * 10.0**k for k in range(first - 1, last + 1) for m in (1, 2, 5)]
             return [v for v in fine if self.low <= v * (1 + 1e-9) and v <= self.high * (1 + 1e-9)]
-        raw = (self.high - self.low) / wanted
+        raw = (self.high - self.low) / count
         power = 10.0 ** math.floor(math.log10(raw))
         unit = next(power * m for m in (1, 2, 5, 10) if power * m >= raw * (1 - 1e-9))
         first, last = math.ceil(self.low / unit - 1e-9), math.floor(self.high / unit + 1e-9)

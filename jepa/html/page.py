@@ -27,7 +27,7 @@ def render_page(
     filters: Mapping[str, Callable[..., str]] | None = None,
     **values: Any,
 ) -> str:
-    """A whole page from the template `assets/NAME.html.j2` of a package, which extends `base.html.j2`.
+    """A complete page from the template `assets/NAME.html.j2` of a package, which extends `base.html.j2`.
 
     `NAME.css` and `NAME.js` beside the template, where they exist, are put into the page after the common stylesheet
     and the theme switch. All scripts become one, because the policy names one hash.

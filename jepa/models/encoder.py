@@ -1,7 +1,7 @@
 """VideoEncoder: a vision transformer (ViT) that maps pixels to tokens; the context and the target encoder.
 
 A clip is cut into tubelets of `tubelet_frames` x `patch_px` x `patch_px` pixels, each projected to one token;
-blocks of full attention mix them; a layer norm ends it. When only some tokens are wanted (`keep`), their
+blocks of full attention mix them; a layer norm ends it. When only some tokens are kept (`keep`), their
 pixels are gathered *before* the projection, so that masked patches cost nothing at all.
 
 Parameter names and shapes are those of the published V-JEPA 2 and 2.1 encoders.

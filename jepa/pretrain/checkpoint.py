@@ -1,10 +1,10 @@
-"""Saving a run so that it cannot be lost, and finding the newest state that is whole.
+"""Checkpoints (torch.distributed.checkpoint): saved in the background, renamed when complete, verified when read.
 
 A checkpoint is a folder, `checkpoints/step_00001000/`: tensors as torch.distributed.checkpoint writes them, one file
 for each process, and `state.json` with all plain values and the SHA-256 of every file. It is written under another
 name in the background, by all processes, and renamed when it is complete. Tensors can be read by any number of
 processes, sharded or not. Together with law 1 (every random choice is a function of the seed and the sample index)
-weights, optimizer and the step number are the whole state of a run.
+weights, optimizer and the step number are the complete state of a run.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class CheckpointWriter:
 
         Args:
             step: finished steps.
-            tensors: by name; shards and whole tensors alike.
+            tensors: by name; shards and full tensors alike.
             values: plain values.
 
         Raises:
@@ -126,17 +126,17 @@ class CheckpointWriter:
             _remove(final)
         partial.rename(final)
         sync_folder(final.parent)
-        # A damaged one from further on must not push out what is whole.
+        # A damaged one from further on must not push out a complete one.
         finished = sorted(path for path in final.parent.glob(_PATTERN) if path.name <= final.name)
         for old in finished[: -self.keep]:
             _remove(old)
 
 
 def newest_checkpoint(run: Path) -> tuple[Path | None, dict[str, Any], list[str]]:
-    """The newest whole checkpoint in a run folder, its plain values, and one sentence for each that is not whole.
+    """The newest complete checkpoint of a run folder, its plain values, and one sentence for each that is damaged.
 
     Raises:
-        UserError: there are checkpoints and none is whole, or they are of the time when each was one file.
+        UserError: there are checkpoints and none is complete, or they are of the time when each was one file.
     """
     problems: list[str] = []
     for path in sorted((run / "checkpoints").glob(_PATTERN), reverse=True):
@@ -178,7 +178,7 @@ def read_values(path: Path) -> dict[str, Any]:
 
 
 def load_tensors(path: Path, into: dict[str, torch.Tensor]) -> None:
-    """Fills live tensors, whole or sharded, in place. Every name and every shape must match, both ways.
+    """Fills live tensors, full or sharded, in place. Every name and every shape must match, both ways.
 
     Raises:
         UserError: the checkpoint holds other tensors.

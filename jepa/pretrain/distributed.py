@@ -39,7 +39,7 @@ STRATEGIES = ("ddp", "fsdp")
 
 @dataclass(frozen=True)
 class DistContext:
-    """The processes of a run, seen from one of them. The default is a process on its own."""
+    """The processes of a run, from the view of one of them. The default is a process on its own."""
 
     device: torch.device
     rank: int = 0
@@ -73,7 +73,7 @@ def num_processes() -> int:
 
 
 def all_reduce_mean(values: torch.Tensor) -> torch.Tensor:
-    """Mean of a tensor over the processes, in place and without gradient; the same bits on all of them."""
+    """All-reduce: mean of a tensor over the processes, in place, without gradient; bit-identical on all of them."""
     if (size := num_processes()) > 1:
         dist.all_reduce(values)
         values /= size
@@ -81,7 +81,7 @@ def all_reduce_mean(values: torch.Tensor) -> torch.Tensor:
 
 
 def mean_over_processes(values: torch.Tensor) -> torch.Tensor:
-    """Mean of a tensor over the processes, for statistics inside a loss: gradients flow to every process."""
+    """All-reduce: mean over the processes, for statistics inside a loss; gradients flow to every process."""
     return values if num_processes() == 1 else _Average.apply(values, num_processes())
 
 

@@ -1,7 +1,7 @@
 """The monitor: diagnostics of a run on its log steps, and warnings in words when features collapse.
 
 `Monitor.measure` looks at one batch without gradients; `Monitor.warnings` turns the numbers into sentences with the
-figures and what to try. The thresholds come from measured runs: benchmarks/collapse.md.
+values and what to try. The thresholds come from measured runs: benchmarks/collapse.md.
 """
 
 from __future__ import annotations
@@ -163,8 +163,8 @@ class Monitor:
         starts = {name.partition("/")[0] for name in row if name.startswith("mask") and "_time" in name}
         for mask in sorted(starts):
             cover = [
-                seen + row[f"{mask}/target_time{k:02d}"]
-                for k, seen in enumerate(
+                in_context + row[f"{mask}/target_time{k:02d}"]
+                for k, in_context in enumerate(
                     row[name] for name in sorted(row) if name.startswith(f"{mask}/context_time")
                 )
             ]

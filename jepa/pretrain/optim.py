@@ -12,7 +12,7 @@ from jepa.pretrain.schedules import SCHEDULES, linear, warmup_cosine
 def make_optimizer(objective: nn.Module, config: OptimConfig) -> torch.optim.Optimizer:
     """AdamW; vectors (biases, norms) are not decayed.
 
-    Its moments exist from the start, at zero, as it would make them in the first step: every checkpoint then holds the
+    The moments exist from the start, at zero, as it would make them in the first step: every checkpoint then holds the
     same names, whatever has had a gradient so far.
     """
     parameters = [p for p in objective.parameters() if p.requires_grad]

@@ -116,12 +116,12 @@ def check_same_everywhere(context: DistContext, fingerprint: str, root: str) -> 
     Raises:
         UserError: names the nodes.
     """
-    seen = context.gather((fingerprint, platform.node()))
-    odd = sorted({node for other, node in seen if other != seen[0][0]})
+    gathered = context.gather((fingerprint, platform.node()))
+    odd = sorted({node for other, node in gathered if other != gathered[0][0]})
     if odd:
         raise UserError(
-            f"The list of videos in {root} is another one on {', '.join(odd)} than on {seen[0][1]}, so the processes "
-            "would not train on one batch. Give all nodes the same files."
+            f"The list of videos in {root} is another one on {', '.join(odd)} than on {gathered[0][1]}, so the "
+            "processes would not train on one batch. Give all nodes the same files."
         )
 
 

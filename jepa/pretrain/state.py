@@ -80,7 +80,7 @@ class TrainState:
         return self.bad_videos.count(sorted(events, key=lambda event: event.index), samples)
 
     def tensors(self) -> dict[str, torch.Tensor]:
-        """Live tensors by name, whole or sharded: what a checkpoint holds, and what it is read into."""
+        """Live tensors by name, full or sharded: what a checkpoint holds, and what it is read into."""
         # The prefixes are the format of checkpoints since version 0.1, whatever the classes are called.
         found = {f"learner.{name}": value for name, value in self.objective.state_dict().items()}
         found |= self.objective.target_tensors()
@@ -101,7 +101,7 @@ class TrainState:
         }
 
     def load(self, path: Path, values: dict[str, Any]) -> None:
-        """Takes over a saved state whole."""
+        """Restores a saved state."""
         load_tensors(path, self.tensors())
         self.bad_videos.load_state_dict(values["bad_videos"])
         self.monitor.load_state_dict(values["monitor"] if "monitor" in values else values["watch"])
@@ -111,7 +111,7 @@ class TrainState:
         """Takes over weights, target encoder and optimizer state of another run, at step 0.
 
         Raises:
-            UserError: that run has no whole checkpoint, or other networks.
+            UserError: that run has no complete checkpoint, or other networks.
         """
         path, _, _ = newest_checkpoint(run)
         if path is None:

@@ -171,7 +171,7 @@ class Trainer:
         config, state, objective, device = self.config, self.state, self.objective, self.context.device
         rates = set_rates(state.optimizer, config.optim, state.step, config.train.steps)
         losses: dict[str, Tensor] = {}
-        seen: list[MicroBatch] = []
+        used: list[MicroBatch] = []
         for number, batch in enumerate(micro_batches, start=1):
             video = normalise(batch["video"].to(device, non_blocking=True), config.data.mean, config.data.std)
             masks = self._draw_masks(video, batch["index"])
@@ -182,15 +182,15 @@ class Trainer:
                     row = state.model(video, targets, masks, state.step / config.train.steps)
                 (row["loss"] / self.micro_steps).backward()
             losses = {k: losses.get(k, 0.0) + v.detach() / self.micro_steps for k, v in row.items()}
-            seen.append(MicroBatch(batch, masks))
-        if len(seen) != self.micro_steps:
+            used.append(MicroBatch(batch, masks))
+        if len(used) != self.micro_steps:
             raise UserError(
-                f"train_step got {len(seen)} micro-batches, and a step of this run has {self.micro_steps}."
+                f"train_step got {len(used)} micro-batches, and a step of this run has {self.micro_steps}."
             )
         grad_norm = clip_gradient(objective, config.optim.clip_grad)
 
         # A NaN never reaches a weight: where found_inf is 1, AdamW changes nothing, and the host need not know yet.
-        skipped = self.guard.check(state.step + 1, losses, grad_norm, bool(self._signals), seen)
+        skipped = self.guard.check(state.step + 1, losses, grad_norm, bool(self._signals), used)
         state.optimizer.found_inf = skipped  # type: ignore[attr-defined]
         state.optimizer.step()
         state.optimizer.zero_grad(set_to_none=True)

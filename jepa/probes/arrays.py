@@ -87,7 +87,7 @@ def fit(
     split_seed: int = 0,
     calibration: str = "temperature",
 ) -> tuple[Results, Probe]:
-    """Fits and tests class probes on features: settings chosen on validation, figures from test parts.
+    """Fits and tests class probes on features: settings chosen on validation, metrics from test parts.
 
     Args:
         features: vectors [n, D] or tokens [n, N, D].
@@ -98,7 +98,7 @@ def fit(
         splits: train, val or test for each sample; without val, part of train is taken.
         folds: number of folds where there are no splits (5 by default), 0 to leave one group out at a time.
         val_fraction: fraction of the training groups that chooses settings and calibrates.
-        time_slots: time slots of the tokens' grid, so that pooled vectors show change over time.
+        time_slots: time steps of the tokens' grid, so that pooled vectors show change over time.
         settings: grid, steps and batch size.
         seeds: of the heads.
         split_seed: decides which groups fall into which fold.
@@ -194,7 +194,7 @@ def _array_probe(run: HeadRun, problem: Problem, classes: list[str], time_slots:
 def evaluate(
     probe: Probe, features: Array, labels: Sequence[Any], groups: Sequence[Any] | None = None
 ) -> Results:
-    """Tests a class probe on samples that it has not seen.
+    """Tests a class probe on samples that it was not trained on.
 
     Args:
         probe: from `fit` or `jepa.load_probe`.

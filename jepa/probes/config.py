@@ -121,7 +121,7 @@ class AnticipateSettings:
     predictor: bool = True
     """also try the encoder's own predictor, where the export holds one"""
     future_slots: int = 2
-    """time slots after the window that the predictor predicts"""
+    """time steps of the token grid after the window, for which the predictor predicts features"""
 
 
 @dataclass

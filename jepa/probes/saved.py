@@ -111,32 +111,32 @@ class Probe(ABC):
         Args:
             kind: name of the head's family.
             tokens: encoder output [B, N, D], or arrays of the shape that the probe was fitted on.
-            future: the predictor's tokens [B, slots * h * w, D], which follow the window's.
+            future: the predictor's tokens [B, t * h * w, D], which follow the window's.
 
         Raises:
             UserError: the number of tokens is not that of the head's window.
         """
         from jepa.models import TokenGrid
 
-        facts, form = self.metadata, get_head(kind).reads
-        if facts.get("array_shape") is not None:
-            if list(tokens.shape[1:]) != list(facts["array_shape"]):
+        metadata, form = self.metadata, get_head(kind).reads
+        if metadata.get("array_shape") is not None:
+            if list(tokens.shape[1:]) != list(metadata["array_shape"]):
                 raise UserError(
-                    f"The probe was fitted on arrays of shape {facts['array_shape']} per sample, and was given "
+                    f"The probe was fitted on arrays of shape {metadata['array_shape']} per sample, and was given "
                     f"{list(tokens.shape[1:])}."
                 )
-            return FeatureSet.of("input", tokens, facts["time_slots"]).read(form)
-        grid = TokenGrid(*facts["grid"])
+            return FeatureSet.of("input", tokens, metadata["time_slots"]).read(form)
+        grid = TokenGrid(*metadata["grid"])
         if tokens.ndim != 3 or tokens.shape[1] != grid.size:
             raise UserError(
                 f"The probe reads windows of {grid.size} tokens (grid {tuple(grid)}), and was given "
                 f"{list(tokens.shape)}. Encode {self.window.num_frames} frames at {self.window.fps} fps with "
                 "encoder.preprocess."
             )
-        coarse, slots = coarsen(tokens.float().cpu(), grid, facts["max_tokens"]), grid.t
+        coarse, slots = coarsen(tokens.float().cpu(), grid, metadata["max_tokens"]), grid.t
         if future is not None:
-            more = facts["future_slots"]
-            expected = coarsen_future(future.float().cpu(), grid, more, facts["max_tokens"])
+            more = metadata["future_slots"]
+            expected = coarsen_future(future.float().cpu(), grid, more, metadata["max_tokens"])
             coarse, slots = torch.cat([coarse, expected], dim=1), slots + more
         # Features were stored in half precision; the same rounding here keeps live and cached scores equal.
         return FeatureSet("input", Features.of(coarse.half().numpy()[:, None]), slots).read(form)
@@ -245,10 +245,10 @@ def check_encoder(metadata: dict[str, Any], encoder: Encoder) -> None:
             "This probe was fitted on arrays, and does not say which encoder made them, so it cannot be checked "
             "against one. Load it without an encoder, or train one with `jepa probe`."
         )
-    found, wanted = encoder_hash(encoder), trained_on["sha256"]
-    if found != wanted:
+    found, expected = encoder_hash(encoder), trained_on["sha256"]
+    if found != expected:
         raise UserError(
-            f"This probe was trained on the encoder {trained_on.get('name')!r} with hash {wanted[:12]}, "
+            f"This probe was trained on the encoder {trained_on.get('name')!r} with hash {expected[:12]}, "
             f"and was given one with hash {found[:12]}. Its scores would mean nothing. Use the export it was "
             "trained on, or train the probe again with `jepa probe`."
         )

@@ -170,7 +170,7 @@ class Rule(_Section):
 
 
 class Policy(_Section):
-    """A whole policy file. `policy` is its name, `version` its version; both are printed in every decision.
+    """A complete policy file. `policy` is its name, `version` its version; both are printed in every decision.
 
     `groups` gathers labels of a head under one name, such as fire: [ignite bin, burn bin]; a group is a risk.
 
@@ -216,9 +216,9 @@ class Policy(_Section):
         """The IAB id that this policy gives to a detector's label."""
         return self.labels[label].iab if label in self.labels else None
 
-    def matches(self, wanted: str, label: str) -> bool:
+    def matches(self, category: str, label: str) -> bool:
         """Whether a rule's category covers a label: by name, by IAB id, or because it covers any."""
-        return wanted in ("any", label) or (wanted == self.category(label) and wanted is not None)
+        return category in ("any", label) or (category == self.category(label) and category is not None)
 
     def sha256(self) -> str:
         """Hash of the policy's meaning: comments and the order of keys do not count, defaults do."""

@@ -38,7 +38,7 @@ def render(result: AnalysisResult, annotations: Sequence[Annotation] = ()) -> st
         annotations: what people or a simulator state about the video, drawn in lanes of their own.
 
     Returns:
-        HTML, a whole page.
+        HTML, a complete page.
 
     Raises:
         UserError: Jinja is not installed.

@@ -137,7 +137,7 @@ def _check_alone(text: bytes, name: str, found: Findings) -> SignalsDocument | N
     except UserError as error:
         found.faults.append(str(error))
         document = None
-    # The chain too: it names the object that was touched even where the whole no longer makes sense.
+    # The chain too: it names the object that was touched even where the document is no longer consistent.
     # That of another version covers other objects.
     if isinstance(raw, dict) and raw.get("schema") == SCHEMA_ID:
         found.faults[:0] = chain_faults(raw)
@@ -282,12 +282,12 @@ class _Replay:
 
     def _replay(self, video: Path, every: bool, limits: LimitsConfig | None) -> None:
         document, tracks = self.document, self.document.tracks
-        wanted = {item.issued_at_ms for item in document.anticipated}
-        wanted |= {item.peak_ms for item in document.observed}
-        wanted = set(tracks.window_end_ms) if every else wanted & set(self.rows)
+        requested = {item.issued_at_ms for item in document.anticipated}
+        requested |= {item.peak_ms for item in document.observed}
+        requested = set(tracks.window_end_ms) if every else requested & set(self.rows)
         # Windows and evidence by the frame after which they can be made.
         by_frame: dict[int, list[int]] = {}
-        for end_ms in sorted(wanted):
+        for end_ms in sorted(requested):
             by_frame.setdefault(tracks.last_frame[self.rows[end_ms]], []).append(end_ms)
         hashes: dict[int, list[Evidence]] = {}
         for evidence in document.evidence:
@@ -312,15 +312,15 @@ class _Replay:
                 for end_ms in by_frame.get(count, []):
                     windows += maker.advance(end_ms)
                 for window in windows:
-                    if window.end_ms in wanted:
+                    if window.end_ms in requested:
                         done.add(window.end_ms)
                         self._compare(self.rows[window.end_ms], window)
                 count += 1
-        if wanted - done and single:
+        if requested - done and single:
             for window in maker.finish(document.asset.duration_ms / 1000):
                 done.add(window.end_ms)
                 self._compare(0, window)
-        for end_ms in sorted(wanted - done):
+        for end_ms in sorted(requested - done):
             self.found.faults.append(
                 f"the window that ends at {end_ms} ms could not be made again from this video"
             )

@@ -1,6 +1,6 @@
 """Manifests of a toy world (CSV): labels, shots, action and hazard segments, and annotations for reports.
 
-They are the ordinary lists that anybody's videos have. Other rooms read these and never the world's own truth files.
+They have the ordinary format of any data set. Other rooms read these and never the world's own truth files.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def _labels(
 
 
 def _shots(plan: VideoPlan, truth: dict[str, Any]) -> list[list[object]]:
-    """One row per shot; a video of one shot keeps its label and the tags of the whole."""
+    """One row per shot; a video of one shot keeps its label and the tags of the video."""
     path = video_path(plan.index)
     if len(truth["shots"]) == 1:
         end_s = truth["shots"][0]["end_s"]

@@ -104,7 +104,7 @@ class Scene:
     actors: list[Actor]
     """what is named"""
     captions: tuple[str, ...]
-    """sentences about the whole that say the same"""
+    """paraphrases of one sentence about the video"""
     tags: tuple[str, ...]
     """words for search"""
     event_s: float

@@ -40,7 +40,7 @@ def visible_boxes(
 ) -> list[list[float] | None]:
     """For each actor [left, top, right, bottom in pixels, visible fraction], or None where it is invisible.
 
-    Of an actor in several pieces, such as a shape that wraps round the table, the largest is boxed. The
+    Of an actor in several parts, such as a shape that wraps round the table, the largest is boxed. The
     fraction is the part in the frame and not covered by something nearer.
     """
     scale = camera.zoom * config.height_px / VIEW_M
@@ -48,7 +48,7 @@ def visible_boxes(
     fractions = _visible_fractions(config, parts, camera, actors)
     out: list[list[float] | None] = []
     for actor in range(actors):
-        pieces = []
+        regions = []
         for part in parts:
             if part.actor == actor:
                 x0, y0, x1, y1 = extent(part)
@@ -56,8 +56,8 @@ def visible_boxes(
                 top, bottom = height / 2 - (y1 - camera.y) * scale, height / 2 - (y0 - camera.y) * scale
                 box = [max(left, 0.0), max(top, 0.0), min(right, width), min(bottom, height)]
                 if box[0] < box[2] and box[1] < box[3]:
-                    pieces.append(box)
-        joined = _join(pieces)
+                    regions.append(box)
+        joined = _join(regions)
         if not joined or fractions[actor] == 0:
             out.append(None)
             continue
@@ -66,11 +66,11 @@ def visible_boxes(
     return out
 
 
-def _join(pieces: list[list[float]]) -> list[list[float]]:
+def _join(regions: list[list[float]]) -> list[list[float]]:
     """Boxes that touch become one."""
     joined: list[list[float]] = []
-    for piece in pieces:
-        box = piece
+    for region in regions:
+        box = region
         apart = []
         for other in joined:
             if box[0] <= other[2] and other[0] <= box[2] and box[1] <= other[3] and other[1] <= box[3]:
@@ -114,5 +114,5 @@ def _visible_fractions(config: ToyWorldConfig, parts: list[Part], camera: Camera
             own[part.actor, r0:r1, c0:c1] |= inside
     frame = np.zeros(nearest.shape, bool)
     frame[_ROWS // 2 : _ROWS // 2 + _ROWS, columns // 2 : columns // 2 + columns] = True
-    seen = [int(((nearest == actor) & frame).sum()) for actor in range(actors)]
-    return [round(count / max(int(own[i].sum()), 1), 2) for i, count in enumerate(seen)]
+    uncovered = [int(((nearest == actor) & frame).sum()) for actor in range(actors)]
+    return [round(count / max(int(own[i].sum()), 1), 2) for i, count in enumerate(uncovered)]

@@ -173,7 +173,7 @@ def test_lists_as_other_programs_write_them(tmp_path, name, text, expected):
         ("a.csv", "a.mp4,x,train\n", "several fields after the path"),
         ("a.csv", "name;label\nx.mp4;1\n", "no `path` column.*name, label"),
         ("a.parquet", b"PAR1 no", "cannot be read as Parquet|needs pyarrow"),
-        ("shards.jsonl", '{"path": "a.mp4", "shard": "s.tar"}', "without a whole `offset`"),
+        ("shards.jsonl", '{"path": "a.mp4", "shard": "s.tar"}', "without an integer `offset`"),
     ],
 )
 def test_a_list_that_cannot_be_meant_is_refused_by_name(tmp_path, name, text, message):

@@ -76,8 +76,8 @@ class ToRgb:
         PyAV's own conversion takes the chroma samples' position from the file, the command-line tools and torchcodec
         do not; on sharp colour edges that alone was a mean difference of 2.4 of 255.
         """
-        facts = (frame.width, frame.height, frame.format.name, frame.colorspace, frame.color_range)
-        if facts != self._graph_of:
+        properties = (frame.width, frame.height, frame.format.name, frame.colorspace, frame.color_range)
+        if properties != self._graph_of:
             graph = av.filter.Graph()
             graph.threads = 1
             start = graph.add_buffer(
@@ -87,7 +87,7 @@ class ToRgb:
             start.link_to(convert)
             convert.link_to(end)
             graph.configure()
-            self._graph, self._graph_of = graph, facts
+            self._graph, self._graph_of = graph, properties
         self._graph.push(frame)
         return self._graph.pull()
 

@@ -1,4 +1,4 @@
-"""The packet index: what is proven of a video's frames from its packets, and which packets a request must decode.
+"""The packet index: frame times and order as proven by a video's packets, and which packets a request must decode.
 
 The law of random access: whatever is requested, in whatever order, the frame is the one that a pass from the start
 would show at that time. A shortcut (a start in the middle, a skipped packet) is taken only where the index proves it.
@@ -168,15 +168,15 @@ class PacketIndex:
     def plan(self, targets: Sequence[int]) -> Plan | None:
         """How to show what is on screen at ascending `targets`; None if these packets do not prove it."""
         facts = self.facts
-        wanted = []
+        numbers = []
         for target in targets:
             at = bisect_right(facts.times, target) - 1
             if at < 0 and not self.from_start:
                 return None
-            wanted.append(max(at, 0))
+            numbers.append(max(at, 0))
         if not facts.times:
             return None
-        return self.plan_numbers(wanted)
+        return self.plan_numbers(numbers)
 
     def plan_numbers(self, numbers: Sequence[int]) -> Plan | None:
         """How to show frames by their number in this index's order of display, ascending; None if not proven."""
@@ -286,7 +286,7 @@ class Facts:
         return False
 
     def group_end(self, packet: int) -> int:
-        """Last packet of the closed group that `packet` is in, or enough to have seen all of its neighbours."""
+        """Last packet of the closed group that `packet` is in, or enough to include all of its neighbours."""
         last = min(self.count - 1, packet + ENOUGH)
         for start in self.start_list[bisect_right(self.start_list, packet) :]:
             if start > last:

@@ -1,4 +1,4 @@
-"""What is known of a video: its facts, which way is up, and how large it is once its pixels are square."""
+"""Video metadata: size, rate, duration, orientation, and the display size with square pixels."""
 
 from __future__ import annotations
 

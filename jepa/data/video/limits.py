@@ -1,8 +1,8 @@
-"""What a file may cost before it is refused, and which kinds of file are opened at all.
+"""Limits on untrusted files: sizes, times and memory that a video may take, and which containers are opened.
 
-A video that somebody uploaded is input from a stranger. Two things are settled before any byte of it reaches a
-demuxer: it is a regular local file, and its container is one that holds its own data. Playlists, manifests and concat
-scripts only name other files or addresses, so they are refused by content as well as by FFmpeg's own allow lists.
+An uploaded video is untrusted input. Two things are checked before any byte of it reaches a demuxer: it is a regular
+local file, and its container is one that holds its own data. Playlists, manifests and concat scripts only name other
+files or addresses, so they are refused by content as well as by FFmpeg's own allow lists.
 """
 
 from __future__ import annotations
@@ -61,8 +61,8 @@ class LimitsConfig:
     """Longest time one request for frames may take, in seconds of wall clock."""
 
     isolate: bool = False
-    """Decode in a child process, so that a crash or a hang inside a native decoder becomes a VideoError. For files
-    from strangers; costs one copy of every frame."""
+    """Decode in a child process, so that a crash or a hang inside a native decoder becomes a VideoError. For untrusted
+    files; costs one copy of every frame."""
 
     max_memory_bytes: int = 4 << 30
     """Most address space of that child process. Without `isolate` it has no effect."""
@@ -84,13 +84,13 @@ def check_path(path: str | os.PathLike[str], limits: LimitsConfig) -> str:
     """
     name = os.fspath(path)
     try:
-        facts = Path(name).stat()
-        if not stat.S_ISREG(facts.st_mode):
+        status = Path(name).stat()
+        if not stat.S_ISREG(status.st_mode):
             # A pipe or a device could block for ever.
             raise VideoError(name, "open", "it is not a regular file; videos are read from local files only")
         with Path(name).open("rb") as handle:
             head = handle.read(512)
-        check_opening(name, head, facts.st_size, limits)
+        check_opening(name, head, status.st_size, limits)
     except FileNotFoundError:
         reason = "no such local file"
         if "://" in name:

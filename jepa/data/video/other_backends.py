@@ -1,4 +1,4 @@
-"""torchcodec and decord behind the same few methods as `pyav.PyAvFile`.
+"""Alternative video readers: torchcodec and decord behind the interface of `pyav.PyAvFile`.
 
 Both open whatever their FFmpeg opens, playlists included, and neither tells all that has to be known. So PyAV opens
 the file first: it applies the limits, refuses what has to be refused and knows pixel aspect, orientation and the exact
@@ -22,7 +22,7 @@ from jepa.data.video.limits import LimitsConfig
 from jepa.data.video.pyav import TOLERANCE_S, PyAvFile, Source
 from jepa.errors import UserError, VideoError
 
-_BLOCK = 16  # frames fetched together when every frame is wanted
+_BLOCK = 16  # frames fetched together when every frame is requested
 
 
 class _GuardedFile(ABC):
@@ -145,16 +145,16 @@ class TorchcodecFile(_GuardedFile):
             raise VideoError(name, "open", _first_line(error)) from None
 
     def _fetch(self, numbers: list[int]) -> Iterator[np.ndarray]:
-        wanted = self._times[numbers]
+        requested = self._times[numbers]
         try:
             if len(self._decoder) == len(self._times):
                 batch = self._decoder.get_frames_at(numbers)
             else:
                 # Its numbers also count VP9 frames that are never shown. The hair is against rounding down.
-                batch = self._decoder.get_frames_played_at((wanted + 1e-5).tolist())
+                batch = self._decoder.get_frames_played_at((requested + 1e-5).tolist())
         except (RuntimeError, IndexError, ValueError) as error:
             raise VideoError(self.name, "decode", _first_line(error)) from None
-        _check_times(self.name, "torchcodec", wanted, batch.pts_seconds.numpy())
+        _check_times(self.name, "torchcodec", requested, batch.pts_seconds.numpy())
         yield from batch.data.numpy()
 
 
@@ -197,12 +197,12 @@ class DecordFile(_GuardedFile):
             raise VideoError(self.name, "decode", _first_line(error)) from None
 
 
-def _check_times(name: str, package: str, wanted: np.ndarray, got: np.ndarray) -> None:
+def _check_times(name: str, package: str, requested: np.ndarray, got: np.ndarray) -> None:
     """Refuses to mistake one frame for another: the other reader has to see the same frames at the same times."""
-    if len(wanted) != len(got):
-        reason = f"{package} finds {len(got)} frames where the file shows {len(wanted)}; use backend=pyav"
+    if len(requested) != len(got):
+        reason = f"{package} finds {len(got)} frames where the file shows {len(requested)}; use backend=pyav"
         raise VideoError(name, "probe", reason)
-    if np.abs(wanted - got).max(initial=0.0) > 2 * TOLERANCE_S:
+    if np.abs(requested - got).max(initial=0.0) > 2 * TOLERANCE_S:
         raise VideoError(
             name, "probe", f"{package} shows frames at other times than the file; use backend=pyav"
         )

@@ -1,4 +1,4 @@
-"""What a packet says of itself, from its headers alone: random access points, hidden frames, temporal layers.
+"""Packet headers of H.264, HEVC and other codecs: random access points, frames that are not shown, temporal layers.
 
 A decoder may start at a packet without changing a pixel only where the bitstream promises it. A container's key flag is
 no such promise: H.264 recovery points, damaged tables and MPEG streams set it too.

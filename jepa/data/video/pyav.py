@@ -151,18 +151,20 @@ class PyAvFile(PacketAccess):
             self._open()
 
     def _decoded(
-        self, packets: Iterable[Any], wanted: set[int] | None = None
+        self, packets: Iterable[Any], shown_pts: set[int] | None = None
     ) -> Iterator[tuple[int | None, Any]]:
-        """(time, frame) in the order of display; with `wanted`, other non-reference frames are skipped if possible."""
+        """(time, frame) in the order of display; with `shown_pts`, other non-reference frames may be skipped."""
         self._reset()
         self._clean = False
         context = self._context
-        skips = wanted is not None and self._skip and may_skip_non_reference(context.name, context.extradata)
+        skips = (
+            shown_pts is not None and self._skip and may_skip_non_reference(context.name, context.extradata)
+        )
         skip_now = context.skip_frame = "DEFAULT"
         for packet in itertools.chain(packets, [None]):
             self._check_deadline()
             if skips and packet is not None:
-                skip = "DEFAULT" if packet.pts in (wanted or ()) else "NONREF"
+                skip = "DEFAULT" if packet.pts in (shown_pts or ()) else "NONREF"
                 if skip != skip_now:
                     context.skip_frame = skip_now = skip
             try:
@@ -172,7 +174,7 @@ class PyAvFile(PacketAccess):
                     raise VideoError(self.name, "decode", reason_of(error)) from error
                 if packet is not None:
                     self._damaged.add(packet.pts or packet.dts or 0)
-                if wanted is not None:
+                if shown_pts is not None:
                     raise UnprovenError from None
                 continue
             for frame in frames:
@@ -331,7 +333,7 @@ class PyAvFile(PacketAccess):
     ) -> Iterator[tuple[int, np.ndarray]]:
         """The frame on screen at each target: by the index where it proves it, else by a pass from the start."""
         done = 0
-        # Damage is not always seen by a decoder: leniently, a shortcut could miss it or what it does to later frames.
+        # A decoder does not detect all damage: leniently, a shortcut could miss it or what it does to later frames.
         while not self._straight and not self.lenient:
             try:
                 for pair in self._fast(targets[done:], cut):

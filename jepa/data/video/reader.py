@@ -135,13 +135,13 @@ class VideoReader:
             VideoError: a frame could not be decoded.
             UserError: a time is not a finite number, there is none, or each and cut are both given.
         """
-        wanted = np.asarray(seconds, dtype=np.float64)
-        if wanted.ndim != 1 or not wanted.size or not np.isfinite(wanted).all():
+        targets = np.asarray(seconds, dtype=np.float64)
+        if targets.ndim != 1 or not targets.size or not np.isfinite(targets).all():
             raise UserError("frames_at takes a non-empty list of finite times in seconds.")
         if each is not None and cut is not None:
             raise UserError("frames_at takes each or cut, not both.")
-        order = np.argsort(wanted, kind="stable")
-        return self._gather(order.tolist(), self._file.at(wanted[order].tolist(), cut), each, cut)
+        order = np.argsort(targets, kind="stable")
+        return self._gather(order.tolist(), self._file.at(targets[order].tolist(), cut), each, cut)
 
     def frames(self, indices: Sequence[int]) -> Frames:
         """The frames with these numbers, counted from 0 in display order; negative ones count from the end.

@@ -45,7 +45,7 @@ class IsolatedFile:
             payload = source if isinstance(source, bytes) else _read_all(source)
         self._turn = 0
         try:
-            facts = self._ask(
+            reply = self._ask(
                 {
                     "do": "open", "path": source if isinstance(source, str) else None, "name": name,
                     "limits": asdict(replace(limits, isolate=False)), "lenient": lenient, "threads": threads,
@@ -55,7 +55,7 @@ class IsolatedFile:
         except VideoError:
             self.close()
             raise
-        self.start_s, self.duration_s = float(facts["start_s"]), float(facts["duration_s"])
+        self.start_s, self.duration_s = float(reply["start_s"]), float(reply["duration_s"])
 
     def _ask(self, request: dict[str, Any], payload: bytes = b"") -> tuple[dict[str, Any], bytes]:
         """One question, one answer.
@@ -79,8 +79,8 @@ class IsolatedFile:
     @property
     def info(self) -> VideoInfo:
         """See PyAvFile."""
-        facts = self._ask({"do": "info"})[0]["info"]
-        return VideoInfo(**{**facts, "orientation": tuple(facts["orientation"])})
+        reply = self._ask({"do": "info"})[0]["info"]
+        return VideoInfo(**{**reply, "orientation": tuple(reply["orientation"])})
 
     @property
     def display(self) -> tuple[int, int]:

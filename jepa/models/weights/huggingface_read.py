@@ -194,16 +194,18 @@ class Folder:
         self, prefix: str, names: list[tuple[str, str]], attention: str, thirds: tuple[str, str, str]
     ) -> dict[str, Tensor]:
         """Tensors below `prefix` under our names, with queries, keys and values joined."""
-        wanted = [name for name in self.file.home if name.startswith(prefix or ("pooler.", "classifier."))]
+        selected = [name for name in self.file.home if name.startswith(prefix or ("pooler.", "classifier."))]
         split = re.compile(
             rf"(.*)\.(?:{attention.strip('.')}|cross_attn)\.({'|'.join(thirds)})\.(weight|bias)"
         )
         state = {
             _renamed(name[len(prefix) :], names): tensor
-            for name, tensor in self.file.read([name for name in wanted if not split.fullmatch(name)]).items()
+            for name, tensor in self.file.read(
+                [name for name in selected if not split.fullmatch(name)]
+            ).items()
         }
         groups: dict[tuple[str, str, str], list[str]] = {}
-        for name in wanted:
+        for name in selected:
             if match := split.fullmatch(name):
                 kind = "cross" if ".cross_attn." in name else "self"
                 groups.setdefault((match[1], kind, match[3]), []).append(name)

@@ -243,7 +243,7 @@ def trained_mask_token(tokens: Tensor) -> int:
     """The mask token [n, d] to use: the only one that training moved from zero, or the published default, 1.
 
     Training reaches one token per group of clip lengths, the others keep their initial zeros; published code
-    always infers with token 1 (modulo their number), which is untrained when there was a single group.
+    always infers with token 1 (modulo their number), which stays at its initial value when there was a single group.
     """
     moved = tokens.float().abs().amax(dim=1).nonzero().flatten().tolist()
     return moved[0] if len(moved) == 1 else 1 % len(tokens)

@@ -87,10 +87,10 @@ def read_pickle(path: Path) -> dict[str, Any]:
         document = torch.load(path, map_location="cpu", weights_only=True, mmap=whole_zip)
     except pickle.UnpicklingError as error:
         reason = " ".join(str(error).split())
-        wanted = re.search(r"(?:Unsupported global: GLOBAL|unsupported GLOBAL) (\S+)", reason)
+        unsafe = re.search(r"(?:Unsupported global: GLOBAL|unsupported GLOBAL) (\S+)", reason)
         raise UserError(
             f"{path} was refused: to open it, code from the file would have to run "
-            f"({wanted.group(0) if wanted else reason[:300]}). Weights are only read from files that hold plain "
+            f"({unsafe.group(0) if unsafe else reason[:300]}). Weights are only read from files that hold plain "
             f"data and tensors; ask its author for a safetensors file."
         ) from error
     except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:

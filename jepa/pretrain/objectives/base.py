@@ -1,4 +1,4 @@
-"""The Objective protocol: what every pretraining loss gives the trainer, and the registry that strangers can add to.
+"""The Objective protocol: what every pretraining loss gives the trainer, and the registry for new ones.
 
 An objective owns the context encoder and whatever is trained with it; as a module it is what DDP and FSDP wrap. To add
 one, write a config dataclass and a subclass of `Objective`, and register it:

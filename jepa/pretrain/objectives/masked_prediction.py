@@ -260,8 +260,8 @@ class MaskedPrediction(Objective):
             predicted, predicted_context = self._predict_both(video, mask, grid)
             at_target.append(self.distance(full_precision(predicted), gather_tokens(targets, mask.target)))
             if predicted_context is not None:
-                wanted = gather_tokens(targets, mask.context)
-                at_context.append(self._context_loss(predicted_context, wanted, mask, grid))
+                expected = gather_tokens(targets, mask.context)
+                at_context.append(self._context_loss(predicted_context, expected, mask, grid))
         loss = torch.stack(at_target).mean()
         row = {f"loss_mask{number}": value.detach() for number, value in enumerate(at_target)}
         if at_context:
@@ -300,14 +300,14 @@ class MaskedPrediction(Objective):
         grid = self.encoder.grid_of(video)
         pairs = [(self.predict(video, mask).float(), gather_tokens(targets, mask.target)) for mask in masks]
         row = {f"explained/mask{i}": diagnostics.explained_variance(*pair) for i, pair in enumerate(pairs)}
-        predicted, wanted = (torch.cat(part, 1) for part in zip(*pairs, strict=True))
+        predicted, expected = (torch.cat(part, 1) for part in zip(*pairs, strict=True))
         index = torch.cat([mask.target for mask in masks], 1)
-        by_time = diagnostics.explained_per_time_step(predicted, wanted, index, grid)
-        views = torch.stack([predicted, wanted], 2).flatten(0, 1)[..., -self.encoder.embed_dim :]
+        by_time = diagnostics.explained_per_time_step(predicted, expected, index, grid)
+        views = torch.stack([predicted, expected], 2).flatten(0, 1)[..., -self.encoder.embed_dim :]
         return row | {
             "target_varies": diagnostics.varying_fraction(targets),
             "prediction_varies": diagnostics.varying_fraction(predicted),
-            "explained": diagnostics.explained_variance(predicted, wanted),
+            "explained": diagnostics.explained_variance(predicted, expected),
             "lidar": diagnostics.lidar(diagnostics.evenly_spaced(views, max_rows)),
             **{f"explained/time{k:02d}": float(value) for k, value in enumerate(by_time)},
         }
@@ -323,12 +323,12 @@ class MaskedPrediction(Objective):
         found = self.predictor(tokens, *mask, grid, image=self.encoder.is_image(video), with_context=both)
         return found if both else (found, None)
 
-    def _context_loss(self, predicted: Tensor, wanted: Tensor, mask: Mask, grid: TokenGrid) -> Tensor:
+    def _context_loss(self, predicted: Tensor, expected: Tensor, mask: Mask, grid: TokenGrid) -> Tensor:
         predicted = full_precision(predicted)
         if not self.context.by_distance:
-            return self.distance(predicted, wanted)
+            return self.distance(predicted, expected)
         weights = distance_to_target(mask.context, mask.target, grid).rsqrt().unsqueeze(-1)
-        return (self.distance(predicted, wanted, reduction="none") * weights).mean()
+        return (self.distance(predicted, expected, reduction="none") * weights).mean()
 
     def _tested(self, targets: Tensor, progress: float) -> Tensor:
         """The same few tokens of every clip, [B * n, E], so that the batch may be cut anywhere."""

@@ -131,10 +131,10 @@ class PCAProjection(nn.Module):
 
         What is not finite is left out, without a host sync.
         """
-        seen = all_reduce_mean(self._sums / max(1, self._micro_steps))
-        finite = seen.isfinite().all()
+        measured = all_reduce_mean(self._sums / max(1, self._micro_steps))
+        finite = measured.isfinite().all()
         weight = torch.clamp_min(1 / (self.steps + 1), 1 - MOMENTUM)
-        self.covariance.lerp_(torch.where(finite, seen, self.covariance), weight)
+        self.covariance.lerp_(torch.where(finite, measured, self.covariance), weight)
         self.steps += finite
         self.basis.copy_(torch.linalg.qr(self.covariance @ self.basis).Q)
         self._sums.zero_()

@@ -90,7 +90,7 @@ def class_names(samples: Sequence[Item], expected: Sequence[str] | None = None) 
         expected: the only names allowed; None to take what is there.
 
     Raises:
-        UserError: a label outside `expected`; a label seen once that is nearly the same as a frequent one; a
+        UserError: a label outside `expected`; a label that occurs once and is nearly the same as a frequent one; a
             single class.
 
     Example:

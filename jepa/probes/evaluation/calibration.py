@@ -1,6 +1,6 @@
 """Calibration: temperature scaling, isotonic regression and Platt scaling, fitted on a validation part.
 
-No weight of a head has seen that part. Each map is an object that turns logits into probabilities.
+No weight of a head was trained on that part. Each map is an object that turns logits into probabilities.
 """
 
 from __future__ import annotations

@@ -117,7 +117,7 @@ def cross_validate(
         if not targets.refit:
             on_val = fitted.logits(data.inputs[data.windows(fold.val)])[:, 0]
         for number in range(len(seeds)):
-            # A refitted head has seen the validation part, which can then not calibrate it.
+            # A refitted head was trained on the validation part, which can then not calibrate it.
             own = calibration if targets.refit else _calibrate(data, fold.val, groups, on_val[number])
             p = own(logits[number]).unflatten(0, (len(fold.test), data.clips)).mean(1).numpy()
             if prediction is None:

@@ -47,14 +47,16 @@ def run_protocols(
     out: dict[str, list[dict[str, Any]]] = {}
     if "label_efficiency" in config.protocols:
         out["label_efficiency"] = [_label_efficiency(problem, features, config) for features in problem.sets]
-    wanted: list[tuple[str, float]] = []
+    settings: list[tuple[str, float]] = []
     if "early" in config.protocols:
-        wanted += [("early", fraction) for fraction in EARLY]
+        settings += [("early", fraction) for fraction in EARLY]
     if "robustness" in config.protocols:
-        wanted += [(kind, level) for kind, entry in PERTURBATIONS.items() for level in entry["levels"]]
-    if not wanted:
+        settings += [(kind, level) for kind, entry in PERTURBATIONS.items() for level in entry["levels"]]
+    if not settings:
         return out
-    changed: list[Extractor] = [Perturbed(base, kind, level) for base in extractors for kind, level in wanted]
+    changed: list[Extractor] = [
+        Perturbed(base, kind, level) for base in extractors for kind, level in settings
+    ]
     encoded = encode_samples(config, problem.samples, changed)
     if len(encoded.samples) < len(problem.samples):
         bad = encoded.report.bad[0]
@@ -63,7 +65,7 @@ def run_protocols(
             f"{config.protocols} need (cannot {bad.stage}: {bad.reason}). Remove the video or the protocols."
         )
     for number, clean in enumerate(problem.sets):
-        own = encoded.sets[number * len(wanted) : (number + 1) * len(wanted)]
+        own = encoded.sets[number * len(settings) : (number + 1) * len(settings)]
         kind = problem.best(clean.name).head
         points = _perturbed_points(problem, kind, clean, own, config)
         if "early" in config.protocols:
@@ -72,7 +74,7 @@ def run_protocols(
                 _entry(clean.name, kind, "fraction of the clip", [*line, {"at": 1.0, **points[0]}])
             )
         for name, entry in PERTURBATIONS.items() if "robustness" in config.protocols else ():
-            line = [{"at": level, **points[1 + wanted.index((name, level))]} for level in entry["levels"]]
+            line = [{"at": level, **points[1 + settings.index((name, level))]} for level in entry["levels"]]
             row = _entry(clean.name, kind, entry["unit"], [{"at": None, **points[0]}, *line])
             out.setdefault("robustness", []).append({**row, "perturbation": name})
     return out

@@ -131,7 +131,7 @@ def encode_samples(
     for extractor, rows in zip(extractors, features, strict=True):
         slots, base = 0, extractor.base if isinstance(extractor, Perturbed) else extractor
         if isinstance(base, EncoderTokens):
-            slots = base.grid()[0] * max(1, len(settings.layers)) + base.slots
+            slots = base.grid()[0] * max(1, len(settings.layers)) + base.future_steps
         elif isinstance(base, ImageFrames):
             slots = FRAMES
         sets.append(FeatureSet(extractor.name, rows, slots, standardise=slots > 0))

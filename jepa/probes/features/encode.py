@@ -207,14 +207,14 @@ def _decode(
             first, last = reader.start_s, reader.start_s + reader.duration_s
             part = samples[i].start_s, samples[i].end_s
             start, end = segment_bounds(samples[i].path, *part, first, last)
-            wanted = [
+            requests = [
                 (number, extractor.times(start, end))
                 for number, extractor in enumerate(extractors)
                 if keys[i] not in stores[number].where
             ]
-            frame_times = np.unique(np.concatenate([times.ravel() for _, times in wanted]))
+            frame_times = np.unique(np.concatenate([times.ravel() for _, times in requests]))
             frames = reader.frames_at(frame_times.tolist()).data
-            for number, times in wanted:
+            for number, times in requests:
                 rows_of = np.searchsorted(frame_times, times)
                 clips = [extractors[number].prepare(frames[torch.from_numpy(row)]) for row in rows_of]
                 rows.append((number, keys[i], clips))

@@ -33,10 +33,10 @@ def preprocessing_of(encoder: Encoder) -> Preprocessing:
 
 
 def coarse_grid(grid: TokenGrid, max_tokens: int) -> tuple[int, int, int]:
-    """The finest grid of at most `max_tokens` tokens that keeps all time slots, by whole spatial factors.
+    """The finest grid of at most `max_tokens` tokens that keeps all time steps, by whole spatial factors.
 
     Raises:
-        UserError: even one token per time slot is too many.
+        UserError: even one token per time step is too many.
 
     Example:
         >>> from jepa.models import TokenGrid
@@ -45,7 +45,7 @@ def coarse_grid(grid: TokenGrid, max_tokens: int) -> tuple[int, int, int]:
     """
     if grid.t > max_tokens:
         raise UserError(
-            f"max_tokens={max_tokens} is less than the {grid.t} time slots of a window. Raise it to {grid.t} "
+            f"max_tokens={max_tokens} is less than the {grid.t} time steps of a window. Raise it to {grid.t} "
             "or more."
         )
     factor = 1
@@ -77,20 +77,24 @@ def coarsen(tokens: torch.Tensor, grid: TokenGrid, max_tokens: int) -> torch.Ten
     return functional.adaptive_avg_pool3d(volume, target).flatten(2).transpose(1, 2)
 
 
-def coarsen_future(predicted: torch.Tensor, grid: TokenGrid, slots: int, max_tokens: int) -> torch.Tensor:
-    """Averages predicted tokens [B, slots * h * w, D] in space, as `coarsen` does the tokens of the window.
+def coarsen_future(
+    predicted: torch.Tensor, grid: TokenGrid, time_steps: int, max_tokens: int
+) -> torch.Tensor:
+    """Averages predicted tokens [B, time_steps * h * w, D] in space, as `coarsen` does the tokens of the window.
 
     Example:
         >>> from jepa.models import TokenGrid
-        >>> coarsen_future(torch.zeros(1, 16, 5), TokenGrid(2, 4, 4), slots=1, max_tokens=8).shape
+        >>> coarsen_future(torch.zeros(1, 16, 5), TokenGrid(2, 4, 4), time_steps=1, max_tokens=8).shape
         torch.Size([1, 4, 5])
     """
     _, height, width = coarse_grid(grid, max_tokens)
-    return coarsen(predicted, grid._replace(t=slots), slots * height * width)
+    return coarsen(predicted, grid._replace(t=time_steps), time_steps * height * width)
 
 
-def predict_future(predictor: Predictor, tokens: torch.Tensor, grid: TokenGrid, slots: int) -> torch.Tensor:
-    """Future tokens: what the encoder's own predictor expects in the time slots after a window.
+def predict_future(
+    predictor: Predictor, tokens: torch.Tensor, grid: TokenGrid, time_steps: int
+) -> torch.Tensor:
+    """Future tokens: what the encoder's own predictor expects in the time steps after a window.
 
     As in the published anticipation probe, positions simply continue past the window's end; a predictor that was
     trained within the window only must extrapolate.
@@ -99,10 +103,10 @@ def predict_future(predictor: Predictor, tokens: torch.Tensor, grid: TokenGrid, 
         predictor: trained with the encoder.
         tokens: all tokens of the window [B, N, D].
         grid: their grid.
-        slots: time slots to predict.
+        time_steps: time steps to predict.
 
     Returns:
-        Predicted tokens [B, slots * h * w, D].
+        Predicted tokens [B, time_steps * h * w, D].
 
     Raises:
         UserError: the predictor reads several encoder layers, which a plain encoder pass does not give.
@@ -113,7 +117,7 @@ def predict_future(predictor: Predictor, tokens: torch.Tensor, grid: TokenGrid, 
             f"This predictor reads {config.target_layers} encoder layers at once, which the probes do not support. "
             "Use anticipate.predictor=false."
         )
-    ahead = grid._replace(t=grid.t + slots)
+    ahead = grid._replace(t=grid.t + time_steps)
     ids = torch.arange(ahead.size, device=tokens.device).expand(len(tokens), -1)
     return predictor(tokens, ids[:, : grid.size], ids[:, grid.size :], ahead)[..., -tokens.shape[-1] :]
 
@@ -121,7 +125,7 @@ def predict_future(predictor: Predictor, tokens: torch.Tensor, grid: TokenGrid, 
 class EncoderTokens:
     """Tokens of a frozen video encoder, coarsened to at most `max_tokens` per clip.
 
-    With a predictor, its tokens for `slots` time slots after the clip follow on the token axis, equally coarse.
+    With a predictor, its tokens for `time_steps` time steps after the clip follow on the token axis, equally coarse.
 
     Args:
         name: for tables.
@@ -133,7 +137,7 @@ class EncoderTokens:
         device: where the encoder runs.
         fps: frame rate of the windows; None takes the encoder's own.
         predictor: the encoder's predictor.
-        slots: time slots that it predicts.
+        time_steps: time steps that it predicts.
 
     Example:
         >>> import jepa
@@ -152,7 +156,7 @@ class EncoderTokens:
         device: str = "cpu",
         fps: float | None = None,
         predictor: Predictor | None = None,
-        slots: int = 0,
+        time_steps: int = 0,
     ) -> None:
         self.name, self.clips, self.max_tokens = name, clips, max_tokens
         self.layers = None if layers is None else encoder.depths_of(layers)
@@ -161,7 +165,7 @@ class EncoderTokens:
         self.window = preprocessing_of(encoder)
         self.fps = self.window.fps if fps is None else fps
         self.predictor = None if predictor is None else predictor.eval().to(device)
-        self.slots = slots if predictor is not None else 0
+        self.future_steps = time_steps if predictor is not None else 0
         self.sha256 = encoder_hash(encoder)
         options: dict[str, Any] = {
             "clips": clips,
@@ -172,7 +176,7 @@ class EncoderTokens:
             "form": 1,
         }
         if predictor is not None:
-            options |= {"predictor": state_hash(predictor), "slots": slots}
+            options |= {"predictor": state_hash(predictor), "slots": time_steps}
         self.key = extractor_key(encoder=self.sha256, **options)
 
     def times(self, start_s: float, end_s: float) -> np.ndarray:
@@ -205,10 +209,12 @@ class EncoderTokens:
         grid = self.encoder.grid_of(video)
         if self.layers is None:
             tokens = self.encoder(video)
-            seen = coarsen(tokens, grid, self.max_tokens)
+            observed = coarsen(tokens, grid, self.max_tokens)
             if self.predictor is None:
-                return seen
-            expected = predict_future(self.predictor, tokens, grid, self.slots)
-            return torch.cat([seen, coarsen_future(expected, grid, self.slots, self.max_tokens)], dim=1)
+                return observed
+            expected = predict_future(self.predictor, tokens, grid, self.future_steps)
+            return torch.cat(
+                [observed, coarsen_future(expected, grid, self.future_steps, self.max_tokens)], dim=1
+            )
         by_layer = self.encoder.features(video, layers=self.layers)
         return torch.cat([coarsen(tokens, grid, self.max_tokens) for tokens in by_layer], dim=1)

@@ -23,7 +23,7 @@ class FeatureSet:
     features: Features
     """rows [n, clips, N, D] for tokens or [n, clips, F] for vectors"""
     time_slots: int = 0
-    """time slots of the token grid, times the number of layers; 0 for vectors"""
+    """time steps of the token grid, times the number of layers; 0 for vectors"""
     standardise: bool = True
     """features differ in unit; false for pixels, which have one in common"""
     _vectors: Tensor | None = field(default=None, repr=False)
@@ -35,7 +35,7 @@ class FeatureSet:
         Args:
             name: for tables.
             values: finite numbers; kept in float32.
-            time_slots: time slots of the tokens' grid.
+            time_slots: time steps of the tokens' grid.
 
         Raises:
             UserError: another number of axes, or a value that is not finite.
@@ -68,7 +68,7 @@ class FeatureSet:
         Vectors are pixels as they are, and of tokens the mean, standard deviation and temporal change.
 
         Raises:
-            UserError: tokens are wanted, and the set holds vectors.
+            UserError: tokens are requested, and the set holds vectors.
         """
         if form == "tokens":
             if not self.time_slots:

@@ -9,12 +9,12 @@ from torch import Tensor
 def pool_stats(tokens: Tensor, time_slots: int) -> Tensor:
     """Mean, standard deviation and temporal change over tokens: [B, N, D] -> [B, 3 D].
 
-    The last part is the mean absolute difference of a spatial position between neighbouring time slots. It lets a
+    The last part is the mean absolute difference of a spatial position between neighbouring time steps. It lets a
     linear head see motion that a mean hides.
 
     Args:
         tokens: in the order (layers,) time, height, width.
-        time_slots: slots of the grid, t; with several layers, t times their number.
+        time_slots: time steps of the grid, t; with several layers, t times their number.
 
     Example:
         >>> pool_stats(torch.tensor([[[1.0], [3.0]]]), time_slots=2).tolist()

@@ -238,8 +238,8 @@ def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
         torch.Size([1, 1, 1])
     """
     seeds, heads, batch, classes = logits.shape
-    wanted = targets.unsqueeze(1).expand(seeds, heads, batch)
-    return functional.cross_entropy(logits.reshape(-1, classes), wanted.reshape(-1), reduction="none").view(
+    expanded = targets.unsqueeze(1).expand(seeds, heads, batch)
+    return functional.cross_entropy(logits.reshape(-1, classes), expanded.reshape(-1), reduction="none").view(
         seeds, heads, batch
     )
 

@@ -91,13 +91,13 @@ def check_horizons(policy: Policy, horizons_ms: Sequence[int]) -> None:
     Raises:
         UserError: names the key, its value and the horizons there are.
     """
-    for key, wanted in (
+    for key, value in (
         ("forecast.horizon_ms", policy.forecast.horizon_ms),
         ("breaks.after_ms", policy.breaks.after_ms),
     ):
-        if horizons_ms and wanted not in horizons_ms:
+        if horizons_ms and value not in horizons_ms:
             raise UserError(
-                f"the policy {policy.policy} asks for {key}={wanted}, but the detectors forecast within "
+                f"the policy {policy.policy} asks for {key}={value}, but the detectors forecast within "
                 f"{', '.join(map(str, horizons_ms))} ms. Choose one of these."
             )
 

@@ -1,7 +1,7 @@
 """The detector interface: windows of past frames in, calibrated probabilities over time out.
 
-A detector reads clips and scores labels. It may be a frozen encoder with probes (`probes.py`), a network of somebody
-else's, or three lines of arithmetic. Several run side by side in one pass over a video, as a `DetectorSet`.
+A detector reads clips and scores labels. It may be a frozen encoder with probes (`probes.py`), another
+network, or three lines of arithmetic. Several run side by side in one pass over a video, as a `DetectorSet`.
 
     B windows, O observed labels, A anticipated labels, H horizons
 """
@@ -125,9 +125,9 @@ class DetectorSet:
         _refuse_twice("detectors", [metadata.id for metadata in self.metadata])
         _refuse_twice("heads", [head.id for head in self.heads])
         self.calibrations = [item for detector in self.detectors for item in detector.calibrations]
-        seen = [head for head in self.heads if head.task != "anticipate"]
+        observing = [head for head in self.heads if head.task != "anticipate"]
         ahead = [head for head in self.heads if head.task == "anticipate"]
-        self.observed = [Signal(head.id, label) for head in seen for label in head.labels]
+        self.observed = [Signal(head.id, label) for head in observing for label in head.labels]
         self.anticipated = [Signal(head.id, label) for head in ahead for label in head.labels]
         horizons = {head.id: tuple(head.horizons_ms) for head in ahead}
         if len(set(horizons.values())) > 1:

@@ -1,6 +1,6 @@
 """Risks: which labels a policy calls risks, and how their probabilities come from the detectors' labels.
 
-A current-action probe and an anticipation probe seldom use the same words: one knows "ignite bin" and "burn bin", the
+A current-action probe and an anticipation probe seldom have the same labels: one has "ignite bin" and "burn bin", the
 other "fire". The policy's `groups` say which labels count as one risk.
 """
 

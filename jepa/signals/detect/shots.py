@@ -1,4 +1,4 @@
-"""Shot boundary detection (cuts, fades, dissolves), scenes and pauses, from frames that somebody else decodes.
+"""Shot boundary detection (cuts, fades, dissolves), scenes and pauses, from frames that the caller decodes.
 
 Shots come from PySceneDetect: `AdaptiveDetector` for cuts, `ThresholdDetector` for fades through black, fed
 frame by frame; dissolves from `dissolves.py`. Scenes are runs of shots that look alike: a shot that resembles
@@ -145,7 +145,7 @@ class ShotFinder:
             self._start(middle, "fade")
 
     def _dissolve(self, first: int, last: int) -> None:
-        """One boundary in the middle; a cut that was seen in it is none."""
+        """One boundary in the middle; a cut detected within it is dropped."""
         if not any(self._starts.get(frame) == "fade" for frame in range(first, last + 1)):
             self._forget(first, last)
             self._start((first + last + 1) // 2, "dissolve")

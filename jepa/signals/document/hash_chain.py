@@ -110,7 +110,7 @@ def _resolved_ms(forecast: dict[str, Any], end: int) -> int:
 
 
 def seal(parts: dict[str, Any]) -> SignalsDocument:
-    """Adds the chain to a finished document and checks it whole.
+    """Adds the chain to a finished document and checks the complete document.
 
     Args:
         parts: the document as plain JSON values, without `log`.

@@ -23,7 +23,7 @@ def tasks(outcome: str) -> dict[str, str]:
 
 
 def build(setting: Setting) -> Scene:
-    """Rolls without slip at constant speed; what is hidden at the event is the only difference."""
+    """Rolls without slip at constant speed; what the screen covers at the event is the only difference."""
     plan, rng = setting.plan, setting.rng
     event = setting.to_frame(setting.duration_s / 2)
     radius, toward, speed = rng.uniform(0.22, 0.3), int(rng.choice([-1, 1])), rng.uniform(0.75, 1.05)

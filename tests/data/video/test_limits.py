@@ -1,4 +1,4 @@
-"""Files from strangers: damaged, disguised, or built to make a decoder crash, hang or open something else."""
+"""Untrusted files: damaged, disguised, or built to make a decoder crash, hang or open something else."""
 
 from __future__ import annotations
 

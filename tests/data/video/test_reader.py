@@ -50,8 +50,8 @@ def test_unwanted_frames_really_are_skipped(clips, monkeypatch):
     decoded = []
     original = PyAvFile._decoded
 
-    def counting(self, packets, wanted=None):
-        for pair in original(self, packets, wanted):
+    def counting(self, packets, shown_pts=None):
+        for pair in original(self, packets, shown_pts):
             decoded.append(pair[0])
             yield pair
 

@@ -199,7 +199,7 @@ def test_coarsen_averages_blocks_in_space_and_keeps_time() -> None:
     assert out.shape == (1, 8, 1)
     assert out[0, 0, 0] == np.mean([0, 1, 4, 5]) and out[0, 4, 0] == np.mean([16, 17, 20, 21])
     assert coarsen(tokens, grid, 32) is tokens
-    with pytest.raises(UserError, match="time slots"):
+    with pytest.raises(UserError, match="time steps"):
         coarsen(tokens, grid, 1)
 
 

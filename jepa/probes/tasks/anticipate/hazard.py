@@ -122,7 +122,7 @@ def calibrate_hazards(logits: Tensor, targets: Tensor, groups: Sequence[str]) ->
     Acting on the hazard's logit keeps the cumulative probability from falling, which a free map per horizon
     would not.
 
-    A few dozen videos hold a few onsets of each hazard, each seen from many windows: a map fitted on them can be worse
+    A few dozen videos hold a few onsets of each hazard, each within many windows: a map fitted on them can be worse
     than none, since heads start at the base rates and are fitted by likelihood. So a category keeps its map only if
     maps fitted on four fifths of the groups raise the likelihood of the last fifth, by more than one standard error
     over groups.

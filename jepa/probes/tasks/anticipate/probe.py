@@ -50,7 +50,7 @@ class AnticipateProbe(Probe):
 
         Args:
             tokens: [B, N, D], the encoder's output for windows like `window`.
-            future: [B, slots * h * w, D] from `predict_future`, needed if `needs_future`.
+            future: [B, t * h * w, D] from `predict_future`, needed if `needs_future`.
 
         Raises:
             UserError: tokens of another window size, or the future is missing.

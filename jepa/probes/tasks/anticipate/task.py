@@ -130,7 +130,12 @@ class Anticipate(Task):
             predictor = load_predictor(self.config.encoder)
         fps = preprocessing_of(encoder).num_frames / self.window_s
         return make_extractors(
-            self.config, encoder, last_frame=True, fps=fps, predictor=predictor, slots=settings.future_slots
+            self.config,
+            encoder,
+            last_frame=True,
+            fps=fps,
+            predictor=predictor,
+            time_steps=settings.future_slots,
         )
 
     def problems(self, encoded: Encoded) -> list[Problem]:
@@ -296,7 +301,7 @@ class Anticipate(Task):
             "base_rates": [],
             "next_head": run.head,
             "hazard_head": run.head,
-            "future_slots": encoded.tokens.slots if source == WITH_FUTURE else 0,
+            "future_slots": encoded.tokens.future_steps if source == WITH_FUTURE else 0,
             **metadata,
             "calibration": {
                 "method": "temperature for actions; scale and offset of the hazard per category where they help",
@@ -323,7 +328,7 @@ class Anticipate(Task):
         run: HeadRun,
         rows: Sequence[dict[str, Any]],
     ) -> None:
-        """Adds the hazard head, its calibration and its figures to a probe's metadata and weights."""
+        """Adds the hazard head, its calibration and its metrics to a probe's metadata and weights."""
         assert run.own is not None and isinstance(run.own.calibration, HazardCalibration)
         assert run.own_val_logits is not None
         calibration, fold, bins = run.own.calibration, hazard.folds[0], len(self.horizons_s)
@@ -360,7 +365,7 @@ class Anticipate(Task):
 def _with_future(encoded: Encoded) -> list[FeatureSet]:
     """The feature sets, the encoder's divided into its own tokens and those with the predictor's behind them."""
     first, *others = encoded.sets
-    if not encoded.tokens.slots:
+    if not encoded.tokens.future_steps:
         return [first, *others]
     t, h, w = encoded.tokens.grid()
     own = first.first_tokens(ENCODER, t * h * w, t)

@@ -20,8 +20,8 @@ def multi_label_loss(logits: Tensor, targets: Tensor) -> Tensor:
         >>> multi_label_loss(torch.zeros(1, 1, 3, 4), torch.ones(1, 3, 4)).shape
         torch.Size([1, 1, 3])
     """
-    wanted = targets.unsqueeze(1).expand_as(logits)
-    return functional.binary_cross_entropy_with_logits(logits, wanted, reduction="none").sum(-1)
+    expanded = targets.unsqueeze(1).expand_as(logits)
+    return functional.binary_cross_entropy_with_logits(logits, expanded, reduction="none").sum(-1)
 
 
 def tag_targets(tags: Tensor) -> Targets:
