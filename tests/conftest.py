@@ -1,4 +1,4 @@
-"""Fixtures that several rooms share."""
+"""Fixtures used by several rooms."""
 
 from fractions import Fraction
 

@@ -73,16 +73,22 @@ def test_every_orientation_finds_its_box():
         shown = upright(coded, orientation)
         size = (shown.shape[1], shown.shape[0])
         box = Box(2, 6, 8, 4)
-        place = coded_box(box, size, (30, 20), orientation)
-        part = coded[place.top : place.top + place.height, place.left : place.left + place.width]
+        position = coded_box(box, size, (30, 20), orientation)
+        part = coded[
+            position.top : position.top + position.height, position.left : position.left + position.width
+        ]
         assert np.array_equal(upright(part, orientation), shown[2:10, 6:10]), orientation
 
 
 def test_pixels_that_are_not_square_widen_the_box():
     assert coded_box(Box(10, 40, 20, 60), (200, 64), (100, 64), (False, False, False)) == Box(10, 20, 20, 30)
     for box in (Box(0, 0, 64, 200), Box(63, 199, 1, 1)):
-        place = coded_box(box, (200, 64), (100, 64), (False, False, False))
-        assert place.left + place.width <= 100 and place.top + place.height <= 64 and min(place[2:]) >= 1
+        position = coded_box(box, (200, 64), (100, 64), (False, False, False))
+        assert (
+            position.left + position.width <= 100
+            and position.top + position.height <= 64
+            and min(position[2:]) >= 1
+        )
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (2, 3), (1, 90), (101, 67)])

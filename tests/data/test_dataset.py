@@ -173,7 +173,7 @@ def test_a_bad_video_is_replaced_and_reported_the_same_way_each_time(half_bad):
     assert all(pickle.loads(pickle.dumps(e)) == e for e in events[0])
 
 
-def test_evaluation_never_puts_another_video_in_its_place(half_bad):
+def test_evaluation_never_replaces_a_video(half_bad):
     dataset = ClipDataset(half_bad, evaluation(), seed=1)
     batch = collate([dataset[i] for i in range(len(dataset))])
     assert batch["item"].tolist() == [0, 1, 2, 3, 4, 5] and len(batch["video"]) == 6

@@ -228,7 +228,7 @@ def test_lists_of_tags_in_json_are_those_of_text(tmp_path):
     assert read_items(tmp_path / "a.jsonl")[0].columns == {"tags": "red;ball"}
 
 
-def test_a_folder_gives_the_first_of_the_lists_wanted(tmp_path):
+def test_a_folder_gives_the_first_of_the_requested_lists(tmp_path):
     (tmp_path / "labels.csv").write_text("path\na.mp4\n")
     (tmp_path / "shots.csv").write_text("path\nb.mp4\n")
     assert [i.name for i in read_items(tmp_path, lists=("shots.csv", "labels.csv"))] == ["b.mp4"]

@@ -23,7 +23,7 @@ def contents(folder):
     return {p.name: p.read_bytes() for p in sorted(folder.iterdir())}
 
 
-def test_every_file_comes_back_whole_and_a_shard_is_a_plain_tar(library, tmp_path):
+def test_every_file_comes_back_complete_and_a_shard_is_a_plain_tar(library, tmp_path):
     out = pack(library, tmp_path / "out", verify=True)
     items = read_items(out)
     originals = read_items(library)

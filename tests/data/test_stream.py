@@ -165,7 +165,7 @@ def test_weights_are_met_and_every_source_walks_without_gaps(library):
     ]
 
 
-def test_a_step_holds_one_shape_and_shapes_have_their_share(library):
+def test_a_step_holds_one_shape_and_shapes_have_their_fraction(library):
     items = read_items(library)
     sources = [ClipDataset(items, clip(num_frames=n), 1) for n in (4, 4, 8)]
     mixture = MixtureDataset(sources, [1, 2, 1], seed=5, batch_size=BATCH)

@@ -18,7 +18,7 @@ def noise(*shape):
     return torch.from_numpy(np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8))
 
 
-def test_boxes_are_spread_as_torchvision_spreads_them():
+def test_boxes_are_distributed_as_those_of_torchvision():
     torch.manual_seed(0)
     boxes = [crops.random_box(240, 320, (0.3, 1.0), (0.75, 1.35), 1, i) for i in range(2000)]
     area = np.array([b.height * b.width for b in boxes]) / (240 * 320)
@@ -26,9 +26,11 @@ def test_boxes_are_spread_as_torchvision_spreads_them():
     reference = [
         RandomResizedCrop.get_params(torch.empty(3, 240, 320), [0.3, 1.0], [0.75, 1.35]) for _ in range(2000)
     ]
-    share = np.array([h * w for _, _, h, w in reference]) / (240 * 320)
+    fraction = np.array([h * w for _, _, h, w in reference]) / (240 * 320)
     assert area.min() > 0.29 and area.max() <= 1.0
-    assert np.quantile(area, [0.1, 0.5, 0.9]) == pytest.approx(np.quantile(share, [0.1, 0.5, 0.9]), abs=0.04)
+    assert np.quantile(area, [0.1, 0.5, 0.9]) == pytest.approx(
+        np.quantile(fraction, [0.1, 0.5, 0.9]), abs=0.04
+    )
     assert ratio.min() > 0.73 and ratio.max() < 1.37
     assert all(
         b.top >= 0 and b.left >= 0 and b.top + b.height <= 240 and b.left + b.width <= 320 for b in boxes
@@ -41,7 +43,7 @@ def test_a_ribbon_gets_the_middle():
     assert crops.random_box(10, 1000, (0.9, 1.0), (0.75, 1.35), 0, 0) == Box(0, 492, 10, 14)
 
 
-def test_flips_come_up_as_often_as_asked():
+def test_flips_occur_with_the_given_probability():
     assert np.mean([crops.random_flip(0.25, 0, i) for i in range(4000)]) == pytest.approx(0.25, abs=0.03)
     assert not any(crops.random_flip(0.0, 0, i) for i in range(100))
 

@@ -86,7 +86,7 @@ def test_keeping_all_tokens_in_any_order_changes_nothing(config):
 
 
 @torch.no_grad()
-def test_hidden_patches_are_never_seen():
+def test_masked_patches_never_reach_the_encoder():
     encoder, video = seeded(SMALL), clip()
     keep = torch.tensor([[0, 7, 23], [4, 5, 12]])
     before = encoder(video, keep=keep)

@@ -56,7 +56,7 @@ def test_order_of_context_and_of_targets_is_nothing(config):
 
 @torch.no_grad()
 @pytest.mark.parametrize("config", [PLAIN, SINCOS], ids=["rope", "sincos"])
-def test_positions_decide_the_guess(config):
+def test_positions_decide_the_prediction(config):
     predictor, (tokens, context, target) = seeded(config), request()
     expected = predictor(tokens, context, target, GRID)
     assert not torch.allclose(predictor(tokens, context, target.roll(1, 1), GRID), expected, atol=1e-3)

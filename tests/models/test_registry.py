@@ -1,4 +1,4 @@
-"""The registry: sizes against the published figures, cards, checked overrides, and architectures from outside."""
+"""The registry: sizes against the published ones, model cards, checked overrides, and architectures from outside."""
 
 from __future__ import annotations
 

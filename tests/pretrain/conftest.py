@@ -15,7 +15,7 @@ TINY = (
 )  # fmt: skip
 
 
-# For tests with two processes: passes of one size, so that the same sums are taken in the same order.
+# For tests with two processes: micro-batches of one size, so that the same sums are taken in the same order.
 TWENTY = (
     "train.steps=20", "train.save_every=10", "train.log_every=1", "train.keep=9", "train.micro_batch=2",
 )  # fmt: skip
@@ -44,7 +44,7 @@ def checkpoints(run):
     return sorted((Path(run) / "checkpoints").glob("step_*"))
 
 
-def facts(run):
+def saved_values(run):
     """Plain values of the newest checkpoint."""
     return newest_checkpoint(Path(run))[1]
 

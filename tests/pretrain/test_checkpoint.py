@@ -38,15 +38,15 @@ def test_what_is_saved_is_read_back(tmp_path):
         "d": torch.ones(2).bfloat16(),
     }
     path = save(tmp_path, 7, tensors)
-    found, facts, problems = newest_checkpoint(tmp_path)
-    assert (found, facts["step"], facts["skipped"], problems) == (path, 7, 0, [])
+    found, saved_values, problems = newest_checkpoint(tmp_path)
+    assert (found, saved_values["step"], saved_values["skipped"], problems) == (path, 7, 0, [])
     back = read_tensors(path)
     assert back.keys() == tensors.keys()
     assert all(torch.equal(back[name], tensors[name]) for name in tensors)
     assert read_tensors(path, "a").keys() == {""}
 
 
-def test_a_save_holds_the_moment_of_the_call(tmp_path):
+def test_a_save_holds_the_state_at_the_call(tmp_path):
     """It is written behind the next steps, which change the weights in place."""
     weights = torch.zeros(2_000_000)
     with CheckpointWriter(tmp_path, 2, ALONE) as saver:
@@ -77,7 +77,7 @@ def test_what_a_kill_leaves_behind_is_no_checkpoint_and_goes_away(tmp_path):
     assert not leftover.exists()
 
 
-def test_when_no_checkpoint_is_whole_the_run_does_not_start_over_silently(tmp_path):
+def test_when_no_checkpoint_is_complete_the_run_does_not_start_over_silently(tmp_path):
     path = save(tmp_path, 5)
     file = path / "__0_0.distcp"
     content = file.read_bytes()
@@ -138,7 +138,7 @@ def test_an_object_among_the_tensors_is_refused(tmp_path):
         load_tensors(path, {"weights": torch.ones(2), "object": torch.ones(1)})
 
 
-def test_a_full_disk_leaves_the_old_checkpoint_whole_and_names_it(tmp_path):
+def test_a_full_disk_leaves_the_old_checkpoint_complete_and_names_it(tmp_path):
     """A real limit on file size stands in for a full disk: the write fails half-way."""
     save(tmp_path, 1, {"weights": torch.ones(10)})
     program = (

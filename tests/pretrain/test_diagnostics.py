@@ -15,9 +15,9 @@ def draw(*shape, seed=0):
 
 
 def entropy_rank(values):
-    share = np.asarray(values, dtype=np.float64)
-    share = share[share > 0] / share.sum()
-    return math.exp(-(share * np.log(share)).sum())
+    fraction = np.asarray(values, dtype=np.float64)
+    fraction = fraction[fraction > 0] / fraction.sum()
+    return math.exp(-(fraction * np.log(fraction)).sum())
 
 
 def test_rank_me_is_the_exponential_entropy_of_the_singular_values():

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.pretrain.conftest import TINY, checkpoints, differences, facts, losses
+from tests.pretrain.conftest import TINY, checkpoints, differences, losses, saved_values
 
 KEYS = ("train.steps=20", "train.save_every=2", "train.log_every=2", "train.keep=3")
 
@@ -75,7 +75,7 @@ def launch(video_folder, tmp_path):
 
 
 @pytest.mark.slow
-def test_killed_at_random_moments_20_times_a_run_ends_bit_identical(launch):
+def test_killed_at_random_times_20_times_a_run_ends_bit_identical(launch):
     whole, killed = launch("whole", "train.steps=60"), launch("killed", "train.steps=60")
     times = []
     for _ in range(2):  # the second start finds the run finished: what a start costs
@@ -92,13 +92,13 @@ def test_killed_at_random_moments_20_times_a_run_ends_bit_identical(launch):
         os.kill(child, signal.SIGKILL)
         assert killed.end() == -signal.SIGKILL
         left_half += bool(list(killed.out.glob("checkpoints/.*.partial")))
-        reached.append(facts(killed.out)["step"] if checkpoints(killed.out) else 0)
+        reached.append(saved_values(killed.out)["step"] if checkpoints(killed.out) else 0)
     assert killed.run() == 0
     assert len(set(reached)) > 3, reached  # the kills fell into the run, not before it
     print(f"steps reached: {reached}; {left_half} kills left half a checkpoint")
     assert differences(whole.out, killed.out) == []
     assert losses(whole.out) == losses(killed.out)
-    assert facts(whole.out)["bad_videos"] == facts(killed.out)["bad_videos"]
+    assert saved_values(whole.out)["bad_videos"] == saved_values(killed.out)["bad_videos"]
 
 
 @pytest.mark.slow
@@ -111,7 +111,7 @@ def test_a_signal_during_a_save_waits_for_it_and_saves_where_it_stands(launch, n
     run.wait_for("checkpoints/.step_00000004.partial")
     os.killpg(child, number)  # as a scheduler or a terminal does
     assert run.end() == code
-    step = facts(run.out)["step"]
+    step = saved_values(run.out)["step"]
     assert f"saved after step {step};" in "".join(run.report)
     assert not list(run.out.glob("checkpoints/.*.partial"))
     again = launch("run")

@@ -46,7 +46,7 @@ def masks_of(config, grid, count, step=0):
 def train(keys, steps, lr, seed):
     """A tiny run; returns the rows of its log steps and all warnings."""
     config, objective = build(f"train.seed={seed}", *keys)
-    monitor, rows, said = Monitor(MonitorConfig()), [], []
+    monitor, rows, warned = Monitor(MonitorConfig()), [], []
     optimizer = torch.optim.AdamW(objective.parameters(), lr=lr, weight_decay=0.04)
     for step in range(steps):
         video = clips(1000 * seed + step)
@@ -58,17 +58,17 @@ def train(keys, steps, lr, seed):
         objective.update_targets(0.99)
         if (step + 1) % 25 == 0 or step == 0:
             rows.append(monitor.measure(objective, video, targets, masks))
-            said += monitor.warnings(step + 1, rows[-1])
-    return rows, said
+            warned += monitor.warnings(step + 1, rows[-1])
+    return rows, warned
 
 
 def test_a_run_made_to_collapse_is_called_out_and_a_healthy_one_is_not():
     masks = "masks=[{kind: temporal, ratio: 0.5}]"
-    rows, said = train((masks, "objective.target_encoder=none"), 75, 2e-3, seed=0)
+    rows, warned = train((masks, "objective.target_encoder=none"), 75, 2e-3, seed=0)
     assert rows[-1]["target_varies"] < 0.05 * rows[0]["target_varies"]
-    assert said and "collapse" in said[0] and "optim.lr" in said[0]
-    rows, said = train((masks,), 75, 5e-4, seed=0)
-    assert not said, said
+    assert warned and "collapse" in warned[0] and "optim.lr" in warned[0]
+    rows, warned = train((masks,), 75, 5e-4, seed=0)
+    assert not warned, warned
 
 
 def test_what_is_looked_at_is_what_the_names_say():
@@ -82,14 +82,14 @@ def test_what_is_looked_at_is_what_the_names_say():
         tokens = objective.exportable()["target"](video[:4])
         masks = [type(mask)(*(part[:4] for part in mask)) for mask in masks]
         predictions = [objective.predict(video[:4], mask) for mask in masks]
-    wanted = [gather_tokens(targets[:4], mask.target) for mask in masks]
+    at_targets = [gather_tokens(targets[:4], mask.target) for mask in masks]
     assert row["rank"] == pytest.approx(diagnostics.rank_me(tokens.flatten(0, 1)), rel=1e-4)
     assert row["std_clips"] == pytest.approx(diagnostics.std_across_clips(tokens), rel=1e-4)
     assert row["target_varies"] == pytest.approx(diagnostics.varying_fraction(targets[:4]), rel=1e-4)
     for i in range(2):
-        explained = diagnostics.explained_variance(predictions[i], wanted[i])
+        explained = diagnostics.explained_variance(predictions[i], at_targets[i])
         assert row[f"explained/mask{i}"] == pytest.approx(explained, rel=1e-4)
-    whole = diagnostics.explained_variance(torch.cat(predictions, 1), torch.cat(wanted, 1))
+    whole = diagnostics.explained_variance(torch.cat(predictions, 1), torch.cat(at_targets, 1))
     assert row["explained"] == pytest.approx(whole, rel=1e-4)
     assert row["mask1/context_time00"] == 1 and row["mask1/target_time01"] == 1 and row["mask1/target"] == 0.5
     assert row["spectrum/1"] >= row["spectrum/2"] > 0
@@ -121,32 +121,32 @@ def test_every_objective_can_be_looked_at(keys, frames):
     assert all(math.isfinite(value) for value in row.values()), row
 
 
-def test_a_fall_is_said_once_with_its_figures_and_again_after_a_recovery():
+def test_a_fall_is_warned_of_once_with_its_values_and_again_after_a_recovery():
     monitor = Monitor(MonitorConfig())
     assert monitor.warnings(0, {"rank": 180.0, "loss": 1.0}) == []
     assert monitor.warnings(100, {"rank": 210.0}) == []
     assert monitor.warnings(150, {"rank": 60.0}) == []  # a young encoder's dip
-    (said,) = monitor.warnings(200, {"rank": 9.0})
-    assert "rank fell from 210 to 9 between steps 100 and 200: collapse" in said and "optim.ema" in said
+    (warned,) = monitor.warnings(200, {"rank": 9.0})
+    assert "rank fell from 210 to 9 between steps 100 and 200: collapse" in warned and "optim.ema" in warned
     assert monitor.warnings(250, {"rank": 8.0}) == []
     assert monitor.warnings(300, {"rank": 150.0}) == []
     assert "partial collapse" in monitor.warnings(350, {"rank": 40.0})[0]
 
 
-def test_figures_that_are_missing_or_not_numbers_are_passed_over():
+def test_values_that_are_missing_or_not_numbers_are_ignored():
     monitor = Monitor(MonitorConfig())
     assert monitor.warnings(0, {"rank": float("nan")}) == []
     assert monitor.warnings(1, {"rank": 20.0, "target_varies": 0.06}) == []
     assert monitor.warnings(2, {}) == []
-    (said,) = monitor.warnings(3, {"rank": 19.0, "target_varies": 0.001})
-    assert "from 6 % to 0.1 %" in said
+    (warned,) = monitor.warnings(3, {"rank": 19.0, "target_varies": 0.001})
+    assert "from 6 % to 0.1 %" in warned
 
 
 def test_a_run_that_fell_before_the_first_look_is_called_out_too():
     monitor = Monitor(MonitorConfig())
     assert monitor.warnings(50, {"target_varies": 0.0133}) == []
-    (said,) = monitor.warnings(100, {"target_varies": 0.0041})
-    assert "fell from 1.3 % to 0.41 % between steps 50 and 100: partial collapse" in said
+    (warned,) = monitor.warnings(100, {"target_varies": 0.0041})
+    assert "fell from 1.3 % to 0.41 % between steps 50 and 100: partial collapse" in warned
     assert (
         "is only 0.1 % at step 7: collapse"
         in Monitor(MonitorConfig()).warnings(7, {"target_varies": 0.001})[0]
@@ -157,17 +157,17 @@ def test_a_resumed_watch_says_what_one_never_stopped_says():
     rows = [{"rank": value} for value in (30.0, 40.0, 9.0, 8.0, 35.0, 5.0)]
     whole, first, second = Monitor(MonitorConfig()), Monitor(MonitorConfig()), Monitor(MonitorConfig())
     expected = [whole.warnings(step, row) for step, row in enumerate(rows)]
-    said = [first.warnings(step, row) for step, row in enumerate(rows[:3])]
+    warned = [first.warnings(step, row) for step, row in enumerate(rows[:3])]
     second.load_state_dict(first.state_dict())
-    said += [second.warnings(step, row) for step, row in enumerate(rows) if step >= 3]
-    assert said == expected and sum(map(len, said)) == 2
+    warned += [second.warnings(step, row) for step, row in enumerate(rows) if step >= 3]
+    assert warned == expected and sum(map(len, warned)) == 2
 
 
-def test_masks_that_starve_late_moments_are_named():
+def test_masks_that_starve_late_time_steps_are_named():
     grid = TokenGrid(8, 16, 16)
     published = sample_masks(MaskConfig("reference", 0.15), grid, 0, range(24))
-    (said,) = Monitor(MonitorConfig()).warnings(1, _mask_fractions([published], grid))
-    assert "time step 7" in said and "masks.kind" in said
+    (warned,) = Monitor(MonitorConfig()).warnings(1, _mask_fractions([published], grid))
+    assert "time step 7" in warned and "masks.kind" in warned
     for kind in ("blocks", "temporal", "tokens", "future"):
         mask = sample_masks(MaskConfig(kind, 0.5), grid, 0, range(24))
         assert Monitor(MonitorConfig()).warnings(1, _mask_fractions([mask], grid)) == []

@@ -51,11 +51,11 @@ def half_masks(grid, count=1, batch=3):
     return [sample_masks(MaskConfig("tokens", 0.5), grid, 0, range(batch), stream) for stream in range(count)]
 
 
-# V-JEPA 2: the loss at hidden tokens
+# V-JEPA 2: the loss at target tokens
 
 
 @pytest.mark.parametrize("distance", ["l1", "l2", "smooth_l1"])
-def test_the_loss_is_the_mean_distance_at_hidden_tokens_over_masks(parts, distance):
+def test_the_loss_is_the_mean_distance_at_target_tokens_over_masks(parts, distance):
     encoder, predictor, video = parts
     grid = encoder.grid_of(video)
     masks = [sample_masks(MaskConfig("tokens", h), grid, 0, range(3), s) for s, h in enumerate((0.5, 0.75))]
@@ -64,10 +64,10 @@ def test_the_loss_is_the_mean_distance_at_hidden_tokens_over_masks(parts, distan
 
     expected = []
     for context, target in masks:
-        guess = predictor(encoder(video, keep=context), context, target, grid)
+        predicted = predictor(encoder(video, keep=context), context, target, grid)
         per_clip = []
         for b in range(3):
-            gap = guess[b] - targets[b, target[b]]
+            gap = predicted[b] - targets[b, target[b]]
             size = gap.abs()
             per_value = {
                 "l1": size,
@@ -98,12 +98,12 @@ def test_target_pixels_do_not_reach_the_prediction(parts):
     encoder, predictor, video = parts
     grid = encoder.grid_of(video)
     mask = sample_masks(MaskConfig("temporal", 0.5), grid, 0, range(1))
-    slots = sorted({int(t) // (grid.h * grid.w) for t in mask.target[0]})
+    time_steps = sorted({int(t) // (grid.h * grid.w) for t in mask.target[0]})
     other = video[:1].clone()
-    for slot in slots:
-        other[:, :, 2 * slot : 2 * slot + 2] = torch.randn(1, 3, 2, 16, 24)
-    learner = MaskedPrediction(encoder, predictor)
-    assert torch.equal(learner.predict(video[:1], mask), learner.predict(other, mask))
+    for k in time_steps:
+        other[:, :, 2 * k : 2 * k + 2] = torch.randn(1, 3, 2, 16, 24)
+    objective = MaskedPrediction(encoder, predictor)
+    assert torch.equal(objective.predict(video[:1], mask), objective.predict(other, mask))
 
 
 # Targets
@@ -125,11 +125,11 @@ def test_temporally_centred_targets_are_what_differs_from_the_mean_over_the_clip
     t, h, w = encoder.grid_of(video)
     found = latents(encoder, video, (0, 2), temporally_centred=True)
     expected = whole.clone()
-    for place in range(h * w):
-        at = [moment * h * w + place for moment in range(t)]
+    for position in range(h * w):
+        at = [time_step * h * w + position for time_step in range(t)]
         expected[:, at] -= sum(whole[:, one] for one in at)[:, None] / t
     torch.testing.assert_close(found, expected)
-    # A still clip has nothing to guess at the patch embedding; a single image keeps its targets.
+    # A still clip has nothing to predict at the patch embedding; a single image keeps its targets.
     still = latents(encoder, video[:, :, :1].expand(-1, -1, 4, -1, -1), (0,), temporally_centred=True)
     assert still.abs().max() < 1e-5
     torch.testing.assert_close(
@@ -181,19 +181,19 @@ def test_gather_tokens_picks_rows():
 
 def test_an_ema_target_encoder_is_an_exponential_average():
     encoder = create_model("vit_nano", patch_px=8)
-    teacher = TargetEncoder.ema(encoder)
-    start = teacher.encoder.norm.weight.clone()
+    target_encoder = TargetEncoder.ema(encoder)
+    start = target_encoder.encoder.norm.weight.clone()
     with torch.no_grad():
         encoder.norm.weight += 1.0
     for _ in range(3):
-        teacher.update(0.9)
-    assert torch.allclose(teacher.encoder.norm.weight, start + 1 - 0.9**3)
-    teacher.update(1.0)
-    assert torch.allclose(teacher.encoder.norm.weight, start + 1 - 0.9**3)
-    teacher.update(0.0)
-    assert torch.equal(teacher.encoder.norm.weight, encoder.norm.weight)
-    assert not any(p.requires_grad for p in teacher.encoder.parameters())
-    assert not teacher.encoder.training
+        target_encoder.update(0.9)
+    assert torch.allclose(target_encoder.encoder.norm.weight, start + 1 - 0.9**3)
+    target_encoder.update(1.0)
+    assert torch.allclose(target_encoder.encoder.norm.weight, start + 1 - 0.9**3)
+    target_encoder.update(0.0)
+    assert torch.equal(target_encoder.encoder.norm.weight, encoder.norm.weight)
+    assert not any(p.requires_grad for p in target_encoder.encoder.parameters())
+    assert not target_encoder.encoder.training
 
 
 def exported(folder, **changes):
@@ -203,111 +203,113 @@ def exported(folder, **changes):
     return encoder
 
 
-def test_a_frozen_teacher_of_another_width_gives_the_targets_and_stays(tmp_path):
+def test_a_frozen_target_encoder_of_another_width_gives_the_targets_and_stays(tmp_path):
     source = exported(tmp_path)
     config = settings(
         "objective.target_encoder=frozen",
         f"objective.target_encoder_from={tmp_path}",
         "objective.target_layers=[3,-1]",
     )
-    learner = build_objective(config)
-    teacher = learner.target.target_encoder
+    objective = build_objective(config)
+    target_encoder = objective.target.target_encoder
     video = torch.randn(2, 3, 4, 16, 16)
-    targets = learner.make_targets(video)
-    wanted = [F.layer_norm(x, (192,)) for x in source.features(video, layers=[3, 6])]
-    assert torch.allclose(targets, torch.cat(wanted, -1), atol=1e-5)
-    masks = half_masks(learner.encoder.grid_of(video), batch=2)
-    learner(video, targets, masks)["loss"].backward()
-    before = {k: v.clone() for k, v in teacher.encoder.state_dict().items()}
-    teacher.update(0.0)
-    assert all(torch.equal(v, before[k]) for k, v in teacher.encoder.state_dict().items())
+    targets = objective.make_targets(video)
+    layer_targets = [F.layer_norm(x, (192,)) for x in source.features(video, layers=[3, 6])]
+    assert torch.allclose(targets, torch.cat(layer_targets, -1), atol=1e-5)
+    masks = half_masks(objective.encoder.grid_of(video), batch=2)
+    objective(video, targets, masks)["loss"].backward()
+    before = {k: v.clone() for k, v in target_encoder.encoder.state_dict().items()}
+    target_encoder.update(0.0)
+    assert all(torch.equal(v, before[k]) for k, v in target_encoder.encoder.state_dict().items())
 
 
-def test_a_frozen_teacher_with_other_tokens_is_refused(tmp_path):
+def test_a_frozen_target_encoder_with_other_tokens_is_refused(tmp_path):
     exported(tmp_path, patch_px=16)
     config = settings("objective.target_encoder=frozen", f"objective.target_encoder_from={tmp_path}")
     with pytest.raises(UserError, match=r"patch_px=16.*model\.patch_px=16"):
         build_objective(config)
 
 
-def test_without_a_teacher_the_gradient_goes_through_the_targets_too():
-    """Both sides of the distance move the encoder: with the guess held still, the targets alone do."""
+def test_without_a_target_encoder_the_gradient_goes_through_the_targets_too():
+    """Both sides of the distance move the encoder: with the prediction detached, the targets alone do."""
     config = settings(
         "objective.target_encoder=none", "objective.sigreg.weight=0.1", "objective.sigreg.tokens=4"
     )
-    learner = build_objective(config)
-    assert learner.make_targets(torch.randn(1, 3, 4, 16, 16)) is None
+    objective = build_objective(config)
+    assert objective.make_targets(torch.randn(1, 3, 4, 16, 16)) is None
     video = torch.randn(3, 3, 4, 16, 16)
-    masks = half_masks(learner.encoder.grid_of(video))
-    row = learner(video, None, masks, progress=0.25)
-    targets = latents(learner.encoder, video, [-1])
-    guess = learner.predict(video, masks[0])
-    prediction = (guess - gather_tokens(targets, masks[0].target)).abs().mean()
+    masks = half_masks(objective.encoder.grid_of(video))
+    row = objective(video, None, masks, progress=0.25)
+    targets = latents(objective.encoder, video, [-1])
+    predicted = objective.predict(video, masks[0])
+    prediction = (predicted - gather_tokens(targets, masks[0].target)).abs().mean()
     assert row["loss"].item() == pytest.approx((prediction + 0.1 * row["sigreg"]).item(), rel=1e-5)
     row["loss"].backward()
-    whole = learner.encoder.norm.bias.grad.clone()
-    learner.zero_grad()
-    F.l1_loss(guess, gather_tokens(targets.detach(), masks[0].target)).backward()
-    assert not torch.allclose(whole, learner.encoder.norm.bias.grad, rtol=0.1)
+    whole = objective.encoder.norm.bias.grad.clone()
+    objective.zero_grad()
+    F.l1_loss(predicted, gather_tokens(targets.detach(), masks[0].target)).backward()
+    assert not torch.allclose(whole, objective.encoder.norm.bias.grad, rtol=0.1)
 
 
-def test_pixels_need_no_teacher_but_may_have_one():
+def test_pixels_need_no_target_encoder_but_may_have_one():
     video = torch.randn(3, 3, 4, 16, 16)
     rows = []
-    for teacher in ("ema", "none"):
-        config = settings("objective.target=pixels", f"objective.target_encoder={teacher}")
-        learner = build_objective(config)
-        targets = learner.make_targets(video)
-        assert (targets is None) == (teacher == "none")
-        assert ("target" in learner.exportable()) == (teacher == "ema")
-        rows.append(learner(video, targets, half_masks(learner.encoder.grid_of(video)))["loss"])
+    for target_encoder in ("ema", "none"):
+        config = settings("objective.target=pixels", f"objective.target_encoder={target_encoder}")
+        objective = build_objective(config)
+        targets = objective.make_targets(video)
+        assert (targets is None) == (target_encoder == "none")
+        assert ("target" in objective.exportable()) == (target_encoder == "ema")
+        rows.append(objective(video, targets, half_masks(objective.encoder.grid_of(video)))["loss"])
     assert torch.equal(*rows)
 
 
-# V-JEPA 2.1: the loss at seen tokens
+# V-JEPA 2.1: the loss at context tokens
 
 
-def test_distance_to_hidden_is_that_of_all_pairs():
+def test_distance_to_target_is_that_of_all_pairs():
     grid = (3, 5, 4)
     mask = sample_masks(MaskConfig("tokens", 0.1), grid, 0, range(20))
-    places = np.stack(np.unravel_index(np.arange(60), grid), -1).astype(float)
+    positions = np.stack(np.unravel_index(np.arange(60), grid), -1).astype(float)
     found = distance_to_target(*mask, grid)
     for b in range(20):
-        gap = places[mask.context[b]][:, None] - places[mask.target[b]][None]
+        gap = positions[mask.context[b]][:, None] - positions[mask.target[b]][None]
         assert found[b].numpy() == pytest.approx(np.sqrt((gap**2).sum(-1)).min(1), rel=1e-6)
     one = Mask(torch.arange(59)[None], torch.tensor([[59]]))  # a batch of one keeps its axis
     assert distance_to_target(*one, grid)[0, 0].item() == pytest.approx(math.sqrt(4 + 16 + 9))
 
 
 @pytest.mark.parametrize("by_distance", [True, False])
-def test_the_context_loss_weighs_seen_tokens_by_their_distance(by_distance):
+def test_the_context_loss_weighs_context_tokens_by_their_distance(by_distance):
     config = settings(
         "objective.multi_layer=true", "objective.image_tokenizer=true", "objective.context.weight=0.4",
         f"objective.context.by_distance={by_distance}", "objective.context.image_weight=0.7",
     )  # fmt: skip
-    learner = build_objective(config)
+    objective = build_objective(config)
     for frames, weight in ((4, 0.4), (1, 0.7)):
         video = torch.randn(3, 3, frames, 16, 16)
-        grid = learner.encoder.grid_of(video)
+        grid = objective.encoder.grid_of(video)
         masks = half_masks(grid, 2)
-        targets = learner.make_targets(video)
-        row = learner(video, targets, masks)
-        hidden, seen = [], []
+        targets = objective.make_targets(video)
+        row = objective(video, targets, masks)
+        at_target, at_context = [], []
         for mask in masks:
-            tokens = learner.encoder(video, keep=mask.context, multi_layer=True)
-            guess, again = learner.predictor(tokens, *mask, grid, image=frames == 1, with_context=True)
-            hidden.append((guess - gather_tokens(targets, mask.target)).abs().mean().item())
+            tokens = objective.encoder(video, keep=mask.context, multi_layer=True)
+            predicted, again = objective.predictor(tokens, *mask, grid, image=frames == 1, with_context=True)
+            at_target.append((predicted - gather_tokens(targets, mask.target)).abs().mean().item())
             error = (again - gather_tokens(targets, mask.context)).abs().mean(-1)
             weights = distance_to_target(*mask, grid) ** -0.5 if by_distance else torch.ones_like(error)
-            seen.append((error * weights).mean().item())
-        assert row["loss_target"].item() == pytest.approx(np.mean(hidden), rel=1e-5)
-        assert row["loss_context"].item() == pytest.approx(np.mean(seen), rel=1e-5)
-        assert row["loss"].item() == pytest.approx(np.mean(hidden) + weight * np.mean(seen), rel=1e-5)
+            at_context.append((error * weights).mean().item())
+        assert row["loss_target"].item() == pytest.approx(np.mean(at_target), rel=1e-5)
+        assert row["loss_context"].item() == pytest.approx(np.mean(at_context), rel=1e-5)
+        assert row["loss"].item() == pytest.approx(
+            np.mean(at_target) + weight * np.mean(at_context), rel=1e-5
+        )
 
 
 def test_the_context_weight_waits_then_rises_then_holds(parts):
-    learner = MaskedPrediction(*parts[:2], context=ContextLossConfig(0.5, None, (0.05, 0.1)))
-    weights = [learner.context_weight(p) for p in (0.0, 0.05, 0.075, 0.1, 0.99)]
+    objective = MaskedPrediction(*parts[:2], context=ContextLossConfig(0.5, None, (0.05, 0.1)))
+    weights = [objective.context_weight(p) for p in (0.0, 0.05, 0.075, 0.1, 0.99)]
     assert weights == pytest.approx([0, 0, 0.25, 0.5, 0.5])
     constant = MaskedPrediction(*parts[:2], context=ContextLossConfig(0.5))
     assert constant.context_weight(0.0) == 0.5
@@ -392,12 +394,12 @@ def test_a_batch_over_two_processes_gives_the_same_statistic_and_gradient(monkey
 def test_views_meet_the_centre_of_the_global_ones():
     encoder = create_model("vit_nano", patch_px=8)
     regulariser = SIGReg(16)
-    learner = ViewInvariance(encoder, regulariser, weight=0.1, global_views=2, hidden_dim=16, out_dim=4)
+    objective = ViewInvariance(encoder, regulariser, weight=0.1, global_views=2, hidden_dim=16, out_dim=4)
     video = torch.randn(5, 3, 4, 16, 16)
     masks = half_masks(encoder.grid_of(video), count=3, batch=5)
-    row = learner(video, None, masks, progress=0.5)
+    row = objective(video, None, masks, progress=0.5)
     pooled = [encoder(video, keep=m.context).mean(1) for m in masks]
-    z = learner.project(torch.cat(pooled)).view(3, 5, 4)
+    z = objective.project(torch.cat(pooled)).view(3, 5, 4)
     centre = (z[0] + z[1]) / 2
     invariance = torch.stack([(view - centre) ** 2 for view in z]).mean()
     statistic = torch.stack([regulariser(view, 0.5) for view in z]).mean()

@@ -22,9 +22,9 @@ from tests.pretrain.conftest import (
     TWENTY,
     checkpoints,
     differences,
-    facts,
     journal,
     losses,
+    saved_values,
     tensors,
 )
 
@@ -93,8 +93,8 @@ def close(a, b):
 def test_two_processes_do_the_run_of_one(two, strategy):
     assert len(losses(two / "one")) == 20
     close(two / "one", two / strategy)
-    assert facts(two / strategy)["processes"] == 2
-    assert facts(two / strategy)["bad_videos"] == facts(two / "one")["bad_videos"]
+    assert saved_values(two / strategy)["processes"] == 2
+    assert saved_values(two / strategy)["bad_videos"] == saved_values(two / "one")["bad_videos"]
     # Each process wrote a part, and one of them the journal.
     parts = {path.name for path in checkpoints(two / strategy)[-1].iterdir()}
     assert {"__0_0.distcp", "__1_0.distcp", "state.json"} <= parts
@@ -102,7 +102,7 @@ def test_two_processes_do_the_run_of_one(two, strategy):
 
 @pytest.mark.dist
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
-def test_with_passes_of_one_size_not_a_bit_differs(two, one, strategy):
+def test_with_micro_batches_of_one_size_not_a_bit_differs(two, one, strategy):
     """The same clips meet in a pass, so the same sums are taken in the same order."""
     alone = one(f"{strategy}_alone", "train.micro_batch=2", "train.steps=6")
     assert differences(alone, two / f"{strategy}_passes") == []
@@ -141,14 +141,14 @@ def test_a_nan_in_one_process_is_skipped_by_all_and_kept_by_each(two, strategy):
 
 
 @pytest.mark.dist
-def test_sharding_recomputation_and_passes_go_together(two, one):
+def test_sharding_activation_checkpointing_and_micro_steps_work_together(two, one):
     alone = one("all_alone", "train.steps=6", "objective.target_layers=[0,-1]")
     close(alone, two / "fsdp_all")
 
 
 @pytest.mark.dist
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
-def test_statistics_of_the_whole_batch_are_the_same(two, one, strategy):
+def test_statistics_of_the_global_batch_are_the_same(two, one, strategy):
     alone = one(f"{strategy}_sigreg_alone", "train.steps=6", *SIGREG)
     close(alone, two / f"{strategy}_sigreg")
     for a, b in zip(journal(alone), journal(two / f"{strategy}_sigreg"), strict=True):
@@ -245,7 +245,7 @@ def test_a_signal_to_one_process_saves_all_of_them(video_folder, tmp_path):
     os.kill(workers(process)[1], signal.SIGTERM)
     _, report = process.communicate(timeout=300)
     assert re.search(r"exitcode\s*: 143", report), report
-    assert f"saved after step {facts(tmp_path / 'run')['step']};" in report
+    assert f"saved after step {saved_values(tmp_path / 'run')['step']};" in report
 
 
 def test_without_announcement_a_process_is_alone(monkeypatch):

@@ -162,13 +162,15 @@ def test_vjepa2_loss_and_gradients(v2, tmp_path):
             tmp_path / "latest.pt", encoder=encoders[0], target_encoder=encoders[1], predictor=predictor
         )
         config = EncoderConfig(64, 3, 2, 256, position="tiled")
-        guesser = PredictorConfig(64, 1, 64, 64, 2, 2, 256, num_mask_tokens=2, position="tiled")
-        learner = MaskedPrediction(load_encoder(path, config, key="encoder"), load_predictor(path, guesser))
-        learner.requires_grad_(True)
+        pred_config = PredictorConfig(64, 1, 64, 64, 2, 2, 256, num_mask_tokens=2, position="tiled")
+        objective = MaskedPrediction(
+            load_encoder(path, config, key="encoder"), load_predictor(path, pred_config)
+        )
+        objective.requires_grad_(True)
         clip, masks = random(BATCH, 3, FRAMES, SIDE, SIDE, seed=34).to(dtype), published_masks(v2, FRAMES)
         with torch.no_grad():
             targets = latents(load_encoder(path, config, key="target_encoder"), clip, [-1])
-        mine = learner(clip, targets, masks)["loss"]
+        mine = objective(clip, targets, masks)["loss"]
         mine.backward()
 
         scope = scope_of(v2, encoders, predictor, masks)
@@ -176,8 +178,12 @@ def test_vjepa2_loss_and_gradients(v2, tmp_path):
         step = published_functions("JEPA_VJEPA2_REPO", "app/vjepa/train.py", names, scope)
         theirs = step.loss_fn(step.forward_context([clip]), step.forward_target([clip]))
         theirs.backward()
-        pairs = pairs_of(learner.encoder, encoders[0], lambda name: name)
-        return mine.detach(), theirs.detach(), pairs | pairs_of(learner.predictor, predictor, predictor_name)
+        pairs = pairs_of(objective.encoder, encoders[0], lambda name: name)
+        return (
+            mine.detach(),
+            theirs.detach(),
+            pairs | pairs_of(objective.predictor, predictor, predictor_name),
+        )
 
     assert_parity("V-JEPA 2", run)
 
@@ -216,20 +222,20 @@ def test_vjepa2_1_loss_and_gradients(v21, tmp_path, frames, weighted, levels):
         )
         config = EncoderConfig(64, 12, 2, 256, rope_reference_grid=16, image_tokenizer=True,
                                modality_embedding=True, output_layers=(3, 6, 9, 12))  # fmt: skip
-        guesser = PredictorConfig(64, levels, levels * 64, 64, 4, 2, 256, num_mask_tokens=2, rope_reference_grid=16,
-                                  context_head=True, modality_embedding=True)  # fmt: skip
-        learner = MaskedPrediction(
+        pred_config = PredictorConfig(64, levels, levels * 64, 64, 4, 2, 256, num_mask_tokens=2,
+                                      rope_reference_grid=16, context_head=True, modality_embedding=True)  # fmt: skip
+        objective = MaskedPrediction(
             load_encoder(path, config, key="encoder"),
-            load_predictor(path, guesser),
+            load_predictor(path, pred_config),
             multi_layer=deep,
             context=ContextLossConfig(weight, by_distance=weighted),
         )
-        learner.requires_grad_(True)
+        objective.requires_grad_(True)
         clip = random(BATCH, 3, frames, SIDE, SIDE, seed=44).to(dtype)
         masks = published_masks(v21, frames, ((3, 0.15),) if frames == 1 else ((3, 0.15), (2, 0.4)))
         with torch.no_grad():
             targets = latents(load_encoder(path, config, key="target_encoder"), clip, [-1], multi_layer=deep)
-        mine = learner(clip, targets, masks)["loss"]
+        mine = objective(clip, targets, masks)["loss"]
         mine.backward()
 
         scope = scope_of(v21, encoders, predictor, masks) | {
@@ -238,14 +244,18 @@ def test_vjepa2_1_loss_and_gradients(v21, tmp_path, frames, weighted, levels):
         }  # fmt: skip
         names = ("forward_target", "forward_context", "loss_fn")
         step = published_functions("JEPA_VJEPA21_REPO", "app/vjepa_2_1/train.py", names, scope)
-        wanted = step.forward_target([clip])
-        guess, again = step.forward_context([clip])
+        their_targets = step.forward_target([clip])
+        predicted, again = step.forward_context([clip])
         enc, pred = scope["masks_enc"], scope["masks_pred"]
         distances = v21.distance(pred, enc, SIDE // 16, False) if weighted else None
-        theirs = step.loss_fn(guess, wanted, pred, False, None)
-        theirs = theirs + weight * step.loss_fn(again, wanted, enc, False, distances)
+        theirs = step.loss_fn(predicted, their_targets, pred, False, None)
+        theirs = theirs + weight * step.loss_fn(again, their_targets, enc, False, distances)
         theirs.backward()
-        pairs = pairs_of(learner.encoder, encoders[0], lambda name: name)
-        return mine.detach(), theirs.detach(), pairs | pairs_of(learner.predictor, predictor, predictor_name)
+        pairs = pairs_of(objective.encoder, encoders[0], lambda name: name)
+        return (
+            mine.detach(),
+            theirs.detach(),
+            pairs | pairs_of(objective.predictor, predictor, predictor_name),
+        )
 
     assert_parity(f"V-JEPA 2.1, {levels} levels, {frames} frames, by distance {weighted}", run)

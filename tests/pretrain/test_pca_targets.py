@@ -55,7 +55,7 @@ def test_what_stands_still_is_no_target():
 
 
 def test_a_batch_does_not_choose_its_own_targets():
-    """So they are the same whatever else is in the batch, and nothing is asked in the first step."""
+    """So they are the same whatever else is in the batch, and no history is needed in the first step."""
     principal, now = PCAProjection(2, DIM, 3), features(8)
     assert principal(now, TIME_STEPS).abs().max() == 0
     principal.update()
@@ -131,7 +131,7 @@ def test_what_does_not_go_together_is_refused(keys):
         MaskedPredictionConfig(**keys)
 
 
-def test_a_single_moment_cannot_change(tiny):
+def test_a_single_time_step_is_refused(tiny):
     with pytest.raises(UserError, match=r"data\.num_frames=2 makes one time step .* at least 4 frames"):
         trainer.train(tiny(*PRINCIPAL, "data.num_frames=2"))
 

@@ -75,7 +75,7 @@ def test_a_recipe_takes_two_steps(name):
 
 @pytest.mark.parametrize("name", ["levjepa", "vjepa2_1", "vjepa2_cooldown"])
 def test_a_recipe_runs_saves_and_exports(name, tiny, tmp_path):
-    """The three that differ most, through the trainer: no teacher, image tokenizer and levels, other schedule."""
+    """The three that differ most: no target encoder, image tokenizer with multi-layer targets, other schedule."""
     config = tiny(f"recipe={name}", *NARROW.get(name, ()), "train.steps=2", "optim.warmup_steps=1")
     run = trainer.train(config)
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]

@@ -19,7 +19,7 @@ from jepa.pretrain.export import run as export
 from jepa.pretrain.factory import build_objective
 from jepa.pretrain.objectives import MaskedPrediction
 from jepa.pretrain.optim import make_optimizer, set_rates
-from tests.pretrain.conftest import checkpoints, differences, facts, journal, losses, tensors
+from tests.pretrain.conftest import checkpoints, differences, journal, losses, saved_values, tensors
 
 
 def test_training_changes_the_encoder_and_the_target_follows_slowly(tiny):
@@ -34,7 +34,7 @@ def test_training_changes_the_encoder_and_the_target_follows_slowly(tiny):
     assert [step for step, _ in losses(run)] == [2, 4]
 
 
-def test_the_loss_falls_when_one_batch_is_seen_again_and_again(tiny, video_folder, tmp_path):
+def test_the_loss_falls_when_one_batch_is_repeated(tiny, video_folder, tmp_path):
     (tmp_path / "list.txt").write_text(f"{video_folder / '00.mp4'} 0\n")
     run = trainer.train(
         tiny(
@@ -54,10 +54,10 @@ def test_a_run_continued_from_a_checkpoint_ends_bit_identical(tiny, workers):
     # What a kill after step 3 would have left behind.
     for later in checkpoints(half.out)[1:]:
         shutil.rmtree(later)
-    assert facts(half.out)["step"] < 8
+    assert saved_values(half.out)["step"] < 8
     trainer.train(half)
     assert differences(whole, half.out) == []
-    assert facts(whole)["bad_videos"] == facts(half.out)["bad_videos"]
+    assert saved_values(whole)["bad_videos"] == saved_values(half.out)["bad_videos"]
     assert losses(whole) == losses(half.out)
 
 
@@ -113,7 +113,7 @@ def test_the_verdict_comes_in_time_where_no_step_waits_for_it(tiny, monkeypatch)
         trainer.train(tiny(*keys, "train.max_skipped=4", out="stopped"))
 
 
-def test_a_loss_that_stays_non_finite_stops_the_run_with_its_weights_whole(tiny, monkeypatch):
+def test_a_loss_that_stays_non_finite_stops_the_run_with_finite_weights(tiny, monkeypatch):
     poison(monkeypatch, range(1, 99), float("inf"))
     config = tiny("train.steps=50", "train.max_skipped=3", "train.save_every=1")
     with pytest.raises(RuntimeError, match="not finite in 4 steps in a row"):
@@ -140,12 +140,12 @@ def test_a_key_that_is_younger_than_the_run_had_its_default(tiny):
     file.write_text(json.dumps(state))
     with pytest.raises(UserError, match=r"optim\.schedule: cosine -> linear"):
         trainer.train(tiny("train.steps=3", "optim.schedule=linear"))
-    assert facts(trainer.train(tiny("train.steps=3")))["step"] == 3
+    assert saved_values(trainer.train(tiny("train.steps=3")))["step"] == 3
 
 
 def test_more_steps_go_on_from_the_end(tiny):
     trainer.train(tiny("train.steps=3"))
-    assert facts(trainer.train(tiny("train.steps=5")))["step"] == 5
+    assert saved_values(trainer.train(tiny("train.steps=5")))["step"] == 5
 
 
 @pytest.mark.parametrize("damage", ["truncated", "without state.json"])
@@ -173,7 +173,7 @@ def test_unreadable_videos_are_replaced_counted_and_named(tiny, video_folder, tm
     (mixed / "broken.mp4").write_bytes(b"not a video")
     keys = (f"data.root={mixed}", "train.steps=8", "data.max_bad_fraction=0.5")
     run = trainer.train(tiny(*keys))
-    assert facts(run)["bad_videos"]["bad"] >= 3
+    assert saved_values(run)["bad_videos"]["bad"] >= 3
     assert capsys.readouterr().err.count("broken.mp4") == 1
     strict = tiny(*keys, "data.max_bad_fraction=0.01", "train.steps=30", out="strict")
     with pytest.raises(RuntimeError, match="max_bad_fraction"):
@@ -213,11 +213,11 @@ def test_an_export_loads_and_gives_the_targets_features(tiny, tmp_path, capsys):
         assert encoder.preprocessing.num_frames == 4
         assert encoder.preprocessing.crop_px == 32
         assert encoder.metadata["steps"] == 3
-        learner = build_objective(config)
-        learner.load_state_dict(starting(state, "learner."))
+        objective = build_objective(config)
+        objective.load_state_dict(starting(state, "learner."))
         if weights == "target":
-            learner.encoder.load_state_dict(starting(state, "target."))
-        assert torch.equal(encoder(clip), learner.encoder(clip))
+            objective.encoder.load_state_dict(starting(state, "target."))
+        assert torch.equal(encoder(clip), objective.encoder(clip))
 
 
 def test_an_export_for_transformers_gives_the_same_features(tiny, tmp_path):
@@ -234,7 +234,7 @@ def test_an_export_for_transformers_gives_the_same_features(tiny, tmp_path):
     assert torch.allclose(outputs.last_hidden_state, native(clip), atol=1e-6)
 
 
-def test_nothing_to_export_is_said(tmp_path):
+def test_nothing_to_export_is_reported(tmp_path):
     with pytest.raises(UserError, match="no checkpoint"):
         export(ExportConfig(str(tmp_path), str(tmp_path / "out")))
 
@@ -253,11 +253,11 @@ def test_runs_without_a_target_say_so_when_one_is_exported(tiny, tmp_path, keys,
             export(ExportConfig(str(run), str(tmp_path / "target")))
 
 
-def test_passes_add_up_to_the_same_run(tiny):
-    """Cutting a batch into passes changes the order of sums, and nothing else."""
+def test_micro_steps_accumulate_to_the_same_run(tiny):
+    """Cutting a batch into micro-batches changes the order of sums, and nothing else."""
     whole = trainer.train(tiny("train.log_every=1", out="whole"))
-    pieces = trainer.train(tiny("train.micro_batch=1", "train.log_every=1", out="pieces"))
-    for (_, a), (_, b) in zip(losses(whole), losses(pieces), strict=True):
+    accumulated = trainer.train(tiny("train.micro_batch=1", "train.log_every=1", out="accumulated"))
+    for (_, a), (_, b) in zip(losses(whole), losses(accumulated), strict=True):
         assert a == pytest.approx(b, abs=1e-6)
     with pytest.raises(UserError, match=r"train\.micro_batch=3 does not divide"):
         trainer.train(tiny("train.micro_batch=3", out="uneven"))
@@ -288,11 +288,11 @@ def test_activation_checkpointing_repeats_what_it_says(tiny):
     """`full` runs every operator of a block again, `selective` all but matrix products and attention."""
     calls = {}
     for how in ("none", "selective", "full"):
-        learner = build_objective(tiny())
-        apply_activation_checkpointing([learner], how)
+        objective = build_objective(tiny())
+        apply_activation_checkpointing([objective], how)
         tokens = torch.randn(2, 8, 128)
         with Counter() as counter:
-            for block in learner.encoder.blocks:
+            for block in objective.encoder.blocks:
                 tokens = block(tokens)
             tokens.sum().backward()
         calls[how] = (counter.calls["addmm"], counter.calls["gelu"])

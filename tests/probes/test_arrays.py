@@ -1,4 +1,4 @@
-"""Probes from Python: embed a folder, fit on arrays, evaluate, save and load; no config and no file unless asked."""
+"""Probes from Python: embed a folder, fit on arrays, evaluate, save and load; no config, no file unless requested."""
 
 from __future__ import annotations
 

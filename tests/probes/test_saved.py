@@ -1,4 +1,4 @@
-"""Saved probes: those of older versions, and figures that are those of the weights beside them."""
+"""Saved probes: those of older versions, and metrics that are those of the weights beside them."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_the_accuracy_on_a_card_is_that_of_the_weights_beside_it(
     assert metadata["results"]["cross_validation"]["folds"] == 3
 
 
-def test_the_hazard_figures_on_a_card_are_those_of_the_weights_beside_it(
+def test_the_hazard_metrics_in_the_metadata_are_those_of_the_weights_beside_it(
     flashes: Path, export: Path, tmp_path: Path
 ) -> None:
     horizons = [0.5, 1.0, 2.0]
@@ -112,7 +112,7 @@ def test_the_hazard_figures_on_a_card_are_those_of_the_weights_beside_it(
     assert now.metadata["results"]["test"] == pytest.approx(float(right.double().mean()))
 
 
-def test_the_tag_and_search_figures_on_a_card_are_those_of_the_weights_beside_it(
+def test_the_tag_and_search_metrics_in_the_metadata_are_those_of_the_weights_beside_it(
     squares: Path, export: Path, tmp_path: Path
 ) -> None:
     words = DescribeSettings(text_encoder="trained")

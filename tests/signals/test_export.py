@@ -31,7 +31,7 @@ def test_openrtb_carries_allowed_breaks_only(document: SignalsDocument) -> None:
     assert content["cattax"] == 9 and content["len"] == 9
     assert content["data"][0]["ext"]["segtax"] == 9 and content["data"][0]["ext"]["jepa"]["side"] == "before"
     assert all(isinstance(item["value"], str) for item in content["data"][0]["segment"])
-    assert len(content["data"]) == 1  # a causal document has not seen what comes after
+    assert len(content["data"]) == 1  # a causal document holds nothing of what comes after
 
 
 def test_vmap_is_schema_like_and_leaves_held_breaks_out(document: SignalsDocument) -> None:

@@ -140,7 +140,7 @@ def truncate(source: Path, target: Path, frames: int) -> Path:
 
 
 @pytest.mark.parametrize("number", [0, 1, 2])
-def test_a_file_cut_after_the_last_seen_frame_gives_the_same_forecast(
+def test_a_file_cut_after_the_last_observed_frame_gives_the_same_forecast(
     document_of: Any, video: Path, finished: Path, tmp_path: Path, number: int
 ) -> None:
     whole = read_document(finished).anticipated[number]
@@ -184,9 +184,9 @@ def test_replay_never_reads_a_later_frame(
     monkeypatch.setattr(detector, "score", lambda clips: seen_at.append(read[-1]) or score(clips))
     check(finished)
     document = read_document(finished)
-    wanted = [item.last_frame for item in document.anticipated]
-    assert set(wanted) <= set(seen_at)
-    assert max(read) == max([*wanted, *(item.frame for item in document.evidence), *seen_at])
+    expected = [item.last_frame for item in document.anticipated]
+    assert set(expected) <= set(seen_at)
+    assert max(read) == max([*expected, *(item.frame for item in document.evidence), *seen_at])
 
 
 @pytest.mark.parametrize("fps", [10, 12, 25, 30])

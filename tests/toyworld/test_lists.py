@@ -25,7 +25,7 @@ def truths(folder):
     return {f"videos/{p.stem}.mp4": json.loads(p.read_text()) for p in (folder / "truth").glob("*.json")}
 
 
-def test_every_shot_of_a_film_is_a_row_with_tags_and_captions(films):
+def test_every_shot_of_a_video_is_a_row_with_tags_and_captions(films):
     shots = rows(films / "shots.csv")
     for path, truth in truths(films).items():
         own = [row for row in shots if row["path"] == path]
@@ -41,7 +41,7 @@ def test_every_shot_of_a_film_is_a_row_with_tags_and_captions(films):
             assert [caption for caption in captions if caption] == shot["captions"]
 
 
-def test_a_video_of_one_shot_is_one_row_with_the_words_of_the_whole_video(tmp_path):
+def test_a_video_of_one_shot_is_one_row_with_the_captions_of_the_video(tmp_path):
     config = ToyWorldConfig(str(tmp_path / "w"), videos=2, height_px=64, width_px=64, duration_s=1.0)
     folder = write_world(config)
     labels, shots = rows(folder / "labels.csv"), rows(folder / "shots.csv")

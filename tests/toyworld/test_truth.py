@@ -55,7 +55,7 @@ def test_direction_is_the_way_the_shape_moves():
         assert FAMILIES["motion"].outcomes[round(angle / 45) % 8] == one.plan(index).label
 
 
-def test_discs_that_collide_touch_at_the_moment_and_change_course_and_others_never_touch():
+def test_discs_that_collide_touch_at_the_event_time_and_change_course_and_others_never_touch():
     one = world(family="collide", distractors=0)
     for index in range(20):
         shots, truth = one.simulate(index), one.truth(index)
@@ -235,7 +235,7 @@ def test_outcomes_are_balanced_within_every_split():
         assert {n for (s, _), n in counts.items() if s == split} == {total // 8}
 
 
-def test_combinations_in_the_unseen_part_are_never_trained_on_though_each_piece_is():
+def test_combinations_in_the_unseen_part_are_never_trained_on_though_each_factor_is():
     plans = [world(family="events").plan(i).shots[0].event for i in range(2000)]
     unseen = [world(family="events", part="combinations").plan(i).shots[0].event for i in range(400)]
     assert not {(p.family, p.colour, p.shape) for p in plans} & {
@@ -305,7 +305,7 @@ def test_boxes_hold_what_is_painted():
             assert 0 < visible <= 1
 
 
-def test_an_occluder_lowers_the_share_that_is_seen():
+def test_an_occluder_lowers_the_visible_fraction():
     shares = {}
     for occluders in (0, 4):
         one = world(family="walker", occluders=occluders)
@@ -314,7 +314,7 @@ def test_an_occluder_lowers_the_share_that_is_seen():
     assert shares[4] < shares[0] - 0.05
 
 
-def test_films_have_cuts_fades_and_dissolves_at_the_labelled_times():
+def test_videos_of_several_shots_have_cuts_fades_and_dissolves_at_the_labelled_times():
     one = world(family="film", duration_s=20.0, distractors=0, background="varied")
     kinds = set()
     for index in range(6):

@@ -74,7 +74,7 @@ def test_a_world_that_grows_keeps_its_first_videos_and_a_stopped_one_goes_on(tmp
     assert (folder / "videos/000000.mp4").stat().st_mtime_ns == kept
 
 
-def test_whole_numbers_and_fractions_of_one_value_are_one_world(tmp_path):
+def test_integers_and_floats_of_one_value_are_one_world(tmp_path):
     whole, fraction = (small(tmp_path / "w", fps=kind(12), duration_s=kind(1)) for kind in (int, float))
     assert whole.fingerprint() == fraction.fingerprint() != small("", fps=12.5).fingerprint()
     # A folder that an earlier version wrote under whole numbers goes on, too.
@@ -87,7 +87,7 @@ def test_whole_numbers_and_fractions_of_one_value_are_one_world(tmp_path):
     assert ToyWorldConfig(out="").fingerprint() == "b31625d042a91825"  # as written in the worlds there are
 
 
-def test_a_killed_run_leaves_whole_files_and_is_continued_to_the_same_bytes(tmp_path):
+def test_a_killed_run_leaves_complete_files_and_resumes_to_the_same_bytes(tmp_path):
     code = (
         "from jepa.toyworld import *;"
         f"write_world(ToyWorldConfig(out={str(tmp_path / 'w')!r}, videos=30,"

@@ -142,8 +142,8 @@ def test_a_child_gives_the_same_frames(clips):
     for name in ("plain.mp4", "tall.mp4", "wide.mp4"):
         with open_video(clips / name) as here, open_video(clips / name, limits=ISOLATED) as there:
             assert here.info == there.info and here.num_frames == there.num_frames
-            wanted = [here.num_frames - 1, 0, 0]
-            assert torch.equal(here.frames(wanted).data, there.frames(wanted).data)
+            expected = [here.num_frames - 1, 0, 0]
+            assert torch.equal(here.frames(expected).data, there.frames(expected).data)
             for (a, t), (b, u) in zip(here, there, strict=True):
                 assert torch.equal(a, b) and t == u
     data = (clips / "plain.mp4").read_bytes()

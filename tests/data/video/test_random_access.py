@@ -1,7 +1,7 @@
 """Random access: whatever is requested, in whatever order, the frame is the one that a pass from the start shows.
 
 A property test over containers, codecs, groups of pictures, clocks and edits. Every frame of a file differs from all
-others, so that a wrong frame is always seen. `pytest -s` prints how many requests were made.
+others, so that a wrong frame is always noticed. `pytest -s` prints how many requests were made.
 """
 
 from __future__ import annotations

@@ -26,11 +26,11 @@ def test_every_frame_can_be_had_by_number_and_by_time(clips, number_of, name):
         assert (video.num_frames, video.info.width, video.info.height) == (40, 96, 64)
         assert video.fps == pytest.approx(20, abs=0.1)
         assert video.duration_s == pytest.approx(2.0, abs=0.051)
-        wanted = [39, 0, 7, 7, 20, 13]
-        frames = video.frames(wanted)
+        expected = [39, 0, 7, 7, 20, 13]
+        frames = video.frames(expected)
         assert frames.data.shape == (6, 3, 64, 96) and frames.data.dtype == torch.uint8
-        assert [number_of(f) for f in frames.data] == wanted
-        assert frames.times.numpy() == pytest.approx([i / 20 for i in wanted], abs=1e-3)
+        assert [number_of(f) for f in frames.data] == expected
+        assert frames.times.numpy() == pytest.approx([i / 20 for i in expected], abs=1e-3)
         seconds = [0.0, 0.048, 0.051, 0.674, 1.999, 7.0, -3.0]
         assert [number_of(f) for f in video.frames_at(seconds).data] == [0, 0, 1, 13, 39, 39, 0]
 
@@ -40,13 +40,13 @@ def test_skipping_and_seeking_change_no_bit(clips, name):
     with open_video(clips / name) as video:
         everything = [frame for frame, _ in video]
     assert len(everything) == 40
-    for wanted in ([3, 11, 19, 27, 35], [38], [12], [11, 13], [36, 37], list(range(0, 40, 7))):
+    for expected in ([3, 11, 19, 27, 35], [38], [12], [11, 13], [36, 37], list(range(0, 40, 7))):
         with open_video(clips / name) as video:
-            some = video.frames(wanted).data
-        assert all(torch.equal(some[k], everything[i]) for k, i in enumerate(wanted)), wanted
+            some = video.frames(expected).data
+        assert all(torch.equal(some[k], everything[i]) for k, i in enumerate(expected)), expected
 
 
-def test_unwanted_frames_really_are_skipped(clips, monkeypatch):
+def test_frames_that_are_not_requested_are_skipped(clips, monkeypatch):
     decoded = []
     original = PyAvFile._decoded
 

@@ -152,7 +152,7 @@ def test_renamed_and_misshapen_keys_are_all_named(export):
     assert "norm.bias is [31] instead of [32]" in message
 
 
-def test_whole_numbers_as_weights_are_refused(export):
+def test_integers_as_weights_are_refused(export):
     rewritten(export, lambda state, header: state.update({"norm.bias": torch.zeros(32, dtype=torch.int64)}))
     with pytest.raises(UserError, match=r"not floating point: norm\.bias"):
         load_encoder(export)

@@ -15,7 +15,7 @@ from jepa.probes.data.splits import Fold, check_no_leak, make_folds, missing_cla
     folds=st.sampled_from([0, 2, 3]),
     seed=st.integers(0, 5),
 )
-def test_groups_stay_whole_and_every_sample_is_tested_once(
+def test_groups_stay_undivided_and_every_sample_is_tested_once(
     rows: list[tuple[str, str]], folds: int, seed: int
 ) -> None:
     labels, groups = zip(*rows, strict=True)

@@ -70,7 +70,7 @@ def test_log_loss_and_brier_of_a_known_forecast() -> None:
     assert report["brier"] == pytest.approx((0.25 + 2 * 0.25**2 + 0.1**2 + 0.8**2 + 0.9**2) / 2)
 
 
-def test_isotonic_maps_mend_a_distortion_that_one_temperature_cannot() -> None:
+def test_isotonic_maps_correct_a_distortion_that_one_temperature_cannot() -> None:
     generator = torch.Generator().manual_seed(0)
     honest = (torch.randn(20000, 3, generator=generator) * 1.5).softmax(-1)
     targets = torch.multinomial(honest, 1, generator=generator).squeeze(1)
@@ -133,7 +133,7 @@ def tagged(rng: np.random.Generator, groups: int, each: int) -> tuple[np.ndarray
     return p, rng.random(p.shape) < p, [str(i // each) for i in range(len(p))]
 
 
-def test_sets_of_tags_hold_the_promised_share_and_no_more_than_needed() -> None:
+def test_sets_of_tags_have_the_nominal_coverage_and_no_more_than_needed() -> None:
     p, tags, groups = tagged(np.random.default_rng(0), 40, 12)
     low, high = tag_report(
         p**2, tags, groups, [0.7, 0.9]

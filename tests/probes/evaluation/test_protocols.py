@@ -57,7 +57,9 @@ def test_every_protocol_asks_every_feature_set(done: tuple[Path, dict[str, Any]]
             )  # the clean clip is the main table's
 
 
-def test_motion_is_not_seen_at_once_and_a_held_frame_rate_hides_it(done: tuple[Path, dict[str, Any]]) -> None:
+def test_motion_needs_several_frames_and_a_held_frame_rate_removes_it(
+    done: tuple[Path, dict[str, Any]],
+) -> None:
     protocols = done[1]["protocols"]
     early = next(e for e in protocols["early"] if e["features"] == "motion")["points"]
     assert early[0]["accuracy"] < early[-1]["accuracy"] - 0.15
@@ -135,7 +137,7 @@ def test_fewer_labels_are_contained_in_more_and_hold_every_class() -> None:
     assert not np.array_equal(thin(part, targets, 0.5, 0), thin(part, targets, 0.5, 1))
 
 
-def test_early_clips_reads_no_frame_after_its_share() -> None:
+def test_early_clips_reads_no_frame_after_its_fraction() -> None:
     base = EncoderTokens("e", tiny_encoder())
     for fraction in (0.1, 0.5):
         assert Perturbed(base, "early", fraction).times(2.0, 12.0).max() <= 2.0 + 10 * fraction

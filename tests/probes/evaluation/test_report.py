@@ -1,4 +1,4 @@
-"""The page: nothing from the network, nothing unescaped, and the figures of results.json on it."""
+"""The page: nothing from the network, nothing unescaped, and the metrics of results.json on it."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ EVIL = "<script>alert(1)</script>&\"'"
 @pytest.fixture
 def results() -> dict[str, Any]:
     probability = np.array([[0.9, 0.1], [0.2, 0.8], [0.7, 0.3], [0.4, 0.6]])
-    figures = classification_report(probability, np.array([0, 1, 1, 0]), ["a", "a", "b", EVIL])
+    metrics = classification_report(probability, np.array([0, 1, 1, 0]), ["a", "a", "b", EVIL])
     rows = [
-        {"features": name, "head": head, "interval": [0.3, 0.7], "std_seeds": 0.01, "ece": 0.1, **figures}
+        {"features": name, "head": head, "interval": [0.3, 0.7], "std_seeds": 0.01, "ece": 0.1, **metrics}
         for name, head in (("majority", "-"), (EVIL, "ridge"), ("encoder", "linear"))
     ]
     points = [{"at": at, "accuracy": at, "interval": [at - 0.1, at]} for at in (0.5, 1.0)]

@@ -53,8 +53,8 @@ def test_rows_are_what_the_encoder_says(squares: Path, tmp_path: Path) -> None:
     with jepa.data.open_video(samples[3].path) as reader:
         frames = reader.frames_at([i / 8 for i in range(8)]).data
     with torch.inference_mode():
-        wanted = encoder(encoder.preprocess(frames)[None])[0]
-    torch.testing.assert_close(features.rows([3])[0, 0].float(), wanted, rtol=2e-3, atol=2e-3)
+        expected = encoder(encoder.preprocess(frames)[None])[0]
+    torch.testing.assert_close(features.rows([3])[0, 0].float(), expected, rtol=2e-3, atol=2e-3)
     assert torch.equal(features.rows([4, 0, 4])[1], features.rows()[0])
 
 
@@ -95,7 +95,7 @@ def test_another_encoder_crop_or_file_is_never_read_from_old_rows(
 def test_a_damaged_row_is_found_and_made_again(squares: Path, tmp_path: Path, damage: str) -> None:
     extractor = OneFrame()
     _, (before,), _ = encode(few(squares), [extractor], tmp_path)
-    wanted = before.rows().clone()
+    expected = before.rows().clone()
     (shard,) = (tmp_path / extractor.key).glob("*.npy")
     content = bytearray(shard.read_bytes())
     if damage == "flip":
@@ -106,7 +106,7 @@ def test_a_damaged_row_is_found_and_made_again(squares: Path, tmp_path: Path, da
     shard.write_bytes(content)
     _, (after,), report = encode(few(squares), [extractor], tmp_path)
     assert report.damaged >= 1 and report.decoded >= 1
-    assert torch.equal(after.rows(), wanted)
+    assert torch.equal(after.rows(), expected)
 
 
 def test_a_shard_without_its_index_does_not_exist(squares: Path, tmp_path: Path, opened: list[str]) -> None:
@@ -169,8 +169,8 @@ def test_index_is_plain_json_with_a_checksum_per_row(squares: Path, tmp_path: Pa
     extractor = OneFrame()
     encode(few(squares), [extractor], tmp_path)
     (index,) = (tmp_path / extractor.key).glob("*.json")
-    facts = json.loads(index.read_text())
-    assert len(facts["keys"]) == len(facts["crc32"]) == 5
+    saved_values = json.loads(index.read_text())
+    assert len(saved_values["keys"]) == len(saved_values["crc32"]) == 5
 
 
 def test_hash_covers_weights_config_and_preprocessing() -> None:
@@ -184,10 +184,10 @@ def test_hash_covers_weights_config_and_preprocessing() -> None:
 def test_random_init_copy_differs_repeats_and_leaves_global_randomness_alone() -> None:
     encoder = tiny_encoder()
     torch.manual_seed(11)
-    wanted = torch.rand(3)
+    expected = torch.rand(3)
     torch.manual_seed(11)
     fresh = random_init_copy(encoder, 5)
-    assert torch.equal(torch.rand(3), wanted)
+    assert torch.equal(torch.rand(3), expected)
     assert encoder_hash(fresh) == encoder_hash(random_init_copy(encoder, 5)) != encoder_hash(encoder)
     assert all(torch.isfinite(p).all() for p in fresh.parameters())
 

@@ -63,8 +63,8 @@ def test_attentive_heads_is_softmax_attention_with_learned_queries() -> None:
                 functional.scaled_dot_product_attention(q.expand(7, 1, 5), z, z).squeeze(1)
                 for q in heads.query[s, g]
             ]
-            wanted = torch.cat(read, -1) @ heads.output.weight[s, g] + heads.output.bias[s, g]
-            torch.testing.assert_close(out[s, g], wanted, rtol=1e-4, atol=1e-5)
+            expected = torch.cat(read, -1) @ heads.output.weight[s, g] + heads.output.bias[s, g]
+            torch.testing.assert_close(out[s, g], expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", [StackedLinear, StackedAttentive])
@@ -129,7 +129,7 @@ def test_heads_learns_what_a_mean_cannot_hold() -> None:
 
 
 def test_pool_stats_shows_motion_that_the_mean_hides() -> None:
-    still = torch.tensor([1.0, 1.0, 0.0, 0.0]).view(1, 4, 1)  # 2 slots x 2 positions
+    still = torch.tensor([1.0, 1.0, 0.0, 0.0]).view(1, 4, 1)  # 2 time steps x 2 positions
     moving = torch.tensor([1.0, 0.0, 0.0, 1.0]).view(1, 4, 1)
     still = still.view(1, 2, 2, 1).transpose(1, 2).reshape(1, 4, 1)
     a, b = pool_stats(still, 2)[0], pool_stats(moving, 2)[0]

@@ -42,16 +42,16 @@ def test_scores_and_gradients_are_those_of_each_classifier(depth: int) -> None:
     heads = shaken(StackedClassifiers(2, 3, classifier_config(32, depth), 5))
     x = tokens(2, 4, 7, 32)
     out = heads(x)
-    wanted = torch.randint(0, 5, (2, 4), generator=torch.Generator().manual_seed(1))
+    expected = torch.randint(0, 5, (2, 4), generator=torch.Generator().manual_seed(1))
     functional.cross_entropy(
-        out.permute(0, 2, 3, 1).reshape(8, 5, 3), wanted.view(8, 1).expand(8, 3)
+        out.permute(0, 2, 3, 1).reshape(8, 5, 3), expected.view(8, 1).expand(8, 3)
     ).backward()
     for s in range(2):
         for g in range(3):
             one = heads.single(s, g).train()
             logits = one(x[s])["label"]
             torch.testing.assert_close(out[s, g], logits, rtol=1e-5, atol=1e-5)
-            (functional.cross_entropy(logits, wanted[s]) / 6).backward()
+            (functional.cross_entropy(logits, expected[s]) / 6).backward()
             for (name, alone), together in zip(one.named_parameters(), heads.parameters(), strict=True):
                 assert alone.grad is not None and together.grad is not None
                 torch.testing.assert_close(together.grad[s, g], alone.grad, rtol=1e-3, atol=2e-6, msg=name)
@@ -114,9 +114,9 @@ def test_heads_trained_together_are_those_of_torch_adamw_alone() -> None:
                 loss.backward()
                 optimizer.step()
             with torch.inference_mode():
-                wanted = head(alone.data.inputs)["label"]
+                expected = head(alone.data.inputs)["label"]
                 got = together.heads.single(s, g)(alone.data.inputs)["label"]
-            torch.testing.assert_close(got, wanted, rtol=2e-2, atol=2e-3)
+            torch.testing.assert_close(got, expected, rtol=2e-2, atol=2e-3)
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ def test_heads_of_a_published_sweep_give_the_same_scores_at_once(
     tokens = torch.randn(5, 33, 128, generator=torch.Generator().manual_seed(9)) * 2
     scores = stacked(tokens[None])[0]
     for ours, one in zip(scores, theirs, strict=True):
-        wanted = one(tokens)
-        difference = float((ours - wanted).abs().max() / wanted.abs().max())
+        expected = one(tokens)
+        difference = float((ours - expected).abs().max() / expected.abs().max())
         print(f"published stacked, depth {depth}: {difference:.1e}")
         assert difference <= 1e-5

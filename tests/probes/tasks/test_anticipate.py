@@ -50,13 +50,13 @@ def test_risk_and_knowledge_around_onset_and_end_of_record() -> None:
 def test_loss_is_the_discrete_survival_likelihood() -> None:
     logits = torch.tensor([[0.3, -1.0, 0.8]])
     h = torch.sigmoid(logits)[0]
-    for event, wanted in (
+    for event, expected in (
         (1, -torch.log((1 - h[0]) * h[1])),
         (3, -torch.log((1 - h[0]) * (1 - h[1]) * (1 - h[2]))),
     ):
         targets = hazard_targets(torch.tensor([[event]]), torch.tensor([3]), 3)
         got = hazard_loss(logits.view(1, 1, 1, 3), targets.unsqueeze(0))
-        torch.testing.assert_close(got.squeeze(), wanted)
+        torch.testing.assert_close(got.squeeze(), expected)
 
 
 def test_base_rates_are_life_table_rates() -> None:
@@ -201,7 +201,7 @@ def test_the_current_action_probe_knows_the_present_and_says_what_it_was_trained
     assert right / total > 0.7
 
 
-def test_predict_future_asks_for_the_slots_after_the_window() -> None:
+def test_predict_future_queries_the_time_steps_after_the_window() -> None:
     given: dict[str, Any] = {}
 
     class Spy(torch.nn.Module):

@@ -64,7 +64,7 @@ def test_results_file_is_the_returned_value(done: tuple[Path, dict[str, Any]]) -
     assert json.loads((out / "results.json").read_text()) == json.loads(json.dumps(results))
 
 
-def test_same_config_same_figures(
+def test_the_same_config_gives_the_same_metrics(
     done: tuple[Path, dict[str, Any]], squares: Path, export: Path, tmp_path: Path
 ) -> None:
     again = run(config(squares, export, tmp_path))

@@ -29,8 +29,8 @@ def test_contrast_is_cross_entropy_and_equal_texts_are_all_right() -> None:
     video = torch.randn(1, 1, 4, 6, generator=generator)
     texts = functional.normalize(torch.randn(1, 4, 6, generator=generator), dim=-1)
     scores = functional.normalize(video[0, 0], dim=-1) @ texts[0].T / 0.07
-    wanted = functional.cross_entropy(scores, torch.arange(4), reduction="none")
-    torch.testing.assert_close(contrastive_loss(video, texts)[0, 0], wanted)
+    expected = functional.cross_entropy(scores, torch.arange(4), reduction="none")
+    torch.testing.assert_close(contrastive_loss(video, texts)[0, 0], expected)
     texts[0, 1] = texts[0, 0]
     p = (functional.normalize(video[0, 0], dim=-1) @ texts[0].T / 0.07).softmax(-1)
     torch.testing.assert_close(contrastive_loss(video, texts)[0, 0, 0], -torch.log(p[0, 0] + p[0, 1]))
@@ -39,10 +39,10 @@ def test_contrast_is_cross_entropy_and_equal_texts_are_all_right() -> None:
 def test_retrieval_metrics_by_hand() -> None:
     similar = np.array([[0.9, 0.5, 0.1], [0.2, 0.9, 0.8]])
     relevant = np.array([[True, False, True], [False, False, True]])
-    figures = retrieval_metrics(similar, relevant)
-    assert figures["recall_1"] == 0.5 and figures["recall_5"] == 1.0
-    assert figures["mrr"] == pytest.approx((1 + 1 / 2) / 2) and figures["median_rank"] == 1.5
-    assert figures["map"] == pytest.approx(((1 + 2 / 3) / 2 + 1 / 2) / 2)
+    metrics = retrieval_metrics(similar, relevant)
+    assert metrics["recall_1"] == 0.5 and metrics["recall_5"] == 1.0
+    assert metrics["mrr"] == pytest.approx((1 + 1 / 2) / 2) and metrics["median_rank"] == 1.5
+    assert metrics["map"] == pytest.approx(((1 + 2 / 3) / 2 + 1 / 2) / 2)
 
 
 def test_learned_text_puts_shared_words_together_and_refuses_unknown_words() -> None:

@@ -75,12 +75,14 @@ def test_a_fade_that_no_frame_shows_at_its_blackest_is_a_boundary_and_a_dark_sho
     flash = [one] * 24 + [one * 0.6, one * 0.1, one * 0.6] + [one] * 24
     dusk = [one * 0.35] * 24 + [one * g for g in (0.25, 0.14, 0.14, 0.14, 0.25)] + [one * 0.35] * 24
     insert = [one] * 24 + [one * 0.1] * 12 + [two] * 24
-    for pictures, wanted in ((frames, [28]), (night, []), (flash, []), (dusk, []), (insert, [])):
+    for pictures, expected in ((frames, [28]), (night, []), (flash, []), (dusk, []), (insert, [])):
         maker = ShotFinder(Fraction(12))
         for i, picture in enumerate(pictures):
             maker.push(picture.astype(np.uint8), i / 12)
         fades = [cut.frame for cut in maker.cuts() if cut.kind == "fade"]
-        assert len(fades) == len(wanted) and all(abs(a - b) <= 1 for a, b in zip(fades, wanted, strict=True))
+        assert len(fades) == len(expected) and all(
+            abs(a - b) <= 1 for a, b in zip(fades, expected, strict=True)
+        )
     assert [cut.frame for cut in maker.cuts()] == [0, 24, 36]  # of the last: both cuts are kept
 
 

@@ -32,8 +32,8 @@ def test_windows_hold_the_frames_on_screen_at_their_times() -> None:
     for window in made:
         for spec, clip in zip(specs, window.clips, strict=True):
             end = int(window.end_ms / 1000 * spec.fps + 1e-9) / spec.fps
-            wanted = [end - (spec.num_frames - 1 - i) / spec.fps for i in range(spec.num_frames)]
-            assert clip[0, :, 0, 0].tolist() == [int(time_s * 10 + 1e-6) for time_s in wanted]
+            expected = [end - (spec.num_frames - 1 - i) / spec.fps for i in range(spec.num_frames)]
+            assert clip[0, :, 0, 0].tolist() == [int(time_s * 10 + 1e-6) for time_s in expected]
         assert window.context_ms[1] <= window.end_ms
         assert window.last_frame * 100 <= window.end_ms
         assert int(window.image[0, 0, 0]) == window.last_frame
