@@ -36,7 +36,7 @@ class ScanConfig:
     workers: int = 0
     """files decoded at once; 0 is one per CPU core"""
     limits: LimitsConfig = field(default_factory=LimitsConfig)
-    """what one file may cost; decoding is isolated whatever it says"""
+    """what one file may cost; decoding is isolated in any case"""
 
 
 @dataclass(frozen=True)

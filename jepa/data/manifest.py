@@ -1,6 +1,6 @@
 """Manifests: which videos a run reads, from folders, class folders, list files of every format, and shards.
 
-`read_items` is the only reader of lists: whatever trains an encoder can also be embedded and probed.
+`read_items` is the only reader of lists: any list that trains an encoder can also be embedded and probed.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class RootConfig:
 
 @dataclass(frozen=True)
 class Item:
-    """One video or image, or one part of a video, with what its list says about it.
+    """One video or image, or one part of a video, with its columns from the list.
 
     Example:
         >>> Item("clips/a.mp4", label="kick", start_s=1.0, end_s=2.5).name
@@ -77,7 +77,7 @@ class Item:
     group: str = ""
     """items of one group are never split between training and testing; empty where there is none"""
     split: str | None = None
-    """train, val or test, where the list says so"""
+    """train, val or test, where the list states it"""
     start_s: float | None = None
     """start of the part in seconds of the file's own clock; None for the beginning of the video"""
     end_s: float | None = None
@@ -85,7 +85,7 @@ class Item:
     span: Span | None = None
     """where the bytes are stored if `path` is a name inside a shard"""
     columns: Mapping[str, str] = field(default_factory=dict, hash=False)
-    """the rest of the list's columns that are not empty: tags, caption, kind and whatever else"""
+    """the rest of the list's columns that are not empty: tags, caption, kind and others"""
 
     def __post_init__(self) -> None:
         name = self.name or self.path.rpartition("/")[2]
@@ -321,7 +321,7 @@ class _ItemReader:
         value = row.values.get(name)
         if isinstance(value, float) and math.isnan(value):
             raise UserError(f"{str(self.file)!r}, {row.where}: {name} is not a number (NaN); leave it empty.")
-        if isinstance(value, (list, tuple)):  # JSON and Parquet know lists; text separates tags by ";"
+        if isinstance(value, (list, tuple)):  # JSON and Parquet have lists; text separates tags by ";"
             value = ";".join(map(str, value))
         text = "" if value is None else str(value).strip()
         if name != self.names["path"] and not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text):

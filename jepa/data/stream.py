@@ -51,7 +51,7 @@ class StreamConfig(TrainClipConfig):
 
 @dataclass(frozen=True)
 class Stream:
-    """Clips by index, and what a run has to know of them."""
+    """Clips by index, and what a run needs to record of them."""
 
     dataset: Any
     items: list[Item]

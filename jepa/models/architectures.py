@@ -55,7 +55,7 @@ OUTPUT_LAYERS = {12: (3, 6, 9, 12), 24: (6, 12, 18, 24), 40: (10, 20, 30, 40), 4
 
 
 def default_predictor(encoder: EncoderConfig) -> PredictorConfig:
-    """The predictor of an encoder that nobody published one for, with the encoder's kind of positions.
+    """The predictor of an encoder without a published one, with the encoder's kind of positions.
 
     From 768 channels on it is the published 384 x 12 (V-JEPA 2, arXiv 2506.09985). Smaller encoders get half their
     own width and depth, in heads of 32 channels as the published one has.
@@ -186,6 +186,6 @@ def name_of_module(module: type[VideoEncoder]) -> str | None:
         if entry.module is module:
             return name
     raise UserError(
-        f"{module.__name__} is not the class of a registered architecture, so nobody could load its weights: call "
+        f"{module.__name__} is not the class of a registered architecture, so its weights could not be loaded: call "
         "jepa.register_model(NAME, config, module=...) first."
     )

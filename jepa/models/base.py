@@ -1,4 +1,4 @@
-"""Encoder: the interface that probes, detectors and trainers use, whatever computes the features."""
+"""Encoder: the interface that probes, detectors and trainers use, independent of the model behind it."""
 
 from __future__ import annotations
 

@@ -110,7 +110,7 @@ def check_heads(owner: str, dim: int, num_heads: int) -> None:
 def init_std(width: int) -> float:
     """Standard deviation of the initial linear weights in a model of `width` channels.
 
-    The published 0.02 from 384 channels on. Narrower models, which nobody published, start at 1/sqrt(width): with
+    The published 0.02 from 384 channels on. Narrower models, of which none is published, start at 1/sqrt(width): with
     0.02 their signals are so weak that masked prediction stayed on the plateau of predicting the mean four times as
     long (128 channels, pixels of moving shapes).
 

@@ -25,7 +25,7 @@ class Preprocessing:
     processors.
 
     Gives the numbers of `VJEPA2VideoProcessor` in Hugging Face transformers, including its rounding of
-    resized pixels to whole numbers. Meta's own evaluation resizes by OpenCV without antialiasing and so
+    resized pixels to integers. Meta's own evaluation resizes by OpenCV without antialiasing and so
     differs from both.
     """
 
@@ -93,7 +93,7 @@ class Preprocessing:
             size = (self.resize_px, int(self.resize_px * width / height))
         else:
             size = (int(self.resize_px * height / width), self.resize_px)
-        # torch resizes uint8 in whole numbers only where it has vector code for it, as torchvision knows.
+        # torch resizes uint8 in integers only where it has vector code for it, as in torchvision.
         whole = frames.device.type == "cpu" and (
             torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
             or platform.machine() in ("aarch64", "arm64")

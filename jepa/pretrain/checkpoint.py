@@ -32,7 +32,7 @@ _PARTIAL = ".partial"
 
 
 def checkpoint_path(run: Path, step: int) -> Path:
-    """Where the state after `step` finished steps lies."""
+    """Path of the checkpoint after `step` finished steps."""
     return run / "checkpoints" / f"step_{step:08d}"
 
 
@@ -92,7 +92,7 @@ class CheckpointWriter:
         """Returns when the save under way, if any, is complete.
 
         Raises:
-            RuntimeError: it failed; says which checkpoint is the last good one.
+            RuntimeError: it failed; names the last good checkpoint.
         """
         pending, self._pending = self._pending, None
         if pending is None:
@@ -279,7 +279,7 @@ def _damage(path: Path, files: dict[str, dict[str, Any]]) -> str:
 
 
 def _remove(path: Path) -> None:
-    """Takes a folder away under a name that nobody looks for: a kill half-way leaves no half checkpoint."""
+    """Renames a folder before deleting it, so that a kill half-way leaves no partial checkpoint."""
     doomed = path.with_name(f".{path.name}.old{_PARTIAL}")
     shutil.rmtree(doomed, ignore_errors=True)
     path.rename(doomed)

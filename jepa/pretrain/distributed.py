@@ -1,4 +1,4 @@
-"""Distributed training: process groups, DDP, FSDP2, activation checkpointing, torch.compile; nothing else knows them.
+"""Distributed training: process groups, DDP, FSDP2, activation checkpointing and torch.compile, all in this module.
 
 `init_distributed` finds out how this process was started; a `DistContext` then answers what one process and many do
 differently. Models stay as they are: everything here wraps them from outside.
@@ -147,7 +147,7 @@ def init_distributed(device: str, timeout_s: float) -> Iterator[DistContext]:
 
 
 def _form_group(backend: str, rank: int, size: int, timeout: timedelta) -> None:
-    """The default process group, in a part of the store that nobody has written to.
+    """The default process group, in an unused part of the store.
 
     torchrun keeps its store when it restarts the processes. A process that is back early would find there the addresses
     of the ones that died, and spend the restart on calling them.
@@ -158,10 +158,10 @@ def _form_group(backend: str, rank: int, size: int, timeout: timedelta) -> None:
 
 
 def agree_on_start(store: dist.Store, rank: int, size: int, timeout_s: float) -> str:
-    """A name for this start that all of its processes know, and none of an earlier start left in the store.
+    """A name for this start that all of its processes share, and that no earlier start left in the store.
 
-    Each process writes a word that it has just made up. The first one answers each word with its own until all have
-    acknowledged that; whoever is answered knows that the answer is not an old one.
+    Each process writes a new random word. The first one answers each word with its own until all have acknowledged
+    that, so an answer cannot be an old one.
     """
     word, deadline = uuid.uuid4().hex, time.monotonic() + timeout_s
     store.set(f"jepa/here/{rank}", word)

@@ -112,7 +112,7 @@ class Logger:
         self._since = (step, time.monotonic())
         speed = (step - before) * clips_per_step / max(1e-9, self._since[1] - then)
         row = {"step": step, **row, "clips_per_s": round(speed, 2)}
-        # NaN is not JSON, and a row about a failed step is the one that somebody will read.
+        # NaN is not JSON, and the row of a failed step has to be readable.
         clean = {
             key: value if value == value and abs(value) != float("inf") else None
             for key, value in row.items()
@@ -140,7 +140,7 @@ class Logger:
         mode = config.mode or os.environ.get("WANDB_MODE") or "online"
         if mode == "online" and not (wandb.api.api_key or os.environ.get("WANDB_API_KEY")):
             raise UserError(
-                "wandb.project is set, but Weights & Biases knows no account here. Run `wandb login`, set "
+                "wandb.project is set, but Weights & Biases has no account here. Run `wandb login`, set "
                 "WANDB_API_KEY, or use wandb.mode=offline."
             )
         return wandb.init(

@@ -42,7 +42,7 @@ class MonitorConfig:
     min_varies: float = 0.1
     """warn when the part of the targets that differs between tokens falls below this fraction of its highest"""
     least_varies: float = 0.005
-    """warn when that part is below this in any case, whatever it was before; 0 never warns"""
+    """warn when that part is below this in any case, also without a higher value before; 0 never warns"""
     min_cover: float = 0.5
     """warn when masks use less than this fraction of the tokens that they use in the best time step; 0 never warns"""
 

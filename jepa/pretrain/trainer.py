@@ -189,7 +189,7 @@ class Trainer:
             )
         grad_norm = clip_gradient(objective, config.optim.clip_grad)
 
-        # A NaN never reaches a weight: where found_inf is 1, AdamW changes nothing, and the host need not know yet.
+        # A NaN never reaches a weight: where found_inf is 1, AdamW changes nothing, without a host sync.
         skipped = self.guard.check(state.step + 1, losses, grad_norm, bool(self._signals), used)
         state.optimizer.found_inf = skipped  # type: ignore[attr-defined]
         state.optimizer.step()

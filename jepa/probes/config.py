@@ -146,7 +146,7 @@ class ProbeConfig:
     """folder that `jepa export` wrote, or anything else that load_encoder takes: Meta's .pt, a Hugging Face folder,
     timm:NAME"""
     out: str = path_key("???")
-    """folder to write: results.json, the probe, and the cached features unless features.cache says
+    """folder to write: results.json, the probe, and the cached features unless features.cache states
     otherwise"""
     data: ProbeData = field(default_factory=ProbeData)
     features: FeatureSettings = field(default_factory=FeatureSettings)

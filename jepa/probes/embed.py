@@ -1,4 +1,4 @@
-"""Embedding: what an encoder makes of every video of a folder or list, as an array or one file.
+"""Embedding: an encoder's features of every video of a folder or list, as an array or one file.
 
 Several processes divide the work when `torchrun` or `srun` starts them: each encodes its part into the same cache, and
 the first then writes the file. A probe that is given this cache decodes nothing.
@@ -54,7 +54,7 @@ class EmbedConfig:
     encoder: str = path_key("???")
     """folder that `jepa export` wrote, or anything else that load_encoder takes"""
     out: str = path_key("???")
-    """file to write, .npz: features, names, start_s and end_s (NaN for whole videos); OUT.json says what they are"""
+    """file to write, .npz: features, names, start_s and end_s (NaN for whole videos); OUT.json states what they are"""
     kind: str = "mean"
     """mean or stats (mean, standard deviation and temporal change): one vector per video; tokens: all of them"""
     features: FeatureSettings = field(default_factory=FeatureSettings)
@@ -128,7 +128,7 @@ def run(config: EmbedConfig) -> dict[str, Any]:
     """Encodes the videos and writes the file.
 
     Returns:
-        What OUT.json says; an empty dict on all processes but the first.
+        The content of OUT.json; an empty dict on all processes but the first.
 
     Raises:
         UserError: a setting cannot be used, nothing could be read, or several processes have no cache in common.

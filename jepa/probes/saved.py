@@ -1,4 +1,4 @@
-"""Saved probes: a folder with a head's weights and the metadata that says what they may be used for.
+"""Saved probes: a folder with a head's weights and the metadata that states what they may be used for.
 
 probe.json             task, classes, window, encoder and data hashes, calibration, results
 probe.safetensors      the head's weights, with a copy of probe.json in its header, which takes precedence
@@ -81,7 +81,7 @@ class Probe(ABC):
         """The window of frames whose tokens it reads.
 
         Raises:
-            UserError: the probe was fitted on arrays, and knows of no frames.
+            UserError: the probe was fitted on arrays, and has no frame window.
         """
         if self.metadata.get("window") is None:
             raise UserError(

@@ -133,7 +133,7 @@ def not_assessed(policy: Policy, detectors: DetectorSet, risks: Risks) -> list[N
             found.append(NotAssessed(what=f"whether {label} came about", why=why))
     for label in policy.labels:
         if label not in known:
-            found.append(NotAssessed(what=label, why="The policy names it and no detector knows it."))
+            found.append(NotAssessed(what=label, why="The policy names it and no detector has it."))
     for head in detectors.heads:
         why = f"Head {head.id} was trained on {head.trained_on} and knows only {', '.join(head.labels)}."
         found.append(NotAssessed(what=f"everything outside what {head.id} was trained on", why=why[:4000]))

@@ -19,7 +19,7 @@ def no_account(monkeypatch, tmp_path):
 
 
 def test_no_account_is_one_sentence_and_no_traceback(no_account):
-    with pytest.raises(UserError, match=r"knows no account here.*wandb login.*wandb\.mode=offline"):
+    with pytest.raises(UserError, match=r"has no account here.*wandb login.*wandb\.mode=offline"):
         Logger(no_account, 10, 0, WandbConfig(project="p"), {})
 
 

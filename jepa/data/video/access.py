@@ -50,7 +50,7 @@ class PacketAccess(Container):
         if not self._is_short() or not self._load():
             return super()._extent()
         index, stream = self._whole(), self._stream
-        if not index.facts.problem and not index.clean_head():
+        if not index.timeline.problem and not index.clean_head():
             with contextlib.suppress(UnprovenError, VideoError):
                 self._settle_head(index)
         times = self._clock()
@@ -143,8 +143,8 @@ class PacketAccess(Container):
     def _clock(self) -> list[int]:
         """Times of the frames in the order of display, ascending, in the stream's unit."""
         index = self._whole()
-        if index.facts.times:
-            return index.facts.times
+        if index.timeline.times:
+            return index.timeline.times
         # The container has decoding times only, or none: frames are shown in the same ascending times.
         known = [p if d is None else d for i in index.shown() for p, d in [(index.pts[i], index.dts[i])]]
         before = next((i for i, at in enumerate(known) if at is not None), 0)
@@ -156,10 +156,10 @@ class PacketAccess(Container):
         return sorted(times)
 
     def _last_duration(self, index: PacketIndex) -> int:
-        facts = index.facts
-        if not facts.order:
+        timeline = index.timeline
+        if not timeline.order:
             return 0
-        return index.durations[facts.order[-1]] or self._step
+        return index.durations[timeline.order[-1]] or self._step
 
     def _packets(self) -> Iterator[Any]:
         """All packets from the start."""
@@ -176,12 +176,12 @@ class PacketAccess(Container):
         yield from ()
 
     def _settle_head(self, index: PacketIndex) -> None:
-        """Finds out which frames at a head that is no clean start are shown; decoders know."""
+        """Finds out which frames at a head that is no clean start are shown; only a decoder determines that."""
         raise UnprovenError
 
     def _trusted(self) -> bool:
         """Whether times after a seek are the same as in a pass from the start."""
-        if self._index is not None and self._index.facts.problem:
+        if self._index is not None and self._index.timeline.problem:
             return False
         if self._format.startswith("matroska"):
             return self._first_has_time()  # Matroska before time 0 has no times
@@ -213,7 +213,7 @@ class PacketAccess(Container):
         """Packets that prove what is on screen at ascending `targets`.
 
         Raises:
-            UnprovenError: only a pass from the start tells.
+            UnprovenError: only a pass from the start decides.
         """
         if self._index is None and self._is_short() and not self._load():
             self._held = None
@@ -226,9 +226,9 @@ class PacketAccess(Container):
         return self._verified(targets)
 
     def _proven(self, index: PacketIndex, targets: Sequence[int]) -> Plan:
-        if not index.facts.problem and not index.settled and not index.clean_head():
+        if not index.timeline.problem and not index.settled and not index.clean_head():
             self._settle_head(index)
-        plan = None if index.facts.problem else index.plan(targets)
+        plan = None if index.timeline.problem else index.plan(targets)
         if plan is None:
             raise UnprovenError
         if not index.complete and (index.decided is None or targets[-1] > index.decided):
@@ -255,7 +255,7 @@ class PacketAccess(Container):
                 if later >= enough or (later and index.starts.get(len(index) - 1) == Start.CLEAN):
                     index.complete, index.decided = False, targets[-1]
                     break
-            if index.facts.problem or index.discards or not index.clean_head():
+            if index.timeline.problem or index.discards or not index.clean_head():
                 self._whole_or_raise()
                 return self._verified(targets)
             plan = index.plan(targets)
@@ -266,7 +266,7 @@ class PacketAccess(Container):
             back = max(1.0, 2 * back)
 
     def _whole_or_raise(self) -> None:
-        if self._whole().facts.problem:
+        if self._whole().timeline.problem:
             raise UnprovenError
 
     def _verified(self, targets: Sequence[int]) -> Stretch:

@@ -121,7 +121,7 @@ class Container:
             raise VideoError(
                 self.name, "open", f"{len(streams)} streams, limits.max_streams={self.limits.max_streams}"
             )
-        # A cover picture inside an audio file is a video stream to FFmpeg and no video to anybody else.
+        # A cover picture inside an audio file is a video stream to FFmpeg and not a video here.
         videos = [s for s in streams.video if not s.disposition & Disposition.attached_pic]
         if not videos:
             kinds = ", ".join(sorted({s.type for s in streams})) or "nothing that can be read"
@@ -209,7 +209,7 @@ class Container:
         return end
 
     def _stated_end(self) -> float | None:
-        """What the container says of this stream alone; with other streams in it that may take a tag."""
+        """What the container states of this stream alone; with other streams in it that may take a tag."""
         tag = self._stream.metadata.get("DURATION", "")  # Matroska, "00:00:02.040000000"
         if match := re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", tag):
             hours, minutes, seconds = match.groups()

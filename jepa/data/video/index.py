@@ -1,6 +1,6 @@
 """The packet index: frame times and order as proven by a video's packets, and which packets a request must decode.
 
-The law of random access: whatever is requested, in whatever order, the frame is the one that a pass from the start
+Exact random access: for any request, in any order, the frame is the one that a pass from the start
 would show at that time. A shortcut (a start in the middle, a skipped packet) is taken only where the index proves it.
 """
 
@@ -72,14 +72,14 @@ class PacketIndex:
         self.flagged: list[int] = []  # packets that the container calls key frames
         self.keys: list[tuple[int, int, bytes]] = []  # what a packet is recognised by, however it was reached
         self.new_header = self.discards = False
-        self.damaged = False  # a packet that the container knows to be damaged
+        self.damaged = False  # a packet that the container marks as damaged
         self.cut_open = (
             False  # several edits, between which a decoder may show fewer frames than there are packets
         )
         self.reordered = not coding.has_times and coding.codec != "mpeg4"  # whose packets tell
         self.settled = False  # whether it is known which frames at the head are shown
         self._keyed, self._hidden = keyed, HIDDEN.get(coding.codec)
-        self._facts: Facts | None = None
+        self._timeline: Timeline | None = None
 
     def __len__(self) -> int:
         return len(self.pts)
@@ -134,14 +134,14 @@ class PacketIndex:
         for i, pts in enumerate(self.pts):
             if pts is not None and pts < first and pts not in kept:
                 self.hidden.add(i)
-        self._facts, self.settled = None, True
+        self._timeline, self.settled = None, True
 
     @property
-    def facts(self) -> Facts:
+    def timeline(self) -> Timeline:
         """Derived tables; made again when packets were added."""
-        if self._facts is None or self._facts.count != len(self.pts):
-            self._facts = Facts(self)
-        return self._facts
+        if self._timeline is None or self._timeline.count != len(self.pts):
+            self._timeline = Timeline(self)
+        return self._timeline
 
     def clean_head(self) -> bool:
         """Whether every frame from the first packet on is shown by a decoder that starts there."""
@@ -156,7 +156,7 @@ class PacketIndex:
 
     def closed(self) -> bool:
         """Whether a reader may start at every key frame of the container and be right from there on."""
-        if self.facts.problem or self.discards or not self.complete:
+        if self.timeline.problem or self.discards or not self.complete:
             return False
         for i in self.flagged:
             later, first = range(i + 1, min(i + ENOUGH, len(self))), self.pts[i] or 0
@@ -167,26 +167,26 @@ class PacketIndex:
 
     def plan(self, targets: Sequence[int]) -> Plan | None:
         """How to show what is on screen at ascending `targets`; None if these packets do not prove it."""
-        facts = self.facts
+        timeline = self.timeline
         numbers = []
         for target in targets:
-            at = bisect_right(facts.times, target) - 1
+            at = bisect_right(timeline.times, target) - 1
             if at < 0 and not self.from_start:
                 return None
             numbers.append(max(at, 0))
-        if not facts.times:
+        if not timeline.times:
             return None
         return self.plan_numbers(numbers)
 
     def plan_numbers(self, numbers: Sequence[int]) -> Plan | None:
         """How to show frames by their number in this index's order of display, ascending; None if not proven."""
-        facts = self.facts
+        timeline = self.timeline
         ends: dict[int, int] = {}  # start -> last packet
         for number in sorted(set(numbers)):
-            begin = self._start_for(facts.order[number])
+            begin = self._start_for(timeline.order[number])
             if begin is None:
                 return None
-            end = facts.order[number] if facts.tidy else facts.group_end(facts.order[number])
+            end = timeline.order[number] if timeline.tidy else timeline.group_end(timeline.order[number])
             ends[begin] = max(ends.get(begin, 0), end)
         segments: list[Segment] = []
         for begin, end in sorted(ends.items()):
@@ -194,20 +194,20 @@ class PacketIndex:
                 segments[-1] = Segment(segments[-1].first, max(segments[-1].last, end))
             else:
                 segments.append(Segment(begin, end))
-        return Plan(segments, [facts.times[n] for n in numbers], facts.tidy)
+        return Plan(segments, [timeline.times[n] for n in numbers], timeline.tidy)
 
     def _start_for(self, packet: int) -> int | None:
         """The last packet at which a decoder can start and be exact at `packet`."""
         pts = self.pts[packet]
-        for start in reversed(self.facts.start_list[: bisect_right(self.facts.start_list, packet)]):
+        for start in reversed(self.timeline.start_list[: bisect_right(self.timeline.start_list, packet)]):
             first = self.pts[start]
             if first is not None and pts is not None and first <= pts:
                 return start
         return 0 if self.from_start else None
 
 
-class Facts:
-    """What follows from an index: frames in the order of display, and whether the times can be believed."""
+class Timeline:
+    """Frames of an index in the order of display, with their times and whether these are consistent."""
 
     def __init__(self, index: PacketIndex) -> None:
         self.index, self.count = index, len(index)

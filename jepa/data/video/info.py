@@ -34,7 +34,7 @@ def read_orientation(frame: Any) -> Orientation:
     try:
         side = frame.side_data.get(SideDataType.DISPLAYMATRIX)
     except ValueError:
-        # PyAV gives up on a frame with side data that it does not know (spatial video); only the angle is left then.
+        # PyAV gives up on a frame with side data that it does not support (spatial video); only the angle is left then.
         return {90: (True, False, True), 180: (False, True, True), 270: (True, True, False)}.get(
             round(frame.rotation) % 360, AS_CODED
         )

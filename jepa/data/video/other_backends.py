@@ -1,7 +1,7 @@
 """Alternative video readers: torchcodec and decord behind the interface of `pyav.PyAvFile`.
 
-Both open whatever their FFmpeg opens, playlists included, and neither tells all that has to be known. So PyAV opens
-the file first: it applies the limits, refuses what has to be refused and knows pixel aspect, orientation and the exact
+Both open whatever their FFmpeg opens, playlists included, and neither states all that is needed. So PyAV opens
+the file first: it applies the limits, refuses what has to be refused and gives pixel aspect, orientation and the exact
 time of every frame. The other reader then only supplies pixels, by frame number.
 """
 

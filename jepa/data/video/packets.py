@@ -1,7 +1,7 @@
 """Packet headers of H.264, HEVC and other codecs: random access points, frames that are not shown, temporal layers.
 
-A decoder may start at a packet without changing a pixel only where the bitstream promises it. A container's key flag is
-no such promise: H.264 recovery points, damaged tables and MPEG streams set it too.
+A decoder may start at a packet without changing a pixel only where the bitstream guarantees it. A container's key
+flag is no such guarantee: H.264 recovery points, damaged tables and MPEG streams set it too.
 """
 
 from __future__ import annotations

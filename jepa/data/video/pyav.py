@@ -2,7 +2,7 @@
 
 How a request is served. Times become presentation times in the stream's own unit. The packet index (`index`) tells
 which packets hold these frames, where decoding may start and which packets no requested frame depends on; those never
-reach the decoder. For H.264 and HEVC it also skips non-reference frames that nobody requested. What comes out is
+reach the decoder. For H.264 and HEVC it also skips non-reference frames that are not requested. What comes out is
 bit-identical to a pass from the start. Where the index proves nothing, that pass is made.
 """
 
@@ -46,7 +46,7 @@ class PyAvFile(PacketAccess):
 
     @property
     def info(self) -> VideoInfo:
-        """Everything known; decodes the first frame once, because only a frame tells which way is up."""
+        """Everything known; decodes the first frame once, because only a frame states its orientation."""
         if self._info is None:
             if self._orientation is None:
                 next(self.every(), None)
@@ -101,14 +101,14 @@ class PyAvFile(PacketAccess):
             index = self._whole()
             if self._broken is not None:
                 raise self._broken
-            if not index.facts.problem and not index.settled and not index.clean_head():
+            if not index.timeline.problem and not index.settled and not index.clean_head():
                 self._begin()
                 try:
                     self._settle_head(index)
                 except UnprovenError:
                     self._straight = True
-            if not index.facts.problem and not self._straight:
-                return np.asarray(index.facts.times, dtype=np.int64) * self._unit
+            if not index.timeline.problem and not self._straight:
+                return np.asarray(index.timeline.times, dtype=np.int64) * self._unit
         if self._straight_times is None:
             self._straight_times = self._count()
             if len(self._straight_times):
@@ -188,7 +188,7 @@ class PyAvFile(PacketAccess):
         timed = self._coding.has_times and (self._index is not None or self._first_has_time())
         index = self._whole() if self._index is not None or not timed else None
         # Frames come out in the order of display, so the n-th has the n-th time.
-        clock = None if index is None or not index.facts.untimed else self._clock()
+        clock = None if index is None or not index.timeline.untimed else self._clock()
         first: int | None = None
         last: int | None = None
         for number, (pts, frame) in enumerate(self._decoded(self._packets())):
@@ -278,7 +278,7 @@ class PyAvFile(PacketAccess):
         [3, S, S], not mirrored.
 
         Raises:
-            VideoError: stage "decode", also when a file ends more than half a second before it says.
+            VideoError: stage "decode", also when a file ends more than half a second before its stated end.
         """
         request = self._begin()
         targets = [self._unit_of(s) for s in seconds]
@@ -304,8 +304,8 @@ class PyAvFile(PacketAccess):
             VideoError: stage "decode", also when one of them does not decode.
         """
         times = self.times()
-        if not self._straight and not self.lenient and not self._whole().facts.problem:
-            clock = self._whole().facts.times
+        if not self._straight and not self.lenient and not self._whole().timeline.problem:
+            clock = self._whole().timeline.times
             exact = [clock[n] for n in numbers]
             request = self._begin()
             for at, picture in self._shown(exact, None, exact=True):
@@ -356,7 +356,7 @@ class PyAvFile(PacketAccess):
         stretch = self._stretch(targets)
         plan, index = stretch.plan, stretch.index
         if index.complete:
-            self._check_end(targets[-1], index.facts.times[-1] + self._last_duration(index))
+            self._check_end(targets[-1], index.timeline.times[-1] + self._last_duration(index))
         position = 0
         for segment in plan.segments:
             # A decoder reports damage to a reference after frames that are predicted from it and shown earlier, so

@@ -6,7 +6,7 @@
 All three give the same frames for the same times: upright, with square pixels, in RGB by the file's own colour tags,
 alpha ignored. A frame is on screen from its own time until the next frame's, whatever the frame rate does in between.
 
-Whatever is requested, in whatever order, the frame is the one that a pass from the start would show at that time, or
+For any request, in any order, the frame is the one that a pass from the start would show at that time, or
 the request is a VideoError. So is every exception of a decoder or a container, with the original one as its cause.
 """
 

@@ -4,7 +4,7 @@ The child imports NumPy and PyAV only, may not write files, and has a limit on i
 a clock in its hand. What comes back is framed JSON and raw pixels, never pickle: a child that a hostile file has taken
 over can send wrong pictures, and nothing that is executed. One child serves many files; after a failure it is replaced.
 
-Messages, both ways: 4 bytes length, JSON; then as many raw bytes as its "bytes" says.
+Messages, both ways: 4 bytes length, JSON; then as many raw bytes as its "bytes" states.
 """
 
 from __future__ import annotations

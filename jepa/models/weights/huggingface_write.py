@@ -177,7 +177,7 @@ def _mask_tokens(tokens: Tensor, index: int) -> Tensor:
 
 
 def _ratio(width: int, dim: int) -> float:
-    """A ratio that gives `width` again when multiplied by `dim` and cut to a whole number."""
+    """A ratio that gives `width` again when multiplied by `dim` and truncated to an integer."""
     ratio = width / dim
     return ratio if int(dim * ratio) == width else math.nextafter(ratio, math.inf)
 

@@ -48,7 +48,7 @@ def load_encoder(
 
     Returns:
         The encoder; `.preprocessing` is None if neither the source nor a published architecture states it, and
-        `.metadata` says what was read.
+        `.metadata` states what was read.
 
     Raises:
         UserError: the source is missing, damaged, unsafe or of another kind, its keys do not fit, or it does not

@@ -2,7 +2,7 @@
 
 A training file is a dict of `encoder`, `target_encoder` (or `ema_encoder`), `predictor` and more; a probe
 file holds a list `classifiers`. Names carry `module.` and `backbone.` in front, left by the wrappers of
-training; a state dict whose names lack `backbone.` may be anybody's, and needs its architecture named.
+training; a state dict whose names lack `backbone.` may be of any model, and needs its architecture named.
 
 What a file does not state, such as the number of heads, is taken from the published architecture of the same
 width and depth; if there is none, the caller has to say.

@@ -66,7 +66,7 @@ def save_encoder(
         )
     stated = preprocessing or encoder.preprocessing
     if stated is None:
-        raise UserError("this encoder carries no preprocessing; give save_encoder one, for whoever loads it.")
+        raise UserError("this encoder carries no preprocessing; give save_encoder one.")
     document = {
         "schema": SCHEMA,
         "encoder": asdict(encoder.config),

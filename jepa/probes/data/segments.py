@@ -1,6 +1,6 @@
 """Action anticipation and hazard forecasting: windows of the past with their targets, from a list of segments.
 
-A list says when each action and each hazard starts in a video. Two kinds of window come from it, each with only the
+A list states when each action and each hazard starts in a video. Two kinds of window come from it, each with only the
 past before a time t in view:
 
 - *next action*: t is the anticipation time `tau_s` before a segment's **start**, and the target is its label. (The
@@ -23,7 +23,7 @@ from jepa.probes.config import AnticipateSettings, ProbeData
 from jepa.probes.data.labels import read_labelled
 
 NOTHING = "(none)"
-"""label of a time at which no action goes on"""
+"""label of a time without an action"""
 ACTION, HAZARD = "action", "hazard"
 LISTS = ("segments.csv",)
 """lists that are looked for in a folder"""
@@ -72,7 +72,7 @@ class Timeline:
 
     @property
     def split(self) -> str | None:
-        """train, val or test, where the list says so."""
+        """train, val or test, where the list states it."""
         return self.video.split
 
     def label_at(self, time_s: float) -> str:

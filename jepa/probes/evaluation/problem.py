@@ -1,4 +1,4 @@
-"""A problem: samples with targets and folds, the feature sets put to it, and what every head did."""
+"""An evaluation problem: samples with targets and folds, its feature sets, and the predictions of every head."""
 
 from __future__ import annotations
 

@@ -142,7 +142,7 @@ def encode(
             for queue in queues:
                 queue.flush()
     finally:
-        # Whatever ended the pass, finished batches are kept: the next run goes on from there.
+        # However the pass ended, finished batches are kept: the next run resumes from there.
         for store in stores:
             store.write_shard()
     report.int8_error = max((store.error for store in stores), default=0.0) if int8 else None

@@ -1,4 +1,4 @@
-"""Encoder tokens: what a frozen video encoder, and its predictor, make of a clip."""
+"""Encoder tokens: features of a clip from a frozen video encoder and its predictor."""
 
 from __future__ import annotations
 

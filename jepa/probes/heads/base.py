@@ -1,7 +1,7 @@
 """Probe heads: the `Head` interface, the registry, and the targets that heads are fitted to.
 
 A head is a small function on frozen features. A family of heads fits many of them at once: one per *job* (training
-samples and hyper-parameters) and seed. `evaluation.cross_validate` knows this interface and no head by name; a new
+samples and hyper-parameters) and seed. `evaluation.cross_validate` uses this interface and no head by name; a new
 family is one file with a subclass of `Head` under `register_head`.
 
 Axes: S seeds, G jobs, n samples with `clips` windows each, B windows of a batch, C outputs.

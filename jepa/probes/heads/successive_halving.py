@@ -196,7 +196,7 @@ class VJEPA2AttentiveHead(Head):
     name, reads, classes_only = "vjepa2_attentive", "tokens", True
 
     def grid(self, settings: HeadSettings) -> list[Setting]:
-        """The published settings, whatever `heads.lrs` says."""
+        """The published settings; `heads.lrs` has no effect."""
         return PUBLISHED_GRID
 
     def fit(

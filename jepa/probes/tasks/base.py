@@ -2,7 +2,7 @@
 
     read -> encode -> split -> cross-validate -> compare -> write
 
-A task says what to read, which targets heads learn, what stands in its results and what a saved probe holds. Everything
+A task defines what to read, which targets heads learn, and the content of its results and of a saved probe. Everything
 else is here. A new task is one file with a subclass of `Task` under `register_task`.
 """
 

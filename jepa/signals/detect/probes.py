@@ -1,4 +1,4 @@
-"""Saved probes on one frozen encoder, as a detector. The only file here that knows what a probe folder looks like."""
+"""Saved probes on one frozen encoder, as a detector. The only file here that reads probe folders."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class ProbeDetector(Detector):
             self._predictor = load_predictor(export).eval().to(self._device)
 
     def prepare(self, frame: Tensor) -> Tensor:
-        """Resizes, crops and normalises one frame uint8 [C, H, W] to [C, h, w], as the encoder wants it."""
+        """Resizes, crops and normalises one frame uint8 [C, H, W] to [C, h, w], as the encoder expects it."""
         return self._encoder.preprocess(frame[None])[:, 0]
 
     def score(self, clips: Sequence[Tensor]) -> WindowScores:
@@ -170,8 +170,8 @@ def _head(name: str, probe: Any, calibration: Calibration | None) -> HeadMetadat
     data, trained_on = probe.metadata["data"], probe.metadata.get("trained_on")
     if trained_on is None:
         raise UserError(
-            f"The probe {name!r} does not say which videos it was trained on: an older version wrote it, and a "
-            "document must say so. Train it again with `jepa probe`."
+            f"The probe {name!r} does not state which videos it was trained on: an older version wrote it, and a "
+            "document must state them. Train it again with `jepa probe`."
         )
     ahead = probe.task == "anticipate"
     labels = list(probe.hazards) if ahead else list(probe.classes)

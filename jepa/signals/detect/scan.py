@@ -1,4 +1,4 @@
-"""One sequential pass over a video: every frame goes to shot detection and to the windows, and is let go.
+"""One sequential pass over a video: every frame goes to shot detection and to the windows, then is freed.
 
 What stays in memory is one clip per clip rate, a batch of windows, a few numbers per frame and window, and some small
 pictures for the report.
@@ -52,7 +52,7 @@ class Scan:
     strip: list[tuple[int, bytes]]
     """(milliseconds, JPEG), evenly spaced"""
     notices: list[str]
-    """what a reader of the document must know about the pass"""
+    """what a reader of the document needs about the pass"""
     seconds: dict[str, float]
     """wall-clock time by stage"""
 
@@ -252,7 +252,7 @@ def _frame_rate(reader: VideoReader) -> Fraction:
 
 
 def _end(reader: VideoReader, last_s: float) -> tuple[int, list[str]]:
-    """Length of the video in whole milliseconds, which is what a document keeps and a replay starts from; and notices.
+    """Length of the video in integer milliseconds, which a document keeps and a replay starts from; and notices.
 
     The last frame is on screen until the end that the file states. Where part of a file did not decode, nothing is
     known after the last frame that did, so the video ends one frame later.
@@ -261,7 +261,7 @@ def _end(reader: VideoReader, last_s: float) -> tuple[int, list[str]]:
     if reader.notices and reader.fps > 0:
         end_s = min(end_s, last_s + 1 / reader.fps)
     notices = [
-        f"The file is damaged and was read leniently: {notice}. Nothing is known about what is missing."
+        f"The file is damaged and was read leniently: {notice}. What is missing is not assessed."
         for notice in reader.notices
     ]
     return max(round(end_s * 1000), round(last_s * 1000) + 1), notices

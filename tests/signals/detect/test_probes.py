@@ -62,7 +62,7 @@ def test_the_metadata_states_how_many_videos_trained_a_probe_and_not_how_many_th
     assert detector.metadata.encoder is not None and detector.metadata.encoder.name == "tiny"
     scores = detector.score([torch.zeros(3, 3, 4, 16, 16)])
     assert scores.observed.shape == (3, 2) and scores.observed.sum(1) == pytest.approx([1, 1, 1])
-    with pytest.raises(UserError, match="does not say which videos"):
+    with pytest.raises(UserError, match="does not state which videos"):
         ProbeDetector(folder / "old", str(folder / "export"), "cpu")
 
 

@@ -30,7 +30,7 @@ def hazards_after_action(
 ) -> HeadRun:
     """The rates that follow each action in the training part, mixed by probabilities of the current action.
 
-    With a current-action probe's probabilities this forecast knows the present and nothing else. With the list's own
+    With a current-action probe's probabilities this forecast depends on the present only. With the list's own
     labels it is the current-action oracle.
 
     Args:

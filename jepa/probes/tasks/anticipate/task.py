@@ -1,4 +1,4 @@
-"""Action anticipation: the next action, and how soon a hazard starts, beside baselines that know the present only.
+"""Action anticipation: the next action, and how soon a hazard starts, beside baselines of the present action only.
 
 Three problems on windows that end at a time t and show nothing later: the action that starts next, the current action,
 and the hazards. The current action is a classification of its own; its probe is saved beside the anticipation probe.
@@ -188,7 +188,7 @@ class Anticipate(Task):
         return Problem(name, windows, targets, mapped, sets, runs)
 
     def evaluate(self, problem: Problem, encoded: Encoded) -> None:
-        """Cross-validates the heads, after the baselines that know the current action."""
+        """Cross-validates the heads, after the baselines from the current action."""
         heads, seeds = self.config.heads, self.config.seeds
         if problem.name == CURRENT:
             problem.evaluate_all(["linear"], heads, seeds)

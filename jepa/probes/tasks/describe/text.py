@@ -76,7 +76,7 @@ class Learned:
     """Latent semantic analysis of the training captions (Deerwester et al., 1990): TF-IDF, then a truncated
     SVD.
 
-    It knows the words of the captions it was made from and no others.
+    Its vocabulary is that of the captions it was made from.
 
     Args:
         vocabulary: word -> column.
