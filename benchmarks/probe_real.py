@@ -3,7 +3,7 @@
     python benchmarks/probe_real.py interactions DATA OUT [ENCODER]
     python benchmarks/probe_real.py fights DATA OUT [ENCODER]
 
-DATA holds labels.csv and the clips. Interactions leave one sequence out at a time; fights make ten folds of whole
+DATA holds labels.csv and the clips. Interactions leave one sequence out at a time; fights make ten folds of entire
 sources. Without ENCODER a randomly initialised `vit_nano` is used, which shows what the architecture and the
 heads do alone. OUT/NAME receives what `jepa probe` writes; the table in Markdown goes to the terminal.
 """

@@ -38,7 +38,7 @@ class BenchConfig:
     """What is measured, on what, and where the result goes; without data.root, on a few synthetic videos."""
 
     what: str = "decode"
-    """train: steps of a recipe; decode: the loader beside others; probe: features and heads; signals: whole videos"""
+    """train: steps of a recipe; decode: the loader beside others; probe: features and heads; signals: entire videos"""
     data: RootConfig = field(default_factory=lambda: RootConfig(""))
     out: str = path_key("")
     """JSON file for the result; empty is bench-WHAT.json"""
@@ -85,7 +85,7 @@ class BenchConfig:
                 raise UserError(f"{name}={getattr(self, name)} has to be at least 1.")
         for name, value in (("data.root", self.data.root), ("probes", self.probes), ("policy", self.policy)):
             if self.what == "signals" and not value:
-                raise UserError(f"what=signals needs {name}=...; it measures whole videos with real probes.")
+                raise UserError(f"what=signals needs {name}=...; it measures entire videos with real probes.")
 
 
 def run(config: BenchConfig) -> dict[str, Any]:

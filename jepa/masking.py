@@ -46,11 +46,11 @@ class MaskConfig:
     """
 
     kind: str = "blocks"
-    """blocks: rectangles over all time steps (V-JEPA 2); temporal: whole time steps; tokens: any; future: the last time
+    """blocks: rectangles over all time steps (V-JEPA 2); temporal: full time steps; tokens: any; future: the last time
     steps; window: all but some tokens of one rectangle, a local view; reference: blocks as published, cut to the batch;
     or a kind added by jepa.masking.register_mask_kind"""
     ratio: float = 0.6
-    """fraction of the tokens that is target, rounded to whole spatial positions (blocks), time steps (temporal, future)
+    """fraction of the tokens that is target, rounded to full spatial positions (blocks), time steps (temporal, future)
     or tokens; without effect on reference, where it follows from the blocks"""
     block_scale: float = 0.15
     """blocks, reference, window: area of one rectangle as a fraction of the frame (V-JEPA 2: 0.15 or 0.7)"""

@@ -126,7 +126,7 @@ def read_labels(world: Path, column: str, ends_s: float | None, length_s: float)
     Args:
         world: folder with labels.csv.
         column: the task.
-        ends_s: None for whole videos; else a clip ends this long before the event.
+        ends_s: None for entire videos; else a clip ends this long before the event.
         length_s: length of a clip.
     """
     items = []

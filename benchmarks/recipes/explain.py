@@ -3,7 +3,7 @@
     python benchmarks/recipes/explain.py benchmarks/recipes/plans/motion.yaml --encoders untrained latents
 
 Reads encoders that run.py exported (WORK/encoders/WORLD-NAME-SEED). For every layer (0 is the patch embedding) the
-tokens of the whole clip are layer-normed, as targets are. "Copied" is the fraction of their variance that copying
+tokens of the entire clip are layer-normed, as targets are. "Copied" is the fraction of their variance that copying
 explains: half of a clip's time steps are predicted as the mean of the other half at the same spatial position. What
 copying explains carries no information about motion. Rank is RankMe of 2,048 tokens; the probe is attentive, 400
 labels, one seed of the head.

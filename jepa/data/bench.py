@@ -286,11 +286,11 @@ def _markdown(
     def lines(head: tuple[str, ...], body: Iterator[tuple[str, ...]]) -> str:
         return "\n".join("| " + " | ".join(cells) + " |" for cells in (head, ("---",) * len(head), *body))
 
-    facts = (
+    setup = (
         f"{files} files, {config.num_frames} frames at {config.fps} fps, {config.crop_px} px, "
         f"{config.workers} worker(s), batches of {config.batch_size}, {config.repeats} repetitions of {config.clips} "
         f"clips.\n{os.cpu_count()} CPU cores ({platform.machine()}), Python {platform.python_version()}, "
         f"{', '.join(versions)}.\n"
     )
     tables = (lines(_LOADER_HEAD, _loader_lines(rows)), lines(_READER_HEAD, _reader_lines(readers)))
-    return "\n".join((facts, tables[0], "", tables[1], ""))
+    return "\n".join((setup, tables[0], "", tables[1], ""))

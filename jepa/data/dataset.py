@@ -100,7 +100,7 @@ class TrainClipConfig(ClipConfig):
     jitter: float = 0.0
     """each frame's time moves by up to half of this, in steps of 1 / fps"""
     resize: str = "fast"
-    """fast cuts and resizes in the decoder's planes; exact makes RGB of the whole frame first, as evaluation does"""
+    """fast cuts and resizes in the decoder's planes; exact makes RGB of the entire frame first, as evaluation does"""
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -218,7 +218,7 @@ def _pack(shard: Path, paths: list[str], names: dict[str, str], limit: int) -> l
                     tar.addfile(entry, source)
             except OSError as error:
                 raise VideoError(path, "open", f"cannot be packed: {error}") from None
-            # The bytes end where the tar stands now, less the padding to whole blocks of 512.
+            # The bytes end where the tar stands now, less the padding to full blocks of 512.
             offset = tar.offset - (size + 511) // 512 * 512
             rows.append(
                 {

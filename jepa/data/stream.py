@@ -57,7 +57,7 @@ class Stream:
     items: list[Item]
     """all videos; those of a mixture one source after the other"""
     fingerprint: str
-    """SHA-256 of which videos there are and in which order; moving a folder as a whole does not change it"""
+    """SHA-256 of which videos there are and in which order; moving the folder does not change it"""
     batch_size: int
     """clips per step, of all processes together"""
 

@@ -48,7 +48,7 @@ class Scale:
         return math.log10(value) if value > 0 else -math.inf
 
     def ticks(self, count: int = 4) -> list[float]:
-        """Round values inside the range: 1, 2 or 5 times a power of ten, or whole powers on a long log scale."""
+        """Round values inside the range: 1, 2 or 5 times a power of ten, or integer powers on a long log scale."""
         if not self.high > self.low:
             return [self.low]
         if self.log:

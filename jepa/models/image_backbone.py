@@ -82,7 +82,7 @@ class ImageBackbone(Encoder):
             if generator is not None:
                 torch.default_generator.manual_seed(generator.initial_seed())
             model = require("timm", "timm").create_model(self.config.name, num_classes=0)
-        # The whole module, since to_empty() leaves the buffers that no state dict holds undefined.
+        # The entire module, since to_empty() leaves the buffers that no state dict holds undefined.
         self.model = model.train(self.training).to(device)
 
     def grid_of(self, video: Tensor) -> TokenGrid:

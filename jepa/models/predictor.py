@@ -147,7 +147,7 @@ class Predictor(nn.Module):
             context_tokens: [B, K, L * D], what the encoder made of the tokens at `context`.
             context: [B, K] int64 token ids in `grid`.
             target: [B, M] int64 token ids in `grid`.
-            grid: token grid of the whole clip.
+            grid: token grid of the entire clip.
             mask_index: the mask token to use; None takes the config's.
             image: the clip is an image; only matters with modality embeddings.
             with_context: also return the context head's predictions at `context`.

@@ -94,15 +94,15 @@ class Preprocessing:
         else:
             size = (int(self.resize_px * height / width), self.resize_px)
         # torch resizes uint8 in integers only where it has vector code for it, as in torchvision.
-        whole = frames.device.type == "cpu" and (
+        as_uint8 = frames.device.type == "cpu" and (
             torch.backends.cpu.get_cpu_capability() in ("AVX2", "AVX512")
             or platform.machine() in ("aarch64", "arm64")
         )
-        pixels = frames if whole else frames.float()
+        pixels = frames if as_uint8 else frames.float()
         resized = functional.interpolate(
             pixels, size=size, mode="bilinear", align_corners=False, antialias=True
         )
-        return resized if whole else resized.round_().to(torch.uint8)
+        return resized if as_uint8 else resized.round_().to(torch.uint8)
 
     def _crop(self, frames: Tensor) -> Tensor:
         height, width = frames.shape[-2:]

@@ -1,6 +1,6 @@
 """Position embeddings: rotary (RoPE) and sine-cosine ones on a (time, height, width) grid.
 
-One table serves a whole forward pass: it depends on the grid and on which tokens are present, never on the
+One table serves an entire forward pass: it depends on the grid and on which tokens are present, never on the
 layer or the head, so the encoder computes it once and hands it to every block.
 
 Two flavours of rotation exist in published checkpoints. With angles a_0, a_1, ... per channel pair,
@@ -69,7 +69,7 @@ def rope_table(
     float32 whatever the activations are: in bfloat16 the frequencies would be off by up to 1.75 %.
 
     Args:
-        grid: the token grid of the whole clip.
+        grid: the token grid of the entire clip.
         head_dim: channels of one head.
         rotation: the flavour that the weights were trained with, see the head of this file.
         ids: [B, K] token ids in the grid, or None for all of them in order.
@@ -169,7 +169,7 @@ def with_positions(
     Args:
         x: tokens.
         ids: [B, K] token ids in the grid, or None if all are there in order.
-        grid: the token grid of the whole clip.
+        grid: the token grid of the entire clip.
         num_heads: heads that the channels are divided into.
         position: rotary positions of one of two flavours, or "sincos".
         reference_grid: as in `rope_table`; without effect on "sincos".

@@ -206,7 +206,7 @@ def load_tensors(path: Path, into: dict[str, torch.Tensor]) -> None:
 
 
 def read_tensors(path: Path, prefix: str = "") -> dict[str, torch.Tensor]:
-    """The tensors whose names begin with `prefix`, whole, on the CPU, without it in their names."""
+    """The tensors whose names begin with `prefix`, unsharded, on the CPU, without it in their names."""
     stored = _Reader(path).tensors()
     into = {
         name: torch.empty(about.size, dtype=about.properties.dtype)

@@ -410,7 +410,7 @@ def stop_signals() -> Iterator[list[int]]:
 
 
 def _ignore_signals(worker: int) -> None:
-    # Ctrl-C and a scheduler's SIGTERM reach the whole process group; a worker that died of it would take the save
+    # Ctrl-C and a scheduler's SIGTERM reach the entire process group; a worker that died of it would take the save
     # down with it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -54,7 +54,7 @@ class EmbedConfig:
     encoder: str = path_key("???")
     """folder that `jepa export` wrote, or anything else that load_encoder takes"""
     out: str = path_key("???")
-    """file to write, .npz: features, names, start_s and end_s (NaN for whole videos); OUT.json states what they are"""
+    """file to write, .npz: features, names, start_s and end_s (NaN for entire videos); OUT.json states what they are"""
     kind: str = "mean"
     """mean or stats (mean, standard deviation and temporal change): one vector per video; tokens: all of them"""
     features: FeatureSettings = field(default_factory=FeatureSettings)

@@ -98,7 +98,7 @@ class Scene:
     """One continuous stretch of world."""
 
     side: bool
-    """seen from the side, standing on a floor; else from above"""
+    """viewed from the side, standing on a floor; else from above"""
     frames: list[list[Part]]
     """what is painted in each frame, the lowest first"""
     actors: list[Actor]

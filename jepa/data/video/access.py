@@ -1,7 +1,7 @@
 """Random access to packets: a short file's are kept, a long file's are read around the time that is requested.
 
 What a seek finds is never believed. In containers with absolute times (MP4, Matroska) the packets found have to prove
-themselves (`index`); in all others each has to be one that a pass over the file has seen.
+themselves (`index`); in all others each has to be one that a pass over the file has read.
 """
 
 from __future__ import annotations

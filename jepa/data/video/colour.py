@@ -16,7 +16,7 @@ from av.video.reformatter import Interpolation, VideoReformatter
 
 from jepa.data.crops import Box
 
-# 8-bit planes side by side: what is left of a crop and resize in them needs no RGB picture of the whole frame.
+# 8-bit planes side by side: what is left of a crop and resize in them needs no RGB picture of the entire frame.
 _PLANAR = {
     "yuv420p": "yuv422p", "yuv422p": "yuv422p", "yuv444p": "yuv422p",
     "yuvj420p": "yuvj422p", "yuvj422p": "yuvj422p", "yuvj444p": "yuvj422p",
@@ -108,7 +108,7 @@ class Cutter:
         kind = frame.format.name
         piece = self._room(box, kind)
         for source, target in zip(frame.planes, piece.planes, strict=True):
-            # Colour planes are smaller by a whole factor, rounded up.
+            # Colour planes are smaller by an integer factor, rounded up.
             down, across = -(-frame.height // source.height), -(-frame.width // source.width)
             top, left = box.top // down, box.left // across
             part = _pixels(source)[top : top + target.height, left : left + target.width]

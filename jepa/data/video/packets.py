@@ -106,8 +106,8 @@ def _h264(data: memoryview, nal_length: int) -> Start:
             recovers |= _recovers_at_once(bytes(unit[1:]))
         elif kind in (1, 5):
             # With start codes there may be other parameter sets in front; with lengths they are in the header.
-            whole = len(parameters) == 2 or (nal_length > 0 and not parameters)
-            if not whole:
+            described = len(parameters) == 2 or (nal_length > 0 and not parameters)
+            if not described:
                 return Start.NONE
             if kind == 5:
                 return Start.CLEAN
@@ -145,8 +145,8 @@ def _hevc(data: memoryview, nal_length: int) -> Start:
         if kind in (32, 33, 34):
             parameters.add(kind)
         elif kind < 32:
-            whole = len(parameters) == 3 or (nal_length > 0 and not parameters)
-            if not whole or not 16 <= kind <= 21:
+            described = len(parameters) == 3 or (nal_length > 0 and not parameters)
+            if not described or not 16 <= kind <= 21:
                 return Start.NONE
             return Start.CLEAN if kind == 20 else Start.OPEN  # IDR_N_LP has no leading pictures
     return Start.NONE

@@ -422,7 +422,7 @@ class PyAvFile(PacketAccess):
             raise VideoError(self.name, "decode", reason)
 
     def _picture(self, frame: Any, cut: Cut | None) -> np.ndarray:
-        """The whole frame, or the part that a sample shows."""
+        """The entire frame, or the part that a sample shows."""
         if cut is None:
             return self._rgb(frame)
         self._check_pixels(frame.width, frame.height)

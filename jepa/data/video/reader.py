@@ -128,7 +128,7 @@ class VideoReader:
             seconds: times, in any order.
             each: applied to every decoded frame, uint8 [C, H, W], as soon as it is there: a crop here keeps only one
                 full-size frame in memory.
-            cut: this random resized crop of every frame instead of the whole, data uint8 [T, 3, S, S], made in the
+            cut: this random resized crop of every frame instead of the full frame, data uint8 [T, 3, S, S], made in the
                 decoder's own planes: several times faster than `each` and a little different.
 
         Raises:
@@ -212,7 +212,7 @@ class VideoReader:
     def windows(
         self, num_frames: int, fps: float, stride_s: float, start_s: float | None = None
     ) -> Iterator[Frames]:
-        """A sliding window over the whole video in which every frame is decoded once.
+        """A sliding window over the entire video in which every frame is decoded once.
 
         Window k holds the frames on screen at `start + k * stride_s + i / fps` for i in 0..num_frames-1; the last
         window is the last one whose last time is within the video. Memory: one window.

@@ -97,7 +97,7 @@ class Folder:
             files = sorted(set(read_json(index)["weight_map"].values()))
         absent = [name for name in files if not (path / name).is_file()]
         if absent:
-            raise UserError(f"{path} lacks {', '.join(absent)}; download the whole folder.")
+            raise UserError(f"{path} lacks {', '.join(absent)}; download the entire folder.")
         self.file = TensorFile([path / name for name in files])
         self.root = "vjepa2." if any(name.startswith("vjepa2.") for name in self.file.home) else ""
         known = (f"{self.root}encoder.", f"{self.root}predictor.", "pooler.", "classifier.")

@@ -3,7 +3,7 @@
 A layer's features minus their mean over the clip's time steps at each spatial position (`temporally_centre`) are zero
 where nothing moves. Of the rest, most directions are noise of the codec, of grain, of young weights; the few that carry
 most of the variance are what moving things do. Predicting those alone is a problem of few numbers, with one scale for
-the whole layer. A layer norm for each token, as V-JEPA takes, would scale an empty token's noise up to the size of an
+the entire layer. A layer norm for each token, as V-JEPA takes, would scale an empty token's noise up to the size of an
 object (docs/small_scale.md).
 """
 

@@ -43,7 +43,7 @@ class Timeline:
     """What happens in one video, and when."""
 
     video: Item
-    """the whole video"""
+    """the entire video"""
     segments: list[Segment] = field(default_factory=list)
     """actions, in the order of their starts"""
     hazards: dict[str, list[float]] = field(default_factory=dict)
@@ -128,8 +128,8 @@ def read_timelines(data: ProbeData, settings: AnticipateSettings) -> tuple[list[
                 f"{item.name!r} has a row without a time in {data.root!r}. task=anticipate reads segments: one row per "
                 "action with the columns path, start_s, end_s and label; an optional column kind marks hazards."
             )
-        whole = dataclasses.replace(item, label="", start_s=None, end_s=None, columns={})
-        timeline = timelines.setdefault(item.path, Timeline(whole))
+        uncut = dataclasses.replace(item, label="", start_s=None, end_s=None, columns={})
+        timeline = timelines.setdefault(item.path, Timeline(uncut))
         if (timeline.group, timeline.split) != (item.group, item.split):
             raise UserError(
                 f"{item.name!r} has rows with different groups or splits; give all of them the same."

@@ -1,4 +1,4 @@
-"""Group-wise cross-validation: train, validation and test parts of whole groups.
+"""Group-wise cross-validation: train, validation and test parts of entire groups.
 
 A hyper-parameter chosen on the data that is then reported makes the report too good. So every fold has three
 parts: `train` fits, `val` chooses, `test` is looked at once.
@@ -47,7 +47,7 @@ def make_folds(
     """Divides samples into train, val and test parts without splitting a group.
 
     The manifest's own split is used where it has one and `folds` is None. Otherwise `folds=0` leaves one
-    group out at a time, and `folds=k` (default 5) makes k parts of whole groups with similar class fractions.
+    group out at a time, and `folds=k` (default 5) makes k parts of entire groups with similar class fractions.
 
     Args:
         labels: class of each sample.
@@ -101,7 +101,7 @@ def make_folds(
 def holdout(
     labels: Sequence[str], groups: Sequence[str], fraction: float, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Splits indices into a large and a small part of whole groups.
+    """Splits indices into a large and a small part of entire groups.
 
     Returns:
         Two sorted index arrays; the second holds about `fraction` of the samples.
@@ -178,7 +178,7 @@ def _in_order(groups: Sequence[str]) -> list[str]:
 
 
 def _group_parts(labels: np.ndarray, groups: np.ndarray, count: int, seed: int) -> list[np.ndarray]:
-    """Boolean masks of `count` parts of whole groups; scikit-learn keeps the class fractions similar."""
+    """Boolean masks of `count` parts of entire groups; scikit-learn keeps the class fractions similar."""
     from sklearn.model_selection import GroupKFold, StratifiedGroupKFold
 
     available = len(set(groups.tolist()))
@@ -188,7 +188,7 @@ def _group_parts(labels: np.ndarray, groups: np.ndarray, count: int, seed: int) 
             "with more values, or leave it out to treat every video as its own group."
         )
     count = min(count, available)
-    # Stratifying needs every class often enough; with rarer ones whole groups in equal numbers are what is
+    # Stratifying needs every class often enough; with rarer ones entire groups in equal numbers are what is
     # left.
     frequent = min(Counter(labels.tolist()).values()) >= count
     splitter = (

@@ -32,7 +32,7 @@ THRESHOLDS = np.concatenate([[0.0], np.geomspace(1e-3, 1, 60, endpoint=False)])
 def conformal_report(
     probability: np.ndarray, targets: np.ndarray, groups: Sequence[str], levels: Sequence[float]
 ) -> list[dict[str, Any]]:
-    """Metrics of sets at each level, with whole groups held out in turn.
+    """Metrics of sets at each level, with entire groups held out in turn.
 
     Args:
         probability: predictions for tested samples [n, C], rows sum to 1; the heads saw none of them.
@@ -77,7 +77,7 @@ def conformal_report(
 def tag_report(
     probability: np.ndarray, tags: np.ndarray, groups: Sequence[str], levels: Sequence[float]
 ) -> list[dict[str, Any]]:
-    """Metrics of sets of tags at each nominal recall, with whole groups held out in turn.
+    """Metrics of sets of tags at each nominal recall, with entire groups held out in turn.
 
     Args:
         probability: predictions for tested videos [n, T], each tag by itself; the heads saw none of them.

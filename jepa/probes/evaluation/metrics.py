@@ -2,7 +2,7 @@
 
 What scikit-learn has is taken from there.
 
-Intervals resample whole groups, because samples of one group are not independent.
+Intervals resample entire groups, because samples of one group are not independent.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def classification_report(
 def group_bootstrap(
     values: np.ndarray, groups: Sequence[str], draws: int = 1000, seed: int = 0, level: float = 0.95
 ) -> tuple[float, float]:
-    """Percentile interval of a mean when whole groups are drawn with replacement (Efron, 1979; cluster form).
+    """Percentile interval of a mean when entire groups are drawn with replacement (Efron, 1979; cluster form).
 
     Args:
         values: one value per sample [n], for example 1 where a prediction was right.

@@ -1,7 +1,7 @@
 """Protocols beyond one accuracy: label efficiency, early recognition and robustness.
 
 Each protocol takes the head that validation preferred for a set of features; hyper-parameters are chosen anew, on the
-validation part of what is left. Heads learn from whole, clean clips and are tested on changed ones.
+validation part of what is left. Heads learn from complete, clean clips and are tested on changed ones.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def run_protocols(
 
     Args:
         config: the probe's.
-        problem: class targets on whole, clean clips, evaluated; decides the head of each feature set.
+        problem: class targets on complete, clean clips, evaluated; decides the head of each feature set.
         extractors: one for each of `problem.sets`.
 
     Returns:

@@ -123,7 +123,7 @@ def encode(
     report = EncodeReport(damaged=sum(store.damaged for store in stores))
     needed = [i for i, key in enumerate(keys) if any(key not in store.where for store in stores)]
     report.cached = len(samples) - len(needed)
-    # Divided by position in the whole list, so that processes agree without talking to each other.
+    # Divided by position in the entire list, so that processes agree without talking to each other.
     mine = set(list(content)[rank::size])
     pending = _by_video(samples, keys, [i for i in needed if samples[i].path in mine])
     try:

@@ -33,7 +33,7 @@ def preprocessing_of(encoder: Encoder) -> Preprocessing:
 
 
 def coarse_grid(grid: TokenGrid, max_tokens: int) -> tuple[int, int, int]:
-    """The finest grid of at most `max_tokens` tokens that keeps all time steps, by whole spatial factors.
+    """The finest grid of at most `max_tokens` tokens that keeps all time steps, by integer spatial factors.
 
     Raises:
         UserError: even one token per time step is too many.

@@ -72,7 +72,7 @@ def resolve(
         label: what was forecast.
         issued_at_ms: when.
         horizon_ms: it was to start within this time.
-        observed: all spans of the whole video.
+        observed: all spans of the entire video.
         observable: whether any head observes `label`. If none does, the forecast stays open.
         duration_ms: length of the video.
     """
