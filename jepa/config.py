@@ -37,7 +37,7 @@ class Command(NamedTuple):
 
 COMMANDS = {
     "toyworld": Command(
-        "jepa.toyworld", "ToyWorldConfig", "write_world", "make the built-in world", extra="toyworld"
+        "jepa.toyworld.write", "ToyWorldConfig", "run", "make the built-in world", extra="toyworld"
     ),
     "pretrain": Command(
         "jepa.pretrain",
@@ -150,8 +150,10 @@ def compose_config(name: str, cls: type, overrides: list[str], config_dir: str |
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    given = [text for text in overrides if not re.match(r"\+?recipe=", text)]
-    named = [text.partition("=")[2] for text in overrides if re.match(r"\+?recipe=", text)]
+    # In `jepa bench` the recipe is a key like others: it belongs to the run that is timed.
+    key = r"(?!)" if find_field(cls, "recipe", {}) else r"\+?recipe="
+    given = [text for text in overrides if not re.match(key, text)]
+    named = [text.partition("=")[2] for text in overrides if re.match(key, text)]
     recipe = _load_recipe(name, named[-1], config_dir) if named else {}
     dropped = [text[1:].partition("=")[0] for text in given if text.startswith("~")]
     # `objective=NAME` picks a dataclass, and its keys exist only then; so choices come first.
@@ -284,10 +286,9 @@ def _load_recipe(name: str, recipe: str, config_dir: str | None) -> dict[str, An
     else:
         found = [folder / f"{recipe}.yaml" for folder in folders if (folder / f"{recipe}.yaml").is_file()]
         if not found:
-            names = ", ".join(recipes(name, config_dir)) or "none for this command"
-            raise UserError(
-                f"There is no recipe {recipe!r}. The recipes are {names}; a file is recipe=PATH.yaml."
-            )
+            names = ", ".join(recipes(name, config_dir))
+            known = f"The recipes are {names}" if names else f"`jepa {name}` comes with none"
+            raise UserError(f"There is no recipe {recipe!r}. {known}; a file is recipe=PATH.yaml.")
         path = found[0].absolute()
     try:
         with initialize_config_dir(str(path.parent), version_base="1.3"):

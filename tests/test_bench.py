@@ -8,6 +8,7 @@ import time
 import pytest
 
 from jepa.bench import BenchConfig, _StepTimer, make_videos, run
+from jepa.cli import main
 from jepa.data.manifest import RootConfig
 from jepa.data.shards import ShardConfig
 from jepa.data.shards import run as make_shards
@@ -117,3 +118,8 @@ def test_every_key_is_documented():
     from jepa.config import describe_keys
 
     assert all(meaning for _, _, meaning in describe_keys(BenchConfig))
+
+
+def test_the_recipe_is_the_one_of_the_run_that_is_timed(capsys):
+    assert main(["bench", "what=train", "recipe=small", "--cfg", "job"]) == 0
+    assert "recipe: small" in capsys.readouterr().out

@@ -113,9 +113,11 @@ class BadVideoLog:
         if self.bad > self.grace and self.fraction > self.max_bad_fraction:
             named = "; ".join(str(event) for event in self.videos[:3])
             of = self.samples if self.total is None else self.total
+            count = len(self._known)
+            files = "1 file is affected" if count == 1 else f"{count} files are affected, among them"
             raise TooManyBadVideosError(
-                f"{self.bad} of {of} samples met an unreadable video, above max_bad_fraction="
-                f"{self.max_bad_fraction:g}. {len(self._known)} files are affected, among them: {named}. Repair or "
+                f"{self.bad} of {of} samples met an unreadable video, above data.max_bad_fraction="
+                f"{self.max_bad_fraction:g}. {files}: {named}. Repair or "
                 "remove them (`jepa doctor data.root=...` lists all), or raise data.max_bad_fraction."
             )
         return fresh

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass
 from typing import Any
 
@@ -170,7 +171,9 @@ def entry_of(name: str) -> Architecture:
         12
     """
     if name not in ENTRIES:
-        raise UserError(f"there is no model named {name!r}; the known ones are {', '.join(ENTRIES)}.")
+        close = difflib.get_close_matches(name, ENTRIES, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise UserError(f"there is no model named {name!r}.{hint} The known ones are {', '.join(ENTRIES)}.")
     return ENTRIES[name]
 
 

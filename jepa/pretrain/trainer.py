@@ -294,6 +294,11 @@ class Trainer:
             writer.save(metrics.step, state.tensors(), state.values(self.guard.skipped))
             for callback in self.callbacks:
                 callback.on_save(self)
+        if last and writer is not None:
+            writer.wait()
+            self.logger.info(
+                f"finished after step {metrics.step}: {self.config.out}; next: jepa report, jepa export"
+            )
         if leave:
             if writer is not None:
                 writer.wait()

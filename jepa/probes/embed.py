@@ -172,7 +172,11 @@ def run(config: EmbedConfig) -> dict[str, Any]:
         "int8_error": report.int8_error,
     }
     write_json(Path(f"{config.out}.json"), metadata)
-    left_out = f", left out {len(report.bad)} unreadable" if report.bad else ""
+    left_out = (
+        f"; left out {len(report.bad)} unreadable, first {report.bad[0].name}; all in {config.out}.json"
+        if report.bad
+        else ""
+    )
     print(f"{config.out}: {config.kind} of {len(kept)} videos, {list(values.shape)}{left_out}")
     return metadata
 

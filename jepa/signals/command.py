@@ -140,7 +140,8 @@ def process(config: SignalsConfig, videos: Sequence[Path], analyser: Analyser) -
     annotations = read_annotations(config.annotations) if config.annotations is not None else Annotations({})
     write_text(out / POLICY_COPY, Path(config.policy).read_text("utf-8"))
     for head in analyser.detectors.heads:
-        names = ", ".join(map(printable, head.labels))
+        more = f" and {len(head.labels) - 12} more" if len(head.labels) > 12 else ""
+        names = ", ".join(map(printable, head.labels[:12])) + more
         print(
             f"Head {head.id} ({head.task}) was trained on {printable(head.trained_on)}. It knows only: {names}."
         )
@@ -296,7 +297,7 @@ def _line(row: dict[str, Any]) -> str:
 
 def _print_end(summary: dict[str, Any], out: Path) -> None:
     counts = ", ".join(f"{count} {status}" for status, count in summary["counts"].items())
-    print(f"{summary['videos']} videos: {counts}.")
+    print(f"{summary['videos']} {'video' if summary['videos'] == 1 else 'videos'}: {counts}.")
     if summary["real_time_factor"] is not None:
         stages = ", ".join(f"{name} {part:.0%}" for name, part in summary["stage_fractions"].items())
         print(
@@ -304,4 +305,9 @@ def _print_end(summary: dict[str, Any], out: Path) -> None:
         )
     for reason, count in summary["reasons"].items():
         print(f"{count} failed: {reason}")
-    print(f"Wrote {out / SUMMARY}; open {out}/*/{REPORT} in a browser, check with: jepa verify path={out}")
+    if set(summary["counts"]) == {"failed"}:
+        print(f"Wrote {out / SUMMARY}")
+    else:
+        print(
+            f"Wrote {out / SUMMARY}; open {out}/*/{REPORT} in a browser, check with: jepa verify path={out}"
+        )

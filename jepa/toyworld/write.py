@@ -60,6 +60,13 @@ def write_world(config: ToyWorldConfig) -> Path:
     return out
 
 
+def run(config: ToyWorldConfig) -> Path:
+    """`jepa toyworld`: `write_world`, and a line that says so."""
+    world = write_world(config)
+    print(f"wrote {world}: {config.videos} videos")
+    return world
+
+
 def _video(out: Path, index: int) -> Path:
     return out / video_path(index)
 

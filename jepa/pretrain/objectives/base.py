@@ -71,7 +71,7 @@ class Objective(nn.Module):
             seed: of the run.
             num_masks: masks of each clip.
         """
-        raise NotImplementedError
+        raise NotImplementedError(f"{cls.__name__} needs from_config, which builds it around an encoder")
 
     def make_targets(self, video: Tensor) -> Tensor | None:
         """Targets of every token, [B, N, E], without gradient; None where `loss` makes its own."""

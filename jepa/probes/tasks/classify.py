@@ -154,7 +154,9 @@ class Classify(Task):
     def show(self, console: Any, results: dict[str, Any], encoded: Encoded) -> None:
         """The table, and OUT/report.html."""
         print_results(console, results, encoded.report)
-        write_report(Path(self.config.out) / "report.html", results, encoded.samples)
+        page = Path(self.config.out) / "report.html"
+        write_report(page, results, encoded.samples)
+        console.print(f"wrote {page}", markup=False, highlight=False, soft_wrap=True)
 
 
 def class_probe(
