@@ -122,6 +122,12 @@ class _GuardedFile(ABC):
         self._guard.close()
 
 
+def _refuse_byte_seeking(container: str, name: str, backend: str) -> None:
+    """MPEG streams have no index: a seek goes to a byte and may land behind the key frame that is needed."""
+    if container in ("mpegts", "mpeg"):
+        raise VideoError(name, "open", f"{backend} gives wrong frames of MPEG streams; use backend=pyav")
+
+
 class TorchcodecFile(_GuardedFile):
     """Pixels from torchcodec, which uses the system's FFmpeg; raises UserError where it is missing."""
 
@@ -134,6 +140,7 @@ class TorchcodecFile(_GuardedFile):
                 "`pip install torchcodec` and FFmpeg with your system's package manager, or use backend=pyav."
             ) from None
         super().__init__(source, name, limits, threads)
+        _refuse_byte_seeking(self.info.container, name, "torchcodec")
         if not isinstance(source, (str, bytes)):
             source.seek(0)
             source = source.read()
@@ -170,8 +177,7 @@ class DecordFile(_GuardedFile):
                 "Windows only: `pip install decord`, or use backend=pyav."
             ) from None
         super().__init__(source, name, limits, threads)
-        if self.info.container in ("mpegts", "mpeg"):
-            raise VideoError(name, "open", "decord gives wrong frames of MPEG streams; use backend=pyav")
+        _refuse_byte_seeking(self.info.container, name, "decord")
         target: Any = source
         if not isinstance(source, str):
             if isinstance(source, bytes):

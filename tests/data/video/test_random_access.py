@@ -298,6 +298,41 @@ def test_random_access_of_every_kind_equals_a_pass_from_the_start(files, monkeyp
     assert made > 25_000
 
 
+def nearest(frame: torch.Tensor, frames: list[torch.Tensor]) -> int:
+    """The frame of a pass that looks most alike; other decoders round colours otherwise."""
+    return int(torch.stack([(frame.float() - other.float()).abs().mean() for other in frames]).argmin())
+
+
+def check_backend(backend: str, path: Path, seed: int, counts: collections.Counter) -> None:
+    """Single requests in random order show the frame of PyAV's pass, or the file is refused."""
+    rng = np.random.default_rng(seed)
+    with open_video(path) as video:
+        passed = list(video)
+    frames, times = [frame for frame, _ in passed], np.array([t for _, t in passed])
+    try:
+        with open_video(path, backend=backend) as video:
+            for second in rng.permutation(times)[:45].tolist():
+                wanted, found = on_screen(times, second), video.frames_at([second]).data[0]
+                at = nearest(found, frames)
+                assert at == wanted or torch.equal(frames[at], frames[wanted]), f"{path.name}: {second}"
+                counts["frames"] += 1
+    except VideoError:
+        counts["refused"] += 1
+    else:
+        counts["files"] += 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["decord", "torchcodec"])
+def test_other_backends_show_the_frames_of_a_pass_or_refuse_the_file(files, backend):
+    pytest.importorskip(backend)
+    counts: collections.Counter[str] = collections.Counter()
+    for seed, name in enumerate(name for name in KINDS if name not in HOPELESS):
+        check_backend(backend, files(name), seed, counts)
+    print(f"\n{backend}: {dict(counts)}")
+    assert counts["frames"] > 500
+
+
 def test_closed_groups_are_entered_by_seeking(files):
     """The fast path is taken where it is proven: a late frame costs one group of pictures, not the whole file."""
     for name in (
