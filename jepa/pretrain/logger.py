@@ -157,7 +157,7 @@ class Logger:
 
 
 class NullLogger:
-    """The logger of a process that is not the main one, and of a run without a folder: writes nothing."""
+    """The logger of a process that is not the main one: writes nothing."""
 
     def info(self, sentence: str) -> None:
         """Nothing."""
@@ -167,6 +167,22 @@ class NullLogger:
 
     def log(self, step: int, row: dict[str, float], clips_per_step: int) -> None:
         """Nothing."""
+
+
+class ConsoleLogger(NullLogger):
+    """The logger of a run from Python without a folder: a line on stderr per log step, and no file."""
+
+    def info(self, sentence: str) -> None:
+        """Prints one line."""
+        print(sentence, file=sys.stderr, flush=True)
+
+    def warn(self, step: int, sentence: str) -> None:
+        """Prints a warning."""
+        self.info(f"warning: {sentence}")
+
+    def log(self, step: int, row: dict[str, float], clips_per_step: int) -> None:
+        """Prints the loss."""
+        self.info(f"step {step}  loss {row['loss']:.4f}")
 
 
 def _forget_rows_after(path: Path, start: int) -> None:

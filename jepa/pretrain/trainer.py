@@ -31,7 +31,7 @@ from jepa.pretrain.checkpoint import CheckpointWriter, newest_checkpoint
 from jepa.pretrain.config import PretrainConfig
 from jepa.pretrain.distributed import DistContext, clip_gradient, init_distributed, no_sync
 from jepa.pretrain.factory import build_objective
-from jepa.pretrain.logger import Logger, NullLogger
+from jepa.pretrain.logger import ConsoleLogger, Logger, NullLogger
 from jepa.pretrain.nonfinite import MicroBatch, NonFiniteGuard, StepStatus
 from jepa.pretrain.objectives import Objective
 from jepa.pretrain.optim import set_rates
@@ -269,6 +269,8 @@ class Trainer:
                 write_text(out / "config.yaml", yaml.safe_dump(to_dict(config), sort_keys=False))
                 logger = Logger(out, config.train.steps, self.step, config.wandb, to_dict(config))
                 self.logger = stack.enter_context(logger)
+        elif self.context.is_main:
+            self.logger = ConsoleLogger()
         for problem in self._problems:
             self.logger.warn(self.step, problem)
         self.logger.info(describe_start(self))

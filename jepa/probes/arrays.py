@@ -81,7 +81,7 @@ def fit(
     splits: Sequence[str] | None = None,
     folds: int | None = None,
     val_fraction: float = 0.2,
-    time_slots: int = 1,
+    time_steps: int = 1,
     settings: HeadSettings | None = None,
     seeds: Sequence[int] = (0,),
     split_seed: int = 0,
@@ -98,7 +98,7 @@ def fit(
         splits: train, val or test for each sample; without val, part of train is taken.
         folds: number of folds where there are no splits (5 by default), 0 to leave one group out at a time.
         val_fraction: fraction of the training groups that chooses settings and calibrates.
-        time_slots: time steps of the tokens' grid, so that pooled vectors show change over time.
+        time_steps: t of the tokens' grid, so that pooled vectors show change over time.
         settings: grid, steps and batch size.
         seeds: of the heads.
         split_seed: decides which groups fall into which fold.
@@ -120,7 +120,7 @@ def fit(
         >>> results.accuracy > 0.9, probe.classes
         (True, ('left', 'right'))
     """
-    data = FeatureSet.of(ENCODER, features, time_slots)
+    data = FeatureSet.of(ENCODER, features, time_steps)
     if calibration not in CALIBRATIONS:
         raise UserError(f"calibration={calibration!r} is unknown; it may be {', '.join(CALIBRATIONS)}.")
     others = [FeatureSet.of(name, values) for name, values in (baselines or {}).items()]
@@ -147,18 +147,25 @@ def fit(
         problem.runs.append(problem.evaluate("ridge", other, settings, seeds))
     for kind in heads:
         problem.runs.append(problem.evaluate(kind, data, settings, seeds))
-    document = {
-        "schema": RESULTS_SCHEMA,
-        "task": "classify",
-        "created": today(),
-        "classes": classes,
-        "folds": [
-            {"name": f.name, "train": len(f.train), "val": len(f.val), "test": len(f.test)} for f in made
-        ],
-        "rows": [result_row(run, problem) for run in problem.runs],
-        "comparison": compare(problem),
-    }
-    return Results(document), _array_probe(problem.best(ENCODER), problem, classes, time_slots)
+    return _results(problem, classes), _array_probe(problem.best(ENCODER), problem, classes, time_steps)
+
+
+def _results(problem: Problem, classes: list[str]) -> Results:
+    """Metrics of every run, and the comparison with the baselines."""
+    return Results(
+        {
+            "schema": RESULTS_SCHEMA,
+            "task": "classify",
+            "created": today(),
+            "classes": classes,
+            "folds": [
+                {"name": f.name, "train": len(f.train), "val": len(f.val), "test": len(f.test)}
+                for f in problem.folds
+            ],
+            "rows": [result_row(run, problem) for run in problem.runs],
+            "comparison": compare(problem),
+        }
+    )
 
 
 def _check_lengths(count: int, columns: Mapping[str, Sequence[Any]], others: Sequence[FeatureSet]) -> None:
@@ -173,7 +180,7 @@ def _check_lengths(count: int, columns: Mapping[str, Sequence[Any]], others: Seq
             raise UserError(f"The baseline {other.name!r} has {len(other.features)} rows, not {count}.")
 
 
-def _array_probe(run: HeadRun, problem: Problem, classes: list[str], time_slots: int) -> ClassifyProbe:
+def _array_probe(run: HeadRun, problem: Problem, classes: list[str], time_steps: int) -> ClassifyProbe:
     fold, shape = problem.folds[0], list(problem.sets[0].features.shape[2:])
     parts = {"trained_on": fold.train, "calibration": fold.val, "tested_on": fold.test}
     sizes = {
@@ -184,7 +191,7 @@ def _array_probe(run: HeadRun, problem: Problem, classes: list[str], time_slots:
         "window": None,
         "encoder": None,
         "array_shape": shape,
-        "time_slots": time_slots,
+        "time_slots": time_steps,
         "data": {"name": "arrays", "samples": len(problem.samples)},
         **sizes,
     }

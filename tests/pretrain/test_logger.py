@@ -1,8 +1,10 @@
 """Where the numbers of a run go: Weights & Biases is used when configured, and never asked for."""
 
 import pytest
+import torch
 
 from jepa.errors import UserError
+from jepa.pretrain import Trainer
 from jepa.pretrain.logger import Logger, WandbConfig
 
 
@@ -39,3 +41,13 @@ def test_without_a_project_nothing_is_started(no_account):
     with Logger(no_account, 10, 0, WandbConfig(), {}) as logger:
         logger.log(1, {"loss": float("nan")}, clips_per_step=4)
     assert '"loss": null' in (no_account / "metrics.jsonl").read_text()
+
+
+def test_a_run_from_python_without_a_folder_prints_its_loss(tiny, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = tiny("train.steps=2", "train.log_every=1")
+    config.out, clips = "", [torch.zeros(4, 3, 32, 32, dtype=torch.uint8)] * 4
+    Trainer(config, dataset=clips).fit()
+    said = capsys.readouterr().err
+    assert "starting: vit_nano" in said and "step 2  loss " in said
+    assert list(tmp_path.glob("**/metrics.jsonl")) == []
