@@ -93,7 +93,7 @@ def _dispatch(arguments: list[str]) -> int:
         from jepa import sweep
 
         overrides, launcher, options = sweep.split_hydra(request.overrides)
-        jobs = sweep.plan(name, cls, overrides, request.config_dir)
+        jobs = sweep.plan(name, cls, overrides, main, request.config_dir)
         if request.show_only:
             print("\n".join(" ".join([f"jepa {name}", *job.overrides]) for job in jobs))
             return 0
@@ -193,4 +193,6 @@ def _help(name: str, cls: type, request: Request) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    from jepa import cli
+
+    sys.exit(cli.main())  # not this module's own: a sweep's processes import it by name

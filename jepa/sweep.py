@@ -11,11 +11,10 @@ submitit_local and submitit_slurm; `hydra.launcher.KEY=VALUE` goes to them.
 from __future__ import annotations
 
 import hashlib
-import importlib
 import itertools
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,14 +37,14 @@ class Job(NamedTuple):
     config_dir: str | None
     values: str
     """the swept values, such as `optim.lr=0.001,train.seed=0`"""
+    main: Callable[[list[str]], int]
+    """runs a command line; a function of a module, since other processes import it by name"""
 
     def __call__(self) -> int:
         """Runs the command, in this process."""
-        # The command line is above this module, as the commands of COMMANDS are above their table.
-        main = importlib.import_module("jepa.cli").main
         flags = ["--config-dir", self.config_dir] if self.config_dir else []
         try:
-            return main([self.name, *flags, *self.overrides])
+            return self.main([self.name, *flags, *self.overrides])
         except SystemExit as stop:  # the trainer leaves this way after SIGTERM
             return stop.code if isinstance(stop.code, int) else 1
 
@@ -54,7 +53,13 @@ class Job(NamedTuple):
         return require("submitit", "cluster").helpers.DelayedSubmission(self)
 
 
-def plan(name: str, cls: type, overrides: Sequence[str], config_dir: str | None = None) -> list[Job]:
+def plan(
+    name: str,
+    cls: type,
+    overrides: Sequence[str],
+    main: Callable[[list[str]], int],
+    config_dir: str | None = None,
+) -> list[Job]:
     """The jobs of a sweep, each checked as if it were started alone.
 
     Raises:
@@ -64,7 +69,7 @@ def plan(name: str, cls: type, overrides: Sequence[str], config_dir: str | None 
     jobs: list[Job] = []
     for combination in itertools.product(*axes):
         swept = [text for text, axis in zip(combination, axes, strict=True) if len(axis) > 1]
-        jobs.append(Job(name, combination, config_dir, ",".join(swept)))
+        jobs.append(Job(name, combination, config_dir, ",".join(swept), main))
     jobs = [_with_own_out(job, cls) if len(jobs) > 1 else job for job in jobs]
     outs: Counter[str] = Counter()
     for job in jobs:
