@@ -87,8 +87,14 @@ def test_killed_at_random_times_20_times_a_run_ends_bit_identical(launch):
     for kills_left in range(20, 0, -1):
         child = killed.start()
         remaining = 1 - reached[-1] / 60
-        # From before the first step on, and with enough left to train for the kills that follow.
-        time.sleep(start * rng.uniform(0.2, 1) + length * remaining * rng.uniform(0, 1.4) / (kills_left + 1))
+        # From before the first step on, with enough left to train for the kills that follow. The times may have been
+        # measured on a busier machine than this is now, so a checkpoint that is too late ends the wait as well.
+        wait_s = start * rng.uniform(0.2, 1) + length * remaining * rng.uniform(0, 1.4) / (kills_left + 1)
+        deadline, latest = time.monotonic() + wait_s, f"step_{60 - 2 * (kills_left + 1):08d}"
+        while time.monotonic() < deadline:
+            if any(path.name >= latest for path in checkpoints(killed.out)):
+                break
+            time.sleep(0.002)
         os.kill(child, signal.SIGKILL)
         assert killed.end() == -signal.SIGKILL
         left_half += bool(list(killed.out.glob("checkpoints/.*.partial")))
