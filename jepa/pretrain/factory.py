@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from functools import partial
 from typing import Any
 
@@ -13,6 +14,8 @@ from jepa.models.architectures import entry_of
 from jepa.pretrain.config import PretrainConfig
 from jepa.pretrain.objectives import Objective
 from jepa.pretrain.objectives.base import objective_class
+
+_log = logging.getLogger(__name__)
 
 
 def build_objective(config: PretrainConfig) -> Objective:
@@ -108,11 +111,18 @@ def build_predictor(config: PretrainConfig, encoder: VideoEncoder, **fields: Any
 
 
 def _start_predictor(predictor: Predictor, source: str) -> None:
-    """Copies a stored predictor where there is one of the same shapes; many published files hold none."""
+    """Copies a stored predictor where there is one of the same shapes, else warns: many published files hold none."""
     try:
         stored = load_predictor(source).state_dict()
-    except UserError:
+    except UserError as error:
+        _log.warning("The predictor starts from random weights: %s", error)
         return
     ours = predictor.state_dict()
     if stored.keys() == ours.keys() and all(stored[name].shape == ours[name].shape for name in ours):
         predictor.load_state_dict(stored)
+    else:
+        _log.warning(
+            "The predictor starts from random weights: that of model.weights=%s has other shapes. Set "
+            "model.predictor_dim, model.predictor_depth and the objective to those that it was trained with to use it.",
+            source,
+        )

@@ -100,3 +100,14 @@ def test_weights_of_another_architecture_are_refused(tiny, tmp_path):
     save_encoder(tmp_path / "other", create_model("vit_micro", patch_px=8))
     with pytest.raises(UserError, match=r"model\.weights=.*does not fit the model"):
         build_objective(tiny(f"model.weights={tmp_path / 'other'}"))
+
+
+def test_a_stored_predictor_that_does_not_fit_is_never_left_out_without_a_word(tiny, tmp_path, caplog):
+    folder = export(ExportConfig(str(trainer.train(tiny("train.steps=1"))), str(tmp_path / "out")))
+    build_objective(tiny(f"model.weights={folder}"))
+    assert not [record for record in caplog.records if record.name == "jepa.pretrain.factory"]
+    build_objective(tiny(f"model.weights={folder}", "model.predictor_depth=2"))
+    assert "other shapes" in caplog.text
+    (folder / "predictor.safetensors").unlink()
+    build_objective(tiny(f"model.weights={folder}"))
+    assert caplog.text.count("The predictor starts from random weights") == 2
