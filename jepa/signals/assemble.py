@@ -84,18 +84,19 @@ def segments_of(
     """What each scene is about: tags averaged over the windows that end in it, and the risks observed in it."""
     ends, found = np.array(track.end_ms), []
     tags = np.array(track.tags).reshape(len(ends), len(detectors.observed))
+    tables = {head.id: head.categories for head in detectors.heads}
     for scene in scenes:
         inside = (ends >= scene.start_ms) & (ends < scene.end_ms)
         mean = tags[inside].mean(axis=0) if inside.any() else np.zeros(len(detectors.observed))
         scored = [
-            (signal.label, round(float(p), DIGITS))
+            (signal, round(float(p), DIGITS))
             for signal, p in sorted(zip(detectors.observed, mean, strict=True), key=lambda item: -item[1])
             if p >= policy.tags_at
         ]
         # Several labels may stand for one category; the likeliest comes first and names it.
         cats: dict[str, CategoryScore] = {}
-        for label, p in scored:
-            name = policy.category(label)
+        for (head, label), p in scored:
+            name = policy.category(label, tables[head])
             if name is not None and name not in cats:
                 cats[name] = CategoryScore(id=name, path=list(taxonomy.lookup(name).path), label=label, p=p)
         risks: dict[str, float] = {}
@@ -107,7 +108,7 @@ def segments_of(
             Segment(
                 scene=scene.id,
                 cats=list(cats.values()),
-                tags=[TagScore(label=label, p=p) for label, p in scored],
+                tags=[TagScore(label=signal.label, p=p) for signal, p in scored],
                 suitability=[Suitability(category=name, p=p) for name, p in risks.items()],
             )
         )
@@ -120,6 +121,7 @@ def not_assessed(policy: Policy, detectors: DetectorSet, risks: Risks) -> list[N
     signals = [*detectors.observed, *detectors.anticipated, *risks.signals]
     known = {signal.label for signal in signals}
     covered = {policy.category(label) for label in known}
+    covered |= {policy.category(label, head.categories) for head in detectors.heads for label in head.labels}
     found = []
     for row in taxonomy.categories().values():
         if row.parent == taxonomy.SENSITIVE_TOPICS and row.id not in covered:

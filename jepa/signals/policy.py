@@ -10,6 +10,7 @@ from __future__ import annotations
 import difflib
 import os
 import typing
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -212,9 +213,16 @@ class Policy(_Section):
                 )
         return self
 
-    def category(self, label: str) -> str | None:
-        """The IAB id that this policy gives to a detector's label."""
-        return self.labels[label].iab if label in self.labels else None
+    def category(self, label: str, categories: Mapping[str, str] | None = None) -> str | None:
+        """The IAB id that this policy gives to a detector's label.
+
+        Args:
+            label: the label.
+            categories: its head's own table, `HeadMetadata.categories`, for labels that the policy does not name.
+        """
+        if label in self.labels:
+            return self.labels[label].iab
+        return (categories or {}).get(label)
 
     def matches(self, category: str, label: str) -> bool:
         """Whether a rule's category covers a label: by name, by IAB id, or because it covers any."""

@@ -76,3 +76,13 @@ def test_forecasts_cannot_be_made_to_remove() -> None:
             Policy.model_validate(
                 {"policy": "p", "version": "1", "about": "x", "rules": [rule | {"action": action}]}
             )
+
+
+def test_the_policy_decides_what_a_label_means_and_the_head_where_the_policy_is_silent(
+    policy_file: Path,
+) -> None:
+    policy = read_policy(policy_file)
+    table = {"red": "425", "dog": "425"}
+    assert policy.category("red", table) == "I4GWl6"
+    assert policy.category("dog", table) == "425"
+    assert policy.category("dog") is None

@@ -309,6 +309,9 @@ def _registers(document: SignalsDocument) -> Iterator[str]:
         for label, rates in head.base_rates.items():
             if label not in head.labels or len(rates) != len(head.horizons_ms):
                 yield f"head {head.id}: the base rates of {label} do not fit its labels and horizons"
+        for label, category in head.categories.items():
+            if label not in head.labels or category not in taxonomy.categories():
+                yield f"head {head.id}: {label} is not one of its labels, or {category} is not in the taxonomy"
     for entry in document.taxonomies:
         if entry.key == "risk" and tuple(entry.order or ()) != taxonomy.RISK_ORDER:
             yield f"taxonomies: the order of risk is {entry.order}, not {list(taxonomy.RISK_ORDER)}"

@@ -54,8 +54,9 @@ class HeadMetadata(Part):
 
     `task` says how to read the labels: `classify` (they exclude each other), `describe` (they are independent) or
     `anticipate` (each starts within `horizons_ms`; `base_rates` says how often that happens anyway, by label).
-    `groups` names sets of labels that the policy counts as one. `trained_on` says in words which videos it learnt
-    from, so what it cannot know.
+    `groups` names sets of labels that the policy counts as one. `categories` gives labels their ids in the IAB Content
+    Taxonomy, for the labels that the policy does not name. `trained_on` says in words which videos it learnt from, so
+    what it cannot know.
     """
 
     id: Id
@@ -63,6 +64,7 @@ class HeadMetadata(Part):
     weights_sha256: Sha256
     labels: Annotated[list[Text], Field(min_length=1)]
     groups: dict[str, list[Text]] = Field(default_factory=dict)
+    categories: dict[str, Id] = Field(default_factory=dict)
     horizons_ms: list[Annotated[int, Field(gt=0)]] = Field(default_factory=list)
     base_rates: dict[str, list[Probability]] = Field(default_factory=dict)
     calibration: Id | None
@@ -71,11 +73,13 @@ class HeadMetadata(Part):
 
 class DetectorMetadata(Part):
     """One detector. `kind` is the name under which `register_detector` knows it, and `settings` are what its builder
-    needs besides files of this machine; `encoder` is null for a detector that has none."""
+    needs besides files of this machine; `encoder` is null for a detector that has none. `licence` is the SPDX
+    expression of a model that somebody else packaged, null for other detectors."""
 
     id: Id
     kind: Id
     settings: dict[str, Text] = Field(default_factory=dict)
+    licence: Text | None = None
     encoder: EncoderMetadata | None = None
     clips: Annotated[list[ClipMetadata], Field(min_length=1)]
     heads: Annotated[list[HeadMetadata], Field(min_length=1)]
