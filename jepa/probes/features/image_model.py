@@ -37,6 +37,8 @@ class ImageFrames:
             frames=FRAMES,
             resize=preprocessing.resize_px,
             crop=preprocessing.crop_px,
+            mean=preprocessing.mean,
+            std=preprocessing.std,
             form=2,
         )
 

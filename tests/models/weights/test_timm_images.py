@@ -59,6 +59,25 @@ def test_the_weights_are_trained_ones():
     assert similarity.argmax(1).tolist() == [0, 1, 2, 3]
 
 
+@LITE0
+def test_the_packaged_weights_run_in_the_architecture_and_the_input_range_of_their_training():
+    """Others give no error and worse features. In training, variances were those that batch norm kept."""
+    datasets = pytest.importorskip("sklearn.datasets")
+    model, _ = timm_images.packaged_classifier("efficientnet_lite0")
+    pictures = torch.stack([torch.from_numpy(image.copy()) for image in datasets.load_sample_images().images])
+    frames = load_encoder("timm:efficientnet_lite0").preprocess(pictures.permute(0, 3, 1, 2))
+    ratios = []
+    for layer in model.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.register_forward_pre_hook(
+                lambda layer, x: ratios.append(x[0].var((0, 2, 3)).log() - layer.running_var.log())
+            )
+    with torch.no_grad():
+        p = model.eval()(frames.transpose(0, 1)).softmax(-1)
+    assert p.argmax(-1).tolist() == [698, 985]  # a palace and a daisy
+    assert abs(ratios[0].median()) < 0.5  # with ImageNet's mean and standard deviation 1.5
+
+
 def test_unknown_names_are_refused_with_similar_ones():
     with pytest.raises(UserError, match=r"'efficientnet_lite00' is not a timm model. Similar names: .*lite0"):
         load_encoder("timm:efficientnet_lite00")
