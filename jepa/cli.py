@@ -138,6 +138,12 @@ def read_arguments(name: str, command: Command, cls: type, arguments: list[str])
         elif re.match(r"~[\w.]+$|(\+\+?|~)?[\w./]+=", text) and not _is_bare_file(command, cls, text):
             request.overrides.append(text)
         elif command.bare:
+            # Of two values the last one would win without a word; a shell's *.mp4 gives many.
+            if not command.many and any(key.startswith(f"{command.bare}=") for key in request.overrides):
+                raise UserError(
+                    f"`jepa {name}` takes one {command.bare}, and {text!r} is a second one. Give the folder that "
+                    "holds them, or run the command once for each."
+                )
             request.overrides.append(f"{command.bare}={text}")
         else:
             raise UserError(

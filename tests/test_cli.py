@@ -97,3 +97,16 @@ def test_the_overview_names_every_command(capsys):
     assert code == 0
     for name in COMMANDS:
         assert name in out
+
+
+def test_a_command_that_takes_one_file_refuses_a_second_one(capsys):
+    """A shell turns *.mp4 into many words, of which the last would win in silence."""
+    code, out, err = run(capsys, "signals", "a.mp4", "b.mp4", "--cfg", "job")
+    assert code == 2 and not out
+    assert "takes one video, and 'b.mp4' is a second one" in err
+
+
+def test_signals_needs_a_video_and_nothing_else(capsys):
+    code, out, _ = run(capsys, "signals", "my ${clip}, (1).mp4", "--cfg", "job")
+    assert code == 0
+    assert "video: my \\${clip}, (1).mp4" in out and "policy: general" in out and "- installed" in out

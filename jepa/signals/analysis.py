@@ -54,8 +54,8 @@ class Analyser:
         detectors: one or more; they run side by side in one pass over each video.
         policy: a policy, or the path of its YAML file.
         stride_ms: time between the ends of two windows, in milliseconds.
-        causal: judge a break only by what was known at that time; False looks up what comes after it, for
-            finished videos.
+        causal: judge a break only by what was known at that time, as a live stream needs it; False looks up what
+            comes after it.
         batch_size: windows per forward pass.
         lenient: pass over what does not decode instead of refusing the video; a notice in the document says so.
         limits: what a file may cost.
@@ -77,7 +77,7 @@ class Analyser:
         policy: Policy | str | os.PathLike[str],
         *,
         stride_ms: int = 500,
-        causal: bool = True,
+        causal: bool = False,
         batch_size: int = 8,
         lenient: bool = False,
         limits: LimitsConfig | None = None,
@@ -177,7 +177,7 @@ def analyse(
     policy: Policy | str | os.PathLike[str],
     *,
     stride_ms: int = 500,
-    causal: bool = True,
+    causal: bool = False,
     batch_size: int = 8,
     lenient: bool = False,
     limits: LimitsConfig | None = None,

@@ -10,10 +10,12 @@ out/
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 import traceback
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,16 +28,18 @@ from jepa.fields import path_key
 from jepa.files import sha256_file, write_json, write_text
 from jepa.signals.analysis import Analyser, AnalysisResult, asset_id, printable
 from jepa.signals.annotations import Annotation, Annotations, read_annotations
+from jepa.signals.console import closing, findings_of, introduction, plural, result_lines
 from jepa.signals.decide.forecasts import statistics_of
 from jepa.signals.detect.detector import Detector
 from jepa.signals.detect.registry import PROBES, build_detector
 from jepa.signals.document.hash_chain import append_chain, read_chain, read_document
 from jepa.signals.export import write_exports
-from jepa.signals.policy import read_policy
+from jepa.signals.policy import policy_path, read_policy
 from jepa.signals.report import render
 
 DOCUMENT, REPORT, SUMMARY, POLICY_COPY = "signals.json", "report.html", "summary.json", "policy.yaml"
 FAILURES = "failures.log"
+INSTALLED = "installed"
 
 
 @dataclass
@@ -44,22 +48,23 @@ class SignalsConfig:
 
     video: str = path_key("???")
     """a video file, or a folder whose videos are all processed"""
-    policy: str = path_key("???")
-    """the customer's policy, YAML; configs/policy holds examples"""
-    out: str = path_key("???")
-    """folder to write; started again on it, finished videos are skipped"""
+    policy: str = path_key("general")
+    """the customer's policy: a YAML file, or the name of one of the library, general or toy-brand"""
+    out: str | None = path_key(None)
+    """folder to write, null for one beside the video: clip.mp4 gives clip.signals; started again on it, finished
+    videos are skipped"""
     probes: str | None = path_key(None)
     """folder with one or more probes that `jepa probe` wrote, all for the same encoder"""
     encoder: str | None = path_key(None)
     """export that the probes were trained on; null looks for it under `probes`"""
-    detectors: list[str] = field(default_factory=list)
-    """further detectors, beside the probes or without them: kinds given to register_detector, or
-    package.module:KIND, which imports the module first"""
+    detectors: list[str] = field(default_factory=lambda: [INSTALLED])
+    """detectors beside the probes: installed (all packaged ones that `jepa doctor` finds), kinds given to
+    register_detector, or package.module:KIND, which imports the module first; [] for none"""
     stride_ms: int = 500
     """time between two windows"""
-    causal: bool = True
-    """judge a break only by what was known at that time; false looks up what comes after it, for finished
-    videos"""
+    causal: bool = False
+    """true judges a break only by what was known at that time, as a live stream needs it; false looks up what comes
+    after it"""
     batch_size: int = 8
     """windows per forward pass"""
     device: str = "auto"
@@ -72,6 +77,16 @@ class SignalsConfig:
     """what a file may cost"""
 
 
+class VideosFailed(RuntimeError):
+    """Some videos, or all, could not be processed; `summary` says which and why, and what became of the others."""
+
+    def __init__(self, summary: dict[str, Any]) -> None:
+        self.summary = summary
+        count, total = summary["counts"]["failed"], summary["videos"]
+        reasons = "; ".join(summary["reasons"])
+        super().__init__(f"{count} of {plural(total, 'video')} could not be processed: {reasons}")
+
+
 def run(config: SignalsConfig) -> dict[str, Any]:
     """Processes every video and returns the summary, which is also written to `out/summary.json`.
 
@@ -79,11 +94,13 @@ def run(config: SignalsConfig) -> dict[str, Any]:
 
     Raises:
         UserError: a wrong path, policy, detector or setting; nothing has been processed then.
-        VideoError: not one video could be processed.
+        VideosFailed: all videos have been tried, and at least one failed.
     """
     videos, policy = find_videos(Path(config.video)), read_policy(config.policy)
+    installed: list[str] = []
+    absent: dict[str, str] = {}
     analyser = Analyser(
-        _detectors(config),
+        _detectors(config, installed),
         policy,
         stride_ms=config.stride_ms,
         causal=config.causal,
@@ -91,22 +108,21 @@ def run(config: SignalsConfig) -> dict[str, Any]:
         lenient=config.lenient,
         limits=config.limits,
     )
-    return process(config, videos, analyser)
+    summary = process(config, videos, analyser, absent)
+    if "failed" in summary["counts"]:
+        raise VideosFailed(summary)
+    return summary
 
 
-def _detectors(config: SignalsConfig) -> list[Detector]:
+def _detectors(config: SignalsConfig, installed: Sequence[str]) -> list[Detector]:
     made = []
     if config.probes is not None:
         source = {"probes": config.probes}
         if config.encoder is not None:
             source["encoder"] = config.encoder
         made.append(build_detector(PROBES, source, config.device))
-    made += [build_detector(name, {}, config.device) for name in config.detectors]
-    if not made:
-        raise UserError(
-            "there is nothing to detect with. Say probes=DIR, a folder that `jepa probe` wrote, or detectors=[...]."
-        )
-    return made
+    names = [kind for name in config.detectors for kind in (installed if name == INSTALLED else [name])]
+    return made + [build_detector(name, {}, config.device) for name in dict.fromkeys(names)]
 
 
 def find_videos(where: Path) -> list[Path]:
@@ -134,34 +150,58 @@ def find_videos(where: Path) -> list[Path]:
     return found
 
 
-def process(config: SignalsConfig, videos: Sequence[Path], analyser: Analyser) -> dict[str, Any]:
-    """The work of `run`, for any analyser."""
-    out = Path(config.out)
+def folder_for(video: str | os.PathLike[str]) -> Path:
+    """Where results go when nobody says: beside the video or the folder of videos, named after it.
+
+    Raises:
+        UserError: the path has no name, as the root of a file system.
+
+    Example:
+        >>> folder_for("/films/clip.mp4").as_posix()
+        '/films/clip.signals'
+    """
+    # "." and ".." have no name of their own; a link keeps its own name and place, which resolve() would not.
+    path = Path(os.path.abspath(video))  # noqa: PTH100
+    if not path.name:
+        raise UserError(f"video={os.fspath(video)!r} has no name to call the results after. Say out=DIR.")
+    return path.with_name((path.name if path.is_dir() else path.stem) + ".signals")
+
+
+def process(
+    config: SignalsConfig, videos: Sequence[Path], analyser: Analyser, absent: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """The work of `run`, for any analyser. Failures are in the summary, and raise nothing.
+
+    Args:
+        config: where to write, and what is recorded in the summary.
+        videos: the files.
+        analyser: what analyses them.
+        absent: packaged detectors that do not run here, and the remedy of each, for the console.
+    """
+    out = Path(config.out) if config.out is not None else folder_for(config.video)
     annotations = read_annotations(config.annotations) if config.annotations is not None else Annotations({})
-    write_text(out / POLICY_COPY, Path(config.policy).read_text("utf-8"))
-    for head in analyser.detectors.heads:
-        more = f" and {len(head.labels) - 12} more" if len(head.labels) > 12 else ""
-        names = ", ".join(map(printable, head.labels[:12])) + more
-        print(
-            f"Head {head.id} ({head.task}) was trained on {printable(head.trained_on)}. It knows only: {names}."
-        )
-    print("What no detector knows is not assessed, which is not the same as safe.")
+    try:
+        write_text(out / POLICY_COPY, policy_path(config.policy).read_text("utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot write to {str(out)!r}: {error.strerror}. Say out=DIR.") from error
+    for sentence in introduction(analyser, absent or {}):
+        _say(sentence)
     folder = _Folder(out, analyser, annotations)
     rows: list[dict[str, Any]] = []
     for number, path in enumerate(videos, start=1):
-        print(f"[{number}/{len(videos)}] {printable(path.name)}", flush=True)
+        _say(f"[{number}/{len(videos)}] {printable(path.name)}")
         rows.append(folder.add(path))
-        print(f"    {_line(rows[-1])}", flush=True)
+        print("\n".join(result_lines(rows[-1], out / (rows[-1]["id"] or "") / REPORT)), flush=True)
         write_json(out / SUMMARY, _summary(config, analyser, rows, len(videos)))
     summary = _summary(config, analyser, rows, len(videos))
-    _print_end(summary, out)
-    failed = [row for row in rows if row["status"] == "failed"]
-    if len(failed) == len(rows):
-        row = failed[0]
-        raise VideoError(
-            row["path"], row["stage"], f"{row['reason']} (no video of {len(rows)} could be processed)"
-        )
+    for sentence in closing(summary, out):
+        _say(sentence)
     return summary
+
+
+def _say(sentence: str) -> None:
+    """What accompanies the work; the results alone go to stdout."""
+    print(sentence, file=sys.stderr, flush=True)
 
 
 class _Folder:
@@ -221,7 +261,7 @@ class _Folder:
             "seconds": {name: round(value, 3) for name, value in sorted(seconds.items())},
             "wall_s": round(total, 3),
             "real_time_factor": round(total / duration_s, 3),
-            "breaks": dict(Counter(item.verdict for item in document.ads.breaks)),
+            **findings_of(document),
             "forecast_log": statistics_of(document.anticipated, document.asset.duration_ms),
             "notices": document.notices,
         }
@@ -276,38 +316,3 @@ def _summary(
         else {},
         "rows": list(rows),
     }
-
-
-def _line(row: dict[str, Any]) -> str:
-    if row["status"] == "failed":
-        return f"failed ({row['stage']}): {row['reason']}"
-    if row["status"] == "skipped":
-        return f"skipped: {row['reason']}"
-    breaks = ", ".join(f"{count} {verdict}" for verdict, count in row["breaks"].items()) or "none"
-    log = row["forecast_log"]
-    return "\n    ".join(
-        [
-            f"{row['duration_s']:.1f} s in {row['wall_s']:.1f} s ({row['real_time_factor']:.2f} of real time); "
-            f"breaks: {breaks}; forecasts: {log['issued']}, confirmed {log['confirmed']}, refuted "
-            f"{log['refuted']}, expired {log['expired']}, open {log['open']}",
-            *row["notices"],
-        ]
-    )
-
-
-def _print_end(summary: dict[str, Any], out: Path) -> None:
-    counts = ", ".join(f"{count} {status}" for status, count in summary["counts"].items())
-    print(f"{summary['videos']} {'video' if summary['videos'] == 1 else 'videos'}: {counts}.")
-    if summary["real_time_factor"] is not None:
-        stages = ", ".join(f"{name} {part:.0%}" for name, part in summary["stage_fractions"].items())
-        print(
-            f"Real-time factor {summary['real_time_factor']:.3f} (below 1 is faster than watching); {stages}."
-        )
-    for reason, count in summary["reasons"].items():
-        print(f"{count} failed: {reason}")
-    if set(summary["counts"]) == {"failed"}:
-        print(f"Wrote {out / SUMMARY}")
-    else:
-        print(
-            f"Wrote {out / SUMMARY}; open {out}/*/{REPORT} in a browser, check with: jepa verify path={out}"
-        )

@@ -1,8 +1,9 @@
 """The policy: a customer's thresholds, weights and rules in a YAML file, checked when read, hashed in every decision.
 
-The library ships examples and no default, because what a brand or a platform minds is its own decision. Two things are
-not theirs to switch off. A forecast never removes, labels or demotes; and a policy that names
-something no detector looks at gets no silent "safe" but the decision that `when_not_assessed` names.
+The library brings a few by name. `general` is what `jepa signals` takes when nobody names one: a start to copy, because
+what a brand or a platform minds is its own decision. Two things are not theirs to switch off. A forecast never
+removes, labels or demotes; and a policy that names something no detector looks at gets no silent "safe" but the
+decision that `when_not_assessed` names.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from jepa.config import configs_folder
 from jepa.errors import UserError
 from jepa.signals.document import taxonomy
 from jepa.signals.document.fields import (
@@ -252,24 +254,47 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Any, Any]:
 _Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
 
 
-def read_policy(path: str | os.PathLike[str]) -> Policy:
-    """Reads and checks a policy file.
+def list_policies() -> list[str]:
+    """The policies that come with the library, by name."""
+    return sorted(path.stem for path in _bundled().glob("*.yaml"))
+
+
+def policy_path(policy: str | os.PathLike[str]) -> Path:
+    """The file of a policy: a name from `list_policies`, or the path of a file of one's own.
+
+    Example:
+        >>> policy_path("general").name, policy_path("./general").name
+        ('general.yaml', 'general')
+    """
+    inside = _bundled() / f"{os.fspath(policy)}.yaml"
+    return inside if os.fspath(policy) in list_policies() else Path(policy)
+
+
+def _bundled() -> Path:
+    return configs_folder() / "policy"
+
+
+def read_policy(policy: str | os.PathLike[str]) -> Policy:
+    """Reads and checks a policy.
+
+    Args:
+        policy: the name of one that comes with the library (`list_policies`), or the path of a YAML file.
 
     Raises:
         UserError: missing, not YAML, an unknown key (named, with similar ones), or a value that makes no
         sense.
 
     Example:
-        >>> read_policy("configs/policy/toy-brand.yaml").policy    # doctest: +SKIP
-        'toy-brand'
+        >>> read_policy("toy-brand").version
+        '1.0.0'
     """
+    path = policy_path(policy)
     try:
-        text = Path(path).read_text("utf-8")
+        text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(
-            f"cannot read the policy {path}: {getattr(error, 'strerror', None) or error}. Give the path "
-            "of a YAML file; "
-            "configs/policy holds examples to copy."
+            f"cannot read the policy {path}: {getattr(error, 'strerror', None) or error}. Give the path of a YAML "
+            f"file, or the name of a policy of the library: {', '.join(list_policies())}."
         ) from error
     try:
         # _Loader derives from SafeLoader: no tag can build anything but plain data.
@@ -278,9 +303,7 @@ def read_policy(path: str | os.PathLike[str]) -> Policy:
         detail = " ".join(str(error).split())
         raise UserError(f"the policy {path} is not valid YAML: {detail}. Correct that line.") from error
     if not isinstance(data, dict):
-        raise UserError(
-            f"the policy {path} holds no keys. Copy an example from configs/policy and change it."
-        )
+        raise UserError(f"the policy {path} holds no keys. Copy {policy_path('general')} and change it.")
     try:
         return Policy.model_validate(data)
     except ValidationError as error:

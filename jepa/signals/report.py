@@ -12,6 +12,7 @@ from typing import Any
 from jepa.html import COLOURS, data_url, render_page
 from jepa.signals.analysis import AnalysisResult
 from jepa.signals.annotations import Annotation
+from jepa.signals.console import clock
 from jepa.signals.decide.forecasts import statistics_of
 from jepa.signals.document import taxonomy
 from jepa.signals.document.objects import Anticipated, Break, Observed, SignalsDocument
@@ -67,18 +68,6 @@ def render(result: AnalysisResult, annotations: Sequence[Annotation] = ()) -> st
         verdicts=_counts(document),
         annotated=bool(annotations),
     )
-
-
-def clock(milliseconds: float) -> str:
-    """Milliseconds as m:ss.t, with hours where there are any.
-
-    Example:
-        >>> clock(61_500)
-        '1:01.5'
-    """
-    tenths = round(milliseconds / 100)
-    hours, minutes, seconds = tenths // 36000, tenths // 600 % 60, tenths % 600 / 10
-    return f"{hours}:{minutes:02d}:{seconds:04.1f}" if hours else f"{minutes}:{seconds:04.1f}"
 
 
 def _counts(document: SignalsDocument) -> dict[str, int]:

@@ -147,13 +147,17 @@ def detector() -> ColourDetector:
 
 @pytest.fixture
 def run_command(detector: ColourDetector, policy_file: Path) -> Callable[..., dict[str, Any]]:
-    """`jepa signals` on videos, with the colour detector or others; returns the summary."""
+    """`jepa signals` on videos as if they were live, with the colour detector or others; returns the summary."""
 
     def run(
         videos: Sequence[Path], out: Path, detectors: Sequence[Detector] = (), **more: Any
     ) -> dict[str, Any]:
         config = SignalsConfig(
-            video=str(videos[0]), policy=str(policy_file), out=str(out), stride_ms=100, **more
+            video=str(videos[0]),
+            policy=str(policy_file),
+            out=str(out),
+            stride_ms=100,
+            **{"causal": True, **more},
         )
         analyser = Analyser(
             list(detectors) or [detector],
@@ -193,6 +197,8 @@ def raw_document(tmp_path_factory: pytest.TempPathFactory) -> str:
     policy = folder / "policy.yaml"
     policy.write_text(POLICY)
     video = write_video(folder / "story.mp4", PLAIN_STORY)
-    config = SignalsConfig(video=str(video), policy=str(policy), out=str(folder / "out"), stride_ms=100)
-    process(config, [video], Analyser(ColourDetector(), policy, stride_ms=100))
+    config = SignalsConfig(
+        video=str(video), policy=str(policy), out=str(folder / "out"), stride_ms=100, causal=True
+    )
+    process(config, [video], Analyser(ColourDetector(), policy, stride_ms=100, causal=True))
     return next((folder / "out").glob("*/signals.json")).read_text()

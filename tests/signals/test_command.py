@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from jepa.errors import UserError, VideoError
+from jepa.errors import UserError
 from jepa.signals import Detector, analysis, command, verify_command
 from jepa.signals.document.hash_chain import read_document
 
@@ -30,12 +30,11 @@ def test_one_bad_file_does_not_stop_the_rest(
     assert summary["counts"] == {"failed": 1, "done": 1}
     assert sum(summary["reasons"].values()) == 1
     assert summary["rows"][0]["stage"] in ("open", "probe")
-    assert "failed (" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "bad.mp4: failed (" in said.out and "2 videos: 1 failed, 1 done." in said.err
     before = detector.windows
     again = run_command([bad, video], tmp_path / "many")
     assert again["counts"] == {"failed": 1, "skipped": 1} and detector.windows == before
-    with pytest.raises(VideoError, match="no video of 1"):
-        run_command([bad], tmp_path / "many")
 
 
 def test_a_second_start_redoes_what_changed(
@@ -138,20 +137,61 @@ def test_videos_of_a_folder_are_found_through_links_and_without_hidden_files(tmp
 def test_verifying_a_folder_in_which_every_video_failed_tells_so(run_command: Any, tmp_path: Path) -> None:
     bad = tmp_path / "bad.mp4"
     bad.write_bytes(b"not a video")
-    with pytest.raises(VideoError):
-        run_command([bad], tmp_path / "out")
+    run_command([bad], tmp_path / "out")
     with pytest.raises(
         UserError, match=r"holds no document, because all 1 videos failed: .*nothing to verify"
     ):
         verify_command.run(verify_command.VerifyConfig(str(tmp_path / "out")))
 
 
-def test_a_run_without_anything_to_detect_with_is_refused(
-    policy_file: Path, video: Path, tmp_path: Path
+def test_a_run_with_a_failure_raises_at_the_end_with_the_count(video: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    video.rename(folder / "good.mp4")
+    (folder / "bad.mp4").write_bytes(b"not a video")
+    with pytest.raises(
+        command.VideosFailed, match="1 of 2 videos could not be processed: invalid data"
+    ) as info:
+        command.run(command.SignalsConfig(video=str(folder), detectors=[]))
+    assert info.value.summary["counts"] == {"failed": 1, "done": 1}
+    assert len(list((tmp_path / "in.signals").glob("good-*/signals.json"))) == 1
+
+
+def test_a_video_alone_is_enough(
+    video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config = command.SignalsConfig(video=str(video), policy=str(policy_file), out=str(tmp_path / "out"))
-    with pytest.raises(UserError, match=r"nothing to detect with. Say probes=DIR"):
-        command.run(config)
+    """Without any detector there are shots and breaks, nothing is called safe, and the document verifies."""
+    monkeypatch.chdir(tmp_path)
+    command.run(command.SignalsConfig(video=video.name, detectors=[]))
+    said = capsys.readouterr()
+    assert "not assessed: no detector looks for any" in said.out and "No detector runs" in said.err
+    (path,) = (tmp_path / "story.signals").glob("story-*/signals.json")
+    document = read_document(path)
+    assert len(document.timeline.shots) > 1 and document.ads.breaks
+    assert {item.verdict for item in document.ads.breaks} <= {"review", "skip"}
+    assert {item.policy for item in document.decisions} == {"general"}
+    (found,) = verify_command.run(verify_command.VerifyConfig("story.signals"))["findings"].values()
+    assert found.sound
+
+
+def test_results_lie_beside_the_video_and_are_named_after_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "my clips.v2").mkdir()
+    monkeypatch.chdir(tmp_path / "my clips.v2")
+    assert command.folder_for("a.b.mp4") == tmp_path / "my clips.v2/a.b.signals"
+    assert command.folder_for(".") == tmp_path / "my clips.v2.signals"
+    assert command.folder_for("../my clips.v2/") == tmp_path / "my clips.v2.signals"
+    with pytest.raises(UserError, match=r"Say out=DIR"):
+        command.folder_for("/")
+
+
+def test_a_folder_that_cannot_be_written_is_said_before_anything_is_decoded(
+    video: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"cannot write to .*Say out=DIR"):
+        command.run(command.SignalsConfig(video=str(video), detectors=[], out=str(tmp_path / "file/out")))
 
 
 def test_a_registered_detector_runs_from_the_command_line(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from jepa.errors import UserError
-from jepa.signals.policy import Policy, read_policy
+from jepa.signals.policy import Policy, list_policies, read_policy
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "configs/policy").glob("*.yaml"))
 
@@ -15,6 +15,28 @@ EXAMPLES = sorted((Path(__file__).parents[2] / "configs/policy").glob("*.yaml"))
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
 def test_examples_are_valid(path: Path) -> None:
     assert read_policy(path).rules
+
+
+def test_a_policy_of_the_library_is_found_by_its_name_from_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert {read_policy(name).policy for name in list_policies()} == {"general", "toy-brand"}
+    (tmp_path / "general").write_text("a file of the same name")
+    assert read_policy("general").policy == "general"
+    with pytest.raises(UserError, match=r"not valid YAML|holds no keys"):
+        read_policy("./general")
+    with pytest.raises(UserError, match=r"cannot read the policy generl: .*general, toy-brand"):
+        read_policy("generl")
+
+
+def test_the_general_policy_is_careful() -> None:
+    """It asks a person where nobody looked, and removes, demotes or labels nothing."""
+    policy = read_policy("general")
+    assert policy.when_not_assessed == "review"
+    assert {rule.action for rule in policy.rules} <= {"hold", "move", "review"}
+    sides = {(rule.category, rule.signal) for rule in policy.rules if rule.subject == "break"}
+    assert sides == {(name, side) for name in ("nsfw", "any") for side in ("risk_before", "risk_after")}
 
 
 @pytest.mark.parametrize(

@@ -104,22 +104,18 @@ class DetectorSet:
     """Detectors that run side by side, as one: their heads, feeds and scores one after the other.
 
     Args:
-        detectors: at least one.
+        detectors: any number; without one nothing is scored, and a document has shots and breaks only.
 
     Raises:
-        UserError: none; two of the same id; two heads of the same id; heads with different horizons.
+        UserError: two of the same id; two heads of the same id; heads with different horizons.
 
     Example:
-        >>> DetectorSet([])
-        Traceback (most recent call last):
-            ...
-        jepa.errors.UserError: there is no detector, so nothing can be detected. Give at least one.
+        >>> DetectorSet([]).heads
+        []
     """
 
     def __init__(self, detectors: Sequence[Detector]) -> None:
         self.detectors = list(detectors)
-        if not self.detectors:
-            raise UserError("there is no detector, so nothing can be detected. Give at least one.")
         self.metadata: list[DetectorMetadata] = [detector.metadata for detector in self.detectors]
         self.heads: list[HeadMetadata] = [head for metadata in self.metadata for head in metadata.heads]
         _refuse_twice("detectors", [metadata.id for metadata in self.metadata])

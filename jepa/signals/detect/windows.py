@@ -48,7 +48,7 @@ class WindowMaker:
     """Cuts a stream of frames into windows.
 
     Args:
-        feeds: the clips to cut, and how their frames are prepared.
+        feeds: the clips to cut, and how their frames are prepared; without any there is no window.
         stride_ms: time between the ends of two windows.
     """
 
@@ -58,7 +58,7 @@ class WindowMaker:
             deque(maxlen=spec.num_frames) for spec in self._specs
         ]
         self._ticks = [0] * len(self._specs)
-        reach_ms = 1000 * max(spec.reach_s for spec in self._specs)
+        reach_ms = 1000 * max((spec.reach_s for spec in self._specs), default=0.0)
         self._first_ms = math.ceil(reach_ms / stride_ms - 1e-6) * stride_ms
         self._next_ms = self._first_ms
         self._current: tuple[int, Tensor, float] | None = None
@@ -87,9 +87,9 @@ class WindowMaker:
 
     def finish(self, end_s: float) -> Iterator[Window]:
         """Ends the stream at `end_s` and yields the windows that are left; at least one comes from any
-        video."""
+        video that somebody reads."""
         yield from self._until(end_s - TOLERANCE_S)
-        if self._next_ms == self._first_ms and self._current is not None:
+        if self._specs and self._next_ms == self._first_ms and self._current is not None:
             self.short = True
             for held, spec in zip(self._held, self._specs, strict=True):
                 held.extendleft([held[0]] * (spec.num_frames - len(held)))
@@ -97,7 +97,7 @@ class WindowMaker:
 
     def _until(self, limit_s: float) -> Iterator[Window]:
         """Serves all events before `limit_s` with the frame on screen."""
-        if self._current is None:
+        if self._current is None or not self._specs:
             return
         while True:
             samples = [tick / spec.fps for tick, spec in zip(self._ticks, self._specs, strict=True)]

@@ -101,7 +101,7 @@ class Run(Part):
     lenient: bool
     stride_ms: Annotated[int, Field(gt=0)]
     tolerance: Annotated[float, Field(ge=0, le=0.01)]
-    detectors: Annotated[list[DetectorMetadata], Field(min_length=1)]
+    detectors: list[DetectorMetadata]
 
     @property
     def heads(self) -> list[HeadMetadata]:

@@ -82,7 +82,6 @@ CASES: list[tuple[str, Callable[[dict[str, Any], Any], None], Any, str]] = [
      "is not in the taxonomy"),
     ("base rates of another label", at("run", "detectors", 0, "heads", 1, "base_rates"), {"blue": [0.1, 0.2, 0.3]},
      "base rates of blue do not fit"),
-    ("no detector", at("run", "detectors"), [], "run.detectors"),
     ("calibration that is not there", at("observed", 0, "calibration"), "cal-9", "no calibration cal-9"),
     ("floor as the mildest level", at("taxonomies", 1, "order"), ["bsr001", "bsr004", "bsr003", "bsr002"],
      "order of risk"),

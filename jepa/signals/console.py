@@ -1,0 +1,160 @@
+"""What `jepa signals` tells a person at a terminal: which detectors run, and in a few lines what each video brought."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jepa.signals.analysis import Analyser, printable
+from jepa.signals.document.objects import SignalsDocument
+
+VERDICT_WORDS = {
+    "allow": "allowed",
+    "hold": "held",
+    "skip": "skipped",
+    "move": "moved",
+    "review": "for a person to review",
+}
+_SHOWN = 5  # categories, times and labels in one line
+
+
+def plural(count: int, noun: str) -> str:
+    """A count with its noun.
+
+    Example:
+        >>> plural(1, "video"), plural(2, "category")
+        ('1 video', '2 categories')
+    """
+    many = noun[:-1] + "ies" if noun.endswith("y") else noun + "s"
+    return f"{count} {noun if count == 1 else many}"
+
+
+def clock(milliseconds: float) -> str:
+    """Milliseconds as m:ss.t, with hours where there are any.
+
+    Example:
+        >>> clock(61_500)
+        '1:01.5'
+    """
+    tenths = round(milliseconds / 100)
+    hours, minutes, seconds = tenths // 36000, tenths // 600 % 60, tenths % 600 / 10
+    return f"{hours}:{minutes:02d}:{seconds:04.1f}" if hours else f"{minutes}:{seconds:04.1f}"
+
+
+def introduction(analyser: Analyser, absent: Mapping[str, str]) -> list[str]:
+    """Which detectors run, what each knows, and which are absent.
+
+    Args:
+        analyser: has the detectors that run.
+        absent: packaged detectors that do not run here, and the remedy of each.
+    """
+    lines = [
+        f"Head {head.id} ({head.task}) was trained on {printable(head.trained_on)}. It knows only: "
+        f"{some([printable(label) for label in head.labels], 12)}."
+        for head in analyser.detectors.heads
+    ]
+    if not lines:
+        lines = ["No detector runs: shots, scenes, pauses and breaks only."]
+    lines += [f"Not installed: {kind}. {remedy}" for kind, remedy in absent.items()]
+    return [*lines, "What no detector knows is not assessed, which is not the same as safe."]
+
+
+def findings_of(document: SignalsDocument) -> dict[str, Any]:
+    """What a document found, in short: breaks by verdict, times of the allowed ones, categories and risks.
+
+    Returns:
+        `breaks`, counts by verdict; `allowed_ms`; `categories`, each with `id`, `name` and its highest `p` over the
+        scenes; `risks`, the highest `p` of each label that was observed; `looked_for`, the risks that detectors know.
+    """
+    categories: dict[str, dict[str, Any]] = {}
+    for segment in document.ads.segments:
+        for cat in segment.cats:
+            if cat.p > categories.get(cat.id, {"p": -1.0})["p"]:
+                categories[cat.id] = {"id": cat.id, "name": " > ".join(cat.path), "p": cat.p}
+    risks: dict[str, float] = {}
+    for span in document.observed:
+        risks[span.label] = max(span.p, risks.get(span.label, 0.0))
+    return {
+        "breaks": dict(Counter(item.verdict for item in document.ads.breaks)),
+        "allowed_ms": [item.at_ms for item in document.ads.breaks if item.verdict == "allow"],
+        "categories": sorted(categories.values(), key=lambda item: -item["p"]),
+        "risks": risks,
+        "looked_for": list(dict.fromkeys(track.label for track in document.tracks.observed)),
+    }
+
+
+def result_lines(row: Mapping[str, Any], page: Path) -> list[str]:
+    """One video's result for stdout.
+
+    Args:
+        row: its row of the summary.
+        page: its report.
+    """
+    name = row["path"].rpartition("/")[2]
+    if row["status"] == "failed":
+        return [f"{name}: failed ({row['stage']}): {row['reason']}"]
+    if row["status"] == "skipped":
+        return [f"{name}: {row['reason']}", f"  page        {page}"]
+    lines = [
+        f"{name}: {clock(1000 * row['duration_s'])} long, analysed in {row['wall_s']:.1f} s "
+        f"({row['real_time_factor']:.2f} of real time)",
+        f"  breaks      {_breaks(row)}",
+        f"  categories  {_categories(row)}",
+        f"  risks       {_risks(row)}",
+    ]
+    log = row["forecast_log"]
+    if log["issued"]:
+        parts = [f"{log[key]} {key}" for key in ("confirmed", "refuted", "expired", "open") if log[key]]
+        lines.append(f"  forecasts   {log['issued']}: {', '.join(parts)}")
+    lines += [f"  note        {notice}" for notice in row["notices"]]
+    return [*lines, f"  page        {page}"]
+
+
+def some(names: list[str], most: int = _SHOWN) -> str:
+    """The first of a list of names, and how many more there are.
+
+    Example:
+        >>> some(["a", "b", "c"], most=2)
+        'a, b and 1 more'
+    """
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
+
+
+def _breaks(row: Mapping[str, Any]) -> str:
+    order = sorted(row["breaks"], key=lambda verdict: verdict != "allow")
+    counts = [f"{row['breaks'][verdict]} {VERDICT_WORDS.get(verdict, verdict)}" for verdict in order]
+    times = [clock(at_ms) for at_ms in row["allowed_ms"]]
+    if not counts:
+        return "none: no cut, fade or pause far enough from the start and the end"
+    return ", ".join(counts) + (f"; allowed at {some(times)}" if times else "")
+
+
+def _categories(row: Mapping[str, Any]) -> str:
+    return (
+        some([f"{cat['name']} {cat['p']:.2f}" for cat in row["categories"]], 3) or "none above the threshold"
+    )
+
+
+def _risks(row: Mapping[str, Any]) -> str:
+    if row["risks"]:
+        return some([f"{printable(label)} {p:.2f}" for label, p in row["risks"].items()])
+    if row["looked_for"]:
+        return f"none seen of {some([printable(label) for label in row['looked_for']])}; others were not looked for"
+    return "not assessed: no detector looks for any"
+
+
+def closing(summary: Mapping[str, Any], out: Path) -> list[str]:
+    """How many videos, how fast, and how to go on."""
+    counts = ", ".join(f"{count} {status}" for status, count in summary["counts"].items())
+    lines = [f"{plural(summary['videos'], 'video')}: {counts}."]
+    if summary["real_time_factor"] is not None:
+        stages = ", ".join(f"{name} {part:.0%}" for name, part in summary["stage_fractions"].items())
+        lines.append(
+            f"Real-time factor {summary['real_time_factor']:.3f} (below 1 is faster than watching); {stages}."
+        )
+    if set(summary["counts"]) != {"failed"}:
+        lines.append(f"Check the documents with: jepa verify path={out}")
+    return lines
