@@ -43,13 +43,14 @@ class Callback:
 
 
 class MonitorCallback(Callback):
-    """Collapse diagnostics and warnings on log steps, see `jepa.pretrain.monitor`."""
+    """Diagnostics and warnings on log steps, see `jepa.pretrain.monitor`."""
 
     def on_log(self, trainer: Trainer, metrics: StepMetrics) -> dict[str, float]:
         """Measures the last micro-batch of the step."""
-        last = metrics.last
-        row = trainer.state.monitor.measure(trainer.objective, last.video, last.targets, last.masks)
-        for sentence in trainer.state.monitor.warnings(metrics.step, row):
+        batch = metrics.last
+        row = trainer.state.monitor.measure(trainer.objective, batch.video, batch.targets, batch.masks)
+        last = metrics.step == trainer.config.train.steps
+        for sentence in trainer.state.monitor.warnings(metrics.step, row, last):
             trainer.logger.warn(metrics.step, sentence)
         return row
 

@@ -1,4 +1,4 @@
-"""The monitor: diagnostics of a run on its log steps, and warnings in words when features collapse.
+"""The monitor: diagnostics of a run on its log steps, and warnings in words: collapse, and a plateau at the mean.
 
 `Monitor.measure` looks at one batch without gradients; `Monitor.warnings` turns the numbers into sentences with the
 values and what to try. The thresholds come from measured runs: benchmarks/collapse.md.
@@ -31,7 +31,7 @@ _REMEDY = (
 
 @dataclass
 class MonitorConfig:
-    """Detection of representation collapse while a run trains."""
+    """Detection of representation collapse, and of runs that predict only the mean, while a run trains."""
 
     clips: int = 16
     """clips of the batch that are measured on a log step"""
@@ -45,6 +45,11 @@ class MonitorConfig:
     """warn when that part is below this in any case, also without a higher value before; 0 never warns"""
     min_cover: float = 0.5
     """warn when masks use less than this fraction of the tokens that they use in the best time step; 0 never warns"""
+    min_explained: float = 0.1
+    """warn when the predictor explains less than this fraction of the targets' variance for `plateau_steps`, or at the
+    end of the run; 0 never warns"""
+    plateau_steps: int = 400
+    """steps without `min_explained` before the warning"""
 
     def __post_init__(self) -> None:
         for name in ("clips", "tokens"):
@@ -52,7 +57,9 @@ class MonitorConfig:
                 raise UserError(
                     f"monitor.{name}={getattr(self, name)} has to be 2 or more: one has no variance."
                 )
-        for name in ("min_rank", "min_varies", "least_varies", "min_cover"):
+        if self.plateau_steps < 1:
+            raise UserError(f"monitor.plateau_steps={self.plateau_steps} has to be 1 or more.")
+        for name in ("min_rank", "min_varies", "least_varies", "min_cover", "min_explained"):
             if not 0 <= getattr(self, name) < 1:
                 raise UserError(
                     f"monitor.{name}={getattr(self, name)} has to be in [0, 1): it is a fraction."
@@ -73,6 +80,7 @@ class Monitor:
         self.config = config
         self._highest: dict[str, list[float]] = {}  # name -> [step, value]
         self._active: list[str] = []  # warnings that still hold
+        self._explained_at = 0  # last step at which more than the mean was predicted
 
     @torch.no_grad()
     def measure(
@@ -119,12 +127,13 @@ class Monitor:
             row["std_time"] = diagnostics.std_across_time(tokens, grid.t)
         return row | {f"spectrum/{k}": float(fraction[k - 1]) for k in _log_spaced(len(fraction))}
 
-    def warnings(self, step: int, row: dict[str, float]) -> list[str]:
+    def warnings(self, step: int, row: dict[str, float], last: bool = False) -> list[str]:
         """Sentences about what is newly wrong; a fall again only after a recovery, starved time steps once.
 
         Args:
             step: finished steps.
             row: what `measure` returned, alone or among other numbers.
+            last: whether the run ends with this step, so that a plateau need not be longer to be named.
         """
         found = {
             "rank": self._fell("rank", self.config.min_rank, 0.0, step, row),
@@ -132,6 +141,7 @@ class Monitor:
                 "target_varies", self.config.min_varies, self.config.least_varies, step, row
             ),
             "cover": self._starved_time_steps(row),
+            "plateau": self._predicts_the_mean(step, row, last),
         }
         new = [sentence for name, sentence in found.items() if sentence and name not in self._active]
         self._active = [
@@ -158,6 +168,23 @@ class Monitor:
         grade = "collapse" if value < 0.5 * least else "partial collapse"
         return f"{_NAMES[name]} {change}: {grade}. {_REMEDY}"
 
+    def _predicts_the_mean(self, step: int, row: dict[str, float], last: bool) -> str | None:
+        """A sentence when hardly more than the mean target has been predicted for long, or up to the end."""
+        explained = row.get("explained")
+        if explained is None or explained != explained or not self.config.min_explained:
+            return None
+        if explained >= self.config.min_explained:
+            self._explained_at = step
+            return None
+        steps = step - self._explained_at
+        if steps < self.config.plateau_steps and not last:
+            return None
+        return (
+            f"the predictor has predicted little more than the mean for {steps} steps: at step {step} it explains "
+            f"{max(0.0, 100 * explained):.0f} % of the targets' variance. Runs on this plateau learn little. Try a "
+            "deeper predictor (model.predictor_depth), a higher optim.lr, or more steps."
+        )
+
     def _starved_time_steps(self, row: dict[str, float]) -> str | None:
         """Time steps of which the masks drop most tokens, as batch truncation in raster order does."""
         starts = {name.partition("/")[0] for name in row if name.startswith("mask") and "_time" in name}
@@ -183,12 +210,14 @@ class Monitor:
         return {
             "highest": {name: list(pair) for name, pair in self._highest.items()},
             "active": list(self._active),
+            "explained_at": self._explained_at,
         }
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
         """Takes over what `state_dict` gave."""
         self._highest = {name: list(pair) for name, pair in saved["highest"].items()}
         self._active = list(saved.get("active", saved.get("said", [])))
+        self._explained_at = int(saved.get("explained_at", 0))
 
 
 def _mask_fractions(masks: Sequence[Mask], grid: TokenGrid) -> dict[str, float]:

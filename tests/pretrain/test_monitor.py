@@ -177,3 +177,38 @@ def test_thresholds_that_make_no_sense_are_refused():
     for keys in ({"clips": 1}, {"min_rank": 1.5}, {"min_cover": -0.1}):
         with pytest.raises(UserError, match="monitor"):
             MonitorConfig(**keys)
+
+
+def test_a_run_that_predicts_only_the_mean_is_named_once_and_again_after_a_recovery():
+    def said(monitor, step, explained, last=False):
+        return monitor.warnings(step, {"explained": explained}, last)
+
+    monitor = Monitor(MonitorConfig(plateau_steps=200))
+    assert not said(monitor, 100, 0.0)
+    (sentence,) = said(monitor, 200, 0.01)
+    assert "mean for 200 steps" in sentence and "1 % of the targets' variance" in sentence
+    assert "model.predictor_depth" in sentence
+    assert not said(monitor, 300, 0.0)
+    assert not said(monitor, 400, 0.3)
+    assert not said(monitor, 550, 0.02)
+    resumed = Monitor(MonitorConfig(plateau_steps=200))
+    resumed.load_state_dict(monitor.state_dict())
+    (sentence,) = said(resumed, 600, -0.1)
+    assert "mean for 200 steps" in sentence and " 0 % of" in sentence
+
+
+def test_a_short_run_that_ends_on_the_plateau_is_named_at_its_end():
+    monitor = Monitor(MonitorConfig())
+    assert not monitor.warnings(50, {"explained": 0.0})
+    assert monitor.warnings(100, {"explained": 0.0}, last=True)
+    assert not Monitor(MonitorConfig()).warnings(100, {"explained": 0.2}, last=True)
+    assert not Monitor(MonitorConfig(min_explained=0)).warnings(100, {"explained": -0.1}, last=True)
+    assert not Monitor(MonitorConfig()).warnings(100, {"loss": 1.0}, last=True)  # this objective has none
+
+
+def test_a_real_run_without_learning_says_that_it_predicts_the_mean():
+    rows, warned = train(("masks=[{kind: temporal, ratio: 0.5}]",), 26, 0.0, seed=0)
+    assert rows[-1]["explained"] < 0.1 and not warned  # shorter than plateau_steps
+    monitor = Monitor(MonitorConfig(plateau_steps=20))
+    assert any("the mean" in sentence for step, row in zip((1, 25), rows, strict=True) for sentence in
+               monitor.warnings(step, row))  # fmt: skip
