@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -20,13 +21,12 @@ from jepa.signals.document.hash_chain import seal
 from jepa.signals.document.objects import (
     SCHEMA_ID,
     Ads,
-    AnticipatedTrack,
     Asset,
     CategoryScore,
     Evidence,
+    HeadMetadata,
     NotAssessed,
     Observed,
-    ObservedTrack,
     Run,
     Scene,
     Segment,
@@ -35,8 +35,8 @@ from jepa.signals.document.objects import (
     TagScore,
     Taxonomy,
     Timeline,
-    Tracks,
 )
+from jepa.signals.document.tracks import AnticipatedTrack, DomainTrack, ObservedTrack, Tracks, spans_of
 from jepa.signals.policy import Policy
 
 # What no picture shows. A reader must not take the silence of a visual probe for an all-clear.
@@ -61,17 +61,26 @@ def tracks_of(track: ScoreTrack) -> Tracks:
         window_end_ms=track.end_ms,
         last_frame=track.last_frame,
         observed=[
-            ObservedTrack(head=signal.head, label=signal.label, p=observed[:, i].tolist())
+            ObservedTrack(head=signal.head, label=signal.label, p=_nullable(observed[:, i]))
             for i, signal in enumerate(track.observed_signals)
         ],
         anticipated=[
             AnticipatedTrack(
-                head=signal.head, label=signal.label, within_ms=within, p=anticipated[:, i, h].tolist()
+                head=signal.head, label=signal.label, within_ms=within, p=_nullable(anticipated[:, i, h])
             )
             for i, signal in enumerate(track.anticipated_signals)
             for h, within in enumerate(track.horizons_ms)
         ],
+        domain=[
+            DomainTrack(head=name, distance=[row[name] for row in track.distances])
+            for name in (track.distances[0] if track.distances else ())
+        ],
     )
+
+
+def _nullable(p: np.ndarray) -> list[float | None]:
+    """Scores with null for NaN: JSON has no NaN."""
+    return [None if math.isnan(value) else value for value in p.tolist()]
 
 
 def segments_of(
@@ -81,17 +90,20 @@ def segments_of(
     scenes: Sequence[Scene],
     observed: Sequence[Observed],
 ) -> list[Segment]:
-    """What each scene is about: tags averaged over the windows that end in it, and the risks observed in it."""
+    """What each scene is about: tags averaged over the windows that end in it and were assessed, and the risks observed
+    in it."""
     ends, found = np.array(track.end_ms), []
     tags = np.array(track.tags).reshape(len(ends), len(detectors.observed))
     tables = {head.id: head.categories for head in detectors.heads}
     for scene in scenes:
         inside = (ends >= scene.start_ms) & (ends < scene.end_ms)
-        mean = tags[inside].mean(axis=0) if inside.any() else np.zeros(len(detectors.observed))
+        known = (~np.isnan(tags[inside])).sum(axis=0)
+        mean = np.nansum(tags[inside], axis=0) / known.clip(min=1)
+        means = zip(detectors.observed, mean.tolist(), known.tolist(), strict=True)
         scored = [
-            (signal, round(float(p), DIGITS))
-            for signal, p in sorted(zip(detectors.observed, mean, strict=True), key=lambda item: -item[1])
-            if p >= policy.tags_at
+            (signal, round(p, DIGITS))
+            for signal, p, count in sorted(means, key=lambda item: -item[1])
+            if count and p >= policy.tags_at
         ]
         # Several labels may stand for one category; the likeliest comes first and names it.
         cats: dict[str, CategoryScore] = {}
@@ -115,9 +127,27 @@ def segments_of(
     return found
 
 
+def left_out(track: ScoreTrack, stride_ms: int, duration_ms: int) -> list[NotAssessed]:
+    """The windows of this video that a head did not assess, one entry per head and reason."""
+    pairs = dict.fromkeys(item for row in track.reasons for item in row.items())
+    found = []
+    for head, why in pairs:
+        rows = [row.get(head) == why for row in track.reasons]
+        found.append(
+            NotAssessed(
+                what=f"what {head} looks for",
+                why=why,
+                head=head,
+                spans_ms=spans_of(rows, track.end_ms, stride_ms, duration_ms),
+                fraction=round(sum(rows) / len(rows), DIGITS),
+            )
+        )
+    return found
+
+
 def not_assessed(policy: Policy, detectors: DetectorSet, risks: Risks) -> list[NotAssessed]:
-    """What a reader might miss: sensitive categories without a detector, forecasts nobody can confirm, and
-    sound."""
+    """What a reader might miss: sensitive categories without a detector, forecasts nobody can confirm, heads without a
+    domain check, and sound."""
     signals = [*detectors.observed, *detectors.anticipated, *risks.signals]
     known = {signal.label for signal in signals}
     covered = {policy.category(label) for label in known}
@@ -138,8 +168,17 @@ def not_assessed(policy: Policy, detectors: DetectorSet, risks: Risks) -> list[N
             found.append(NotAssessed(what=label, why="The policy names it and no detector has it."))
     for head in detectors.heads:
         why = f"Head {head.id} was trained on {head.trained_on} and knows only {', '.join(head.labels)}."
-        found.append(NotAssessed(what=f"everything outside what {head.id} was trained on", why=why[:4000]))
+        why = f"{why[:3800]} {_domain_words(head)}"
+        found.append(NotAssessed(what=f"everything outside what {head.id} was trained on", why=why))
     return found + [NotAssessed(what=what, why=why) for what, why in BEYOND_PICTURES]
+
+
+def _domain_words(head: HeadMetadata) -> str:
+    if head.domain is None:
+        return "No domain check is stored with it: it answers on any video."
+    if not head.domain.promised:
+        return f"Its domain check was fitted on {head.domain.groups} groups of videos, too few to promise a rate."
+    return "Windows unlike its training videos are not assessed."
 
 
 def assemble(
@@ -184,7 +223,10 @@ def assemble(
         "run": run,
         "calibrations": detectors.calibrations,
         "taxonomies": _taxonomies(),
-        "not_assessed": not_assessed(policy, detectors, risks),
+        "not_assessed": [
+            *left_out(scan.track, run.stride_ms, duration),
+            *not_assessed(policy, detectors, risks),
+        ],
         "notices": scan.notices,
         "timeline": timeline,
         "tracks": tracks,

@@ -168,9 +168,10 @@ class _Chart:
         """Labels by their highest score, so that the lanes that matter come first."""
         highest: dict[str, float] = {}
         for track in self.document.tracks.observed:
-            highest[track.label] = max(track.p, default=0.0)
+            highest[track.label] = max((p for p in track.p if p is not None), default=0.0)
         for curve in self.document.tracks.anticipated:
-            highest[curve.label] = max([highest.get(curve.label, 0.0), *curve.p])
+            known = [p for p in curve.p if p is not None]
+            highest[curve.label] = max([highest.get(curve.label, 0.0), *known])
         return sorted(highest, key=lambda label: (-highest[label], label))
 
     def x(self, at_ms: float) -> float:
@@ -243,9 +244,9 @@ class _Chart:
                     "y": top,
                     "h": _CURVE,
                     "colour": self.colours[label],
-                    "observed": self._line(observed[label], top) if label in observed else None,
-                    "area": self._area(observed[label], top) if label in observed else None,
-                    "anticipated": self._line(ahead[label], top) if label in ahead else None,
+                    "observed": self._lines(observed.get(label), top),
+                    "areas": self._areas(observed.get(label), top),
+                    "anticipated": self._lines(ahead.get(label), top),
                     "spans": [
                         {"id": s.id, "x": self.x(s.start_ms), "w": self._wide(s.start_ms, s.end_ms), "p": s.p}
                         for s in spans
@@ -257,25 +258,39 @@ class _Chart:
             )
         return lanes, self.labels[_LANES_MOST:]
 
-    def _thin(self, p: Sequence[float]) -> list[tuple[int, float]]:
-        """At most `_POINTS` points: the highest of each bin, so that no peak is lost."""
+    def _thin(self, p: Sequence[float | None]) -> list[list[tuple[int, float]]]:
+        """At most `_POINTS` points: the highest of each bin, so that no peak is lost; a new stretch after windows that
+        were not assessed."""
         ends = self.document.tracks.window_end_ms
         step = max(1, -(-len(ends) // _POINTS))
-        kept = [
-            max(range(i, min(i + step, len(ends))), key=lambda j: p[j]) for i in range(0, len(ends), step)
-        ]
-        return [(ends[j], p[j]) for j in kept]
+        stretches: list[list[tuple[int, float]]] = [[]]
+        for i in range(0, len(ends), step):
+            known = [(value, -j) for j in range(i, min(i + step, len(ends))) if (value := p[j]) is not None]
+            if known:
+                value, j = max(known)
+                stretches[-1].append((ends[-j], value))
+            elif stretches[-1]:
+                stretches.append([])
+        return [stretch for stretch in stretches if stretch]
 
-    def _line(self, p: Sequence[float], top: float) -> str:
-        points = [f"{self.x(at):.1f},{top + _CURVE * (1 - value):.1f}" for at, value in self._thin(p)]
-        if len(points) == 1:  # a line needs two points
-            points.append(f"{_WIDTH - _RIGHT:.1f},{points[0].split(',')[1]}")
-        return " ".join(points)
+    def _lines(self, p: Sequence[float | None] | None, top: float) -> list[str]:
+        """The points of one line for each stretch that was assessed."""
+        lines = []
+        for stretch in [] if p is None else self._thin(p):
+            points = [f"{self.x(at):.1f},{top + _CURVE * (1 - value):.1f}" for at, value in stretch]
+            if len(points) == 1:  # a line needs two points
+                right = self.x(stretch[0][0] + self.document.run.stride_ms)
+                points.append(f"{right:.1f},{points[0].split(',')[1]}")
+            lines.append(" ".join(points))
+        return lines
 
-    def _area(self, p: Sequence[float], top: float) -> str:
-        line = self._line(p, top).split(" ")
-        first, last = line[0].split(",")[0], line[-1].split(",")[0]
-        return " ".join([f"{first},{top + _CURVE}", *line, f"{last},{top + _CURVE}"])
+    def _areas(self, p: Sequence[float | None] | None, top: float) -> list[str]:
+        areas = []
+        for points in self._lines(p, top):
+            line = points.split(" ")
+            first, last = line[0].split(",")[0], line[-1].split(",")[0]
+            areas.append(" ".join([f"{first},{top + _CURVE}", *line, f"{last},{top + _CURVE}"]))
+        return areas
 
     def _forecasts(self) -> dict[str, Any]:
         """Forecasts as bars from issue to horizon, stacked so that none hides another."""

@@ -5,20 +5,19 @@ Four steps, each of which names what does not fit:
 1. the document alone: fields, invariants, hash chain;
 2. the policy: spans, forecasts, breaks and decisions are worked out again from the scores in the document;
 3. the video: its hash, and the hash of every evidence frame;
-4. the detectors: their metadata, and the scores of every forecast and of the peak of every span. A window is scored
-   when its last frame has been decoded and before the next one is read, so a file that ends there gives the same
-   numbers.
+4. the detectors: their metadata, and the scores of every forecast, of the peak of every span, and of the start of every
+   stretch that a head left out. A window is scored when its last frame has been decoded and before the next one is
+   read, so a file that ends there gives the same numbers.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-
-import numpy as np
 
 from jepa.data import LimitsConfig, open_video
 from jepa.errors import UserError, VideoError
@@ -26,7 +25,7 @@ from jepa.files import sha256_file
 from jepa.signals.decide.breaks import BreakContext, score_candidate
 from jepa.signals.decide.decide import decide
 from jepa.signals.decide.events import forecasts, observed_spans, track_again
-from jepa.signals.detect.detector import Detector, DetectorSet, Signal, rounded
+from jepa.signals.detect.detector import Detector, DetectorSet, Signal, WindowScores, rounded
 from jepa.signals.detect.registry import PROBES, build_detector
 from jepa.signals.detect.risks import Risks, risks_of
 from jepa.signals.detect.scan import FrameClock, frame_sha256
@@ -284,6 +283,8 @@ class _Replay:
         document, tracks = self.document, self.document.tracks
         requested = {item.issued_at_ms for item in document.anticipated}
         requested |= {item.peak_ms for item in document.observed}
+        # The start of each stretch that a head left out: was that video really unlike what it was trained on?
+        requested |= {start for item in document.not_assessed for start, _ in item.spans_ms}
         requested = set(tracks.window_end_ms) if every else requested & set(self.rows)
         # Windows and evidence by the frame after which they can be made.
         by_frame: dict[int, list[int]] = {}
@@ -335,7 +336,7 @@ class _Replay:
         observed = dict(zip(self.risks.signals, risks, strict=True))
         anticipated = dict(zip(self.detectors.anticipated, rounded(scores.anticipated)[0], strict=True))
         column = {within: i for i, within in enumerate(self.detectors.horizons_ms)}
-        pairs: list[tuple[str, float, float | None]] = [
+        pairs: list[tuple[str, float | None, float | None]] = [
             (f"observed {track.label}", track.p[row], observed.get(Signal(track.head, track.label)))
             for track in tracks.observed
         ]
@@ -353,15 +354,39 @@ class _Replay:
                 f"the window at {window.end_ms} ms ends with frame {window.last_frame}, not "
                 f"{tracks.last_frame[row]}"
             )
+        near = self._compare_distances(row, window, scores)
         for name, stated, again in pairs:
             if again is None:
                 found.faults.append(f"{name} is not among the scores of the detectors")
                 continue
-            found.difference = max(found.difference, abs(stated - again))
-            if not np.isclose(stated, again, rtol=0, atol=self.document.run.tolerance):
+            one = math.nan if stated is None else stated
+            if math.isnan(one) or math.isnan(again):
+                fits = (math.isnan(one) and math.isnan(again)) or near
+            else:
+                found.difference = max(found.difference, abs(one - again))
+                fits = abs(one - again) <= self.document.run.tolerance
+            if not fits:
+                words = ["not assessed" if math.isnan(value) else str(value) for value in (one, again)]
                 found.faults.append(
-                    f"{name} at {window.end_ms} ms: the document states {stated}, the replay gives {again}"
+                    f"{name} at {window.end_ms} ms: the document states {words[0]}, the replay gives {words[1]}"
                 )
+
+    def _compare_distances(self, row: int, window: Window, scores: WindowScores) -> bool:
+        """Compares how unlike the training videos a window is; returns whether rounding alone could have put it on the
+        other side of a threshold."""
+        tolerance, near = self.document.run.tolerance, False
+        thresholds = {head.id: head.domain.threshold for head in self.document.run.heads if head.domain}
+        for track in self.document.tracks.domain:
+            stated, again = track.distance[row], float(scores.distances[track.head][0])
+            threshold = thresholds[track.head]
+            near |= abs(stated - threshold) <= tolerance * threshold
+            # Distances have no scale of their own, so theirs is the threshold.
+            if abs(stated - again) > tolerance * max(threshold, stated):
+                self.found.faults.append(
+                    f"distance of {track.head} at {window.end_ms} ms: the document states {stated}, the replay gives "
+                    f"{again}"
+                )
+        return near
 
 
 def _differences_of_heads(stated: Sequence[Part], at_hand: Sequence[Part]) -> Iterator[str]:

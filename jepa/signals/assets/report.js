@@ -24,7 +24,7 @@
       const line = document.createElement("div"), name = document.createElement("span");
       const rail = document.createElement("i"), fill = document.createElement("u"), value = document.createElement("span");
       line.className = "bar"; name.textContent = track.label; value.className = "num";
-      value.textContent = p === null ? "not yet" : `${Math.round(100 * p)} %`;
+      value.textContent = p === null ? (row < 0 ? "not yet" : "not assessed") : `${Math.round(100 * p)} %`;
       fill.style.width = `${100 * (p || 0)}%`;
       fill.style.background = track.colour;
       rail.append(fill); line.append(name, rail, value);

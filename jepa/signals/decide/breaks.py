@@ -27,8 +27,8 @@ from jepa.signals.document.objects import (
     MaxRisk,
     Pause,
     Timeline,
-    Tracks,
 )
+from jepa.signals.document.tracks import AnticipatedTrack, ObservedTrack, Tracks, all_assessed
 from jepa.signals.policy import Policy
 
 _MERGE_MS = 500  # a pause this close to a cut is the cut's
@@ -75,24 +75,31 @@ class BreakContext:
 
     def before(self, at_ms: int, category: str = "any") -> MaxRisk | None:
         """The likeliest observed risk of a category in the time before."""
-        first, last = self._rows(at_ms - self.policy.breaks.before_ms, at_ms)
-        return self._observed(first, last, category)
+        rows = self.tracks.rows(at_ms - self.policy.breaks.before_ms, at_ms)
+        return self._highest(self._observing(category), rows)
 
     def after(self, at_ms: int, category: str = "any") -> MaxRisk | None:
         """The likeliest risk of a category in the time after."""
-        length = self.policy.breaks.after_ms
         if not self.causal:
-            first, last = self._rows(at_ms, at_ms + length)
-            return self._observed(first, last, category)
+            rows = self.tracks.rows(at_ms, at_ms + self.policy.breaks.after_ms)
+            return self._highest(self._observing(category), rows)
         row = bisect.bisect_right(self.tracks.window_end_ms, at_ms) - 1
         if row < 0:
             return None
-        found = [
-            self._risk(track.label, track.p[row])
-            for track in self.tracks.anticipated
-            if track.within_ms == length and self.policy.matches(category, track.label)
-        ]
-        return max(found, key=lambda risk: risk.p, default=None)
+        return self._highest(self._forecasts(category), range(row, row + 1))
+
+    def assessed_before(self, at_ms: int, category: str) -> bool:
+        """Whether every window of the side already shown was assessed for this category."""
+        rows = self.tracks.rows(at_ms - self.policy.breaks.before_ms, at_ms)
+        return all_assessed(self._observing(category), rows)
+
+    def assessed_after(self, at_ms: int, category: str) -> bool:
+        """Whether every window that tells about the side to come was assessed for this category."""
+        if not self.causal:
+            rows = self.tracks.rows(at_ms, at_ms + self.policy.breaks.after_ms)
+            return all_assessed(self._observing(category), rows)
+        row = bisect.bisect_right(self.tracks.window_end_ms, at_ms) - 1
+        return row >= 0 and all_assessed(self._forecasts(category), range(row, row + 1))
 
     def nearness(self, at_ms: int) -> float:
         """How close the likeliest risk is, on either side: its probability, times 1 at that time itself, falling
@@ -101,38 +108,44 @@ class BreakContext:
         back, ahead = self.policy.breaks.before_ms, self.policy.breaks.after_ms
         found = [0.0]
         ends = self.tracks.window_end_ms
-        first, here = self._rows(at_ms - back, at_ms)
+        shown = self.tracks.rows(at_ms - back, at_ms)
+        first, here = shown.start, shown.stop
         past = np.array([1 - (at_ms - end) / back for end in ends[first:here]])
-        last = here if self.causal else self._rows(at_ms, at_ms + ahead)[1]
+        last = here if self.causal else self.tracks.rows(at_ms, at_ms + ahead).stop
         future = np.array([1 - (end - at_ms) / ahead for end in ends[here:last]])
         for track in self.tracks.observed:
-            close = np.array(track.p[first:last]) * np.concatenate([past, future])
+            # What was not assessed counts as no risk here; it is for the policy's rules to refuse the break.
+            close = np.nan_to_num(np.array(track.p[first:last], float)) * np.concatenate([past, future])
             found.append(float(close.max(initial=0.0)))
         if self.causal and here:
             curves: dict[tuple[str, str], list[tuple[int, float]]] = {}
             for curve in self.tracks.anticipated:
-                if curve.within_ms <= ahead:
-                    point = (curve.within_ms, curve.p[here - 1])
-                    curves.setdefault((curve.head, curve.label), []).append(point)
+                p = curve.p[here - 1]
+                if curve.within_ms <= ahead and p is not None:
+                    curves.setdefault((curve.head, curve.label), []).append((curve.within_ms, p))
             for points in curves.values():
                 # A curve is cumulative: its step from one horizon to the next is the probability of a start between.
                 steps = itertools.pairwise([(0, 0.0), *sorted(points)])
                 found.append(sum((q - p) * (1 - (s + t) / 2 / ahead) for (s, p), (t, q) in steps))
         return max(found)
 
-    def _rows(self, after_ms: int, until_ms: int) -> tuple[int, int]:
-        ends = self.tracks.window_end_ms
-        return bisect.bisect_right(ends, after_ms), bisect.bisect_right(ends, until_ms)
+    def _observing(self, category: str) -> list[ObservedTrack]:
+        return [track for track in self.tracks.observed if self.policy.matches(category, track.label)]
 
-    def _observed(self, first: int, last: int, category: str) -> MaxRisk | None:
-        found = [
-            self._risk(track.label, max(track.p[first:last]))
-            for track in self.tracks.observed
-            if last > first and self.policy.matches(category, track.label)
+    def _forecasts(self, category: str) -> list[AnticipatedTrack]:
+        length = self.policy.breaks.after_ms
+        return [
+            track
+            for track in self.tracks.anticipated
+            if track.within_ms == length and self.policy.matches(category, track.label)
         ]
-        return max(found, key=lambda risk: risk.p, default=None)
 
-    def _risk(self, label: str, p: float) -> MaxRisk:
+    def _highest(self, tracks: Sequence[ObservedTrack | AnticipatedTrack], rows: range) -> MaxRisk | None:
+        """The likeliest of these risks in these windows; None where none of them was assessed."""
+        scores = [(p, track.label) for track in tracks for row in rows if (p := track.p[row]) is not None]
+        if not scores:
+            return None
+        p, label = max(scores, key=lambda score: score[0])
         return MaxRisk(label=label, cat=self.policy.category(label), p=p)
 
 

@@ -173,11 +173,13 @@ def _readings(policy: Policy, context: BreakContext, candidate: Candidate) -> li
     for rule in policy.rules:
         if rule.subject != "break":
             continue
-        look = context.before if rule.signal == "risk_before" else context.after
-        risk = look(candidate.at_ms, rule.category)
+        before = rule.signal == "risk_before"
+        risk = (context.before if before else context.after)(candidate.at_ms, rule.category)
+        assessed = context.assessed_before if before else context.assessed_after
         basis: Basis = "anticipated" if rule.signal == "risk_after" and context.causal else "observed"
-        if risk is None:
-            # No detector looks for it, or the first window had not ended yet. Unknown is not safe.
+        # What was seen in a part of the side may forbid a break; it can never clear the rest of it.
+        if risk is None or (risk.p < rule.at_least and not assessed(candidate.at_ms, rule.category)):
+            # No detector looks for it, none assessed all of this side, or the first window had not ended yet.
             found.append(Reading(rule, None, "not_assessed"))
         else:
             found.append(Reading(rule, risk.p, basis, risk.label))
@@ -206,7 +208,8 @@ def _apply_rules(
             value=None,
             threshold=rule.at_least,
             basis="not_assessed",
-            reason=f"No detector could assess {rule.category} here, so the policy's when_not_assessed applies.",
+            reason=f"No detector assessed all of this side for {rule.category}, so the policy's when_not_assessed "
+            "applies.",
             queue=rule.queue or "review",
         )
     read = [reading for reading in readings if reading.value is not None]

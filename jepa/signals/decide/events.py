@@ -6,6 +6,7 @@ that a reader can run it again over the scores that a document holds.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -15,7 +16,8 @@ import numpy as np
 from jepa.errors import UserError
 from jepa.signals.decide.forecasts import ForecastTracker, Issue, resolve
 from jepa.signals.detect.detector import Signal
-from jepa.signals.document.objects import Anticipated, CurvePoint, HeadMetadata, Observed, Tracks
+from jepa.signals.document.objects import Anticipated, CurvePoint, HeadMetadata, Observed
+from jepa.signals.document.tracks import Tracks
 from jepa.signals.policy import Policy, SpanRule
 
 
@@ -51,7 +53,14 @@ class SpanTracker:
         return self._open is not None
 
     def push(self, row: int, p: float) -> bool:
-        """Takes the next window's score; returns whether it is the highest of its run so far."""
+        """Takes the next window's score; returns whether it is the highest of its run so far.
+
+        NaN, a window that was not assessed, ends a run and opens none.
+        """
+        if math.isnan(p):
+            self.closed += [] if self._open is None else [self._open]
+            self._open = None
+            return False
         if self._open is None:
             if p < self._rule.start_at:
                 return False
@@ -135,8 +144,8 @@ class EventTracker:
         self.issues: list[Issue] = []
 
     def push(self, row: int, end_ms: int, observed: np.ndarray, anticipated: np.ndarray) -> WindowEvents:
-        """Takes the next window: observed [R], anticipated [A, H], both rounded as the document keeps
-        them."""
+        """Takes the next window: observed [R], anticipated [A, H], both rounded as the document keeps them, NaN where
+        it was not assessed."""
         events = WindowEvents()
         for column, tracker in enumerate(self.span_trackers):
             if tracker.push(row, float(observed[column])):
@@ -161,11 +170,12 @@ def track_again(policy: Policy, tracks: Tracks) -> EventTracker:
     anticipated = list(dict.fromkeys(Signal(track.head, track.label) for track in tracks.anticipated))
     horizons = sorted({track.within_ms for track in tracks.anticipated})
     curves = {
-        (Signal(track.head, track.label), track.within_ms): np.array(track.p) for track in tracks.anticipated
+        (Signal(track.head, track.label), track.within_ms): np.array(track.p, float)  # null becomes NaN
+        for track in tracks.anticipated
     }
     tracker = EventTracker(policy, observed, anticipated, horizons)
     for row, end_ms in enumerate(tracks.window_end_ms):
-        now = np.array([track.p[row] for track in tracks.observed])
+        now = np.array([track.p[row] for track in tracks.observed], float)
         ahead = np.array([[curves[signal, h][row] for h in horizons] for signal in anticipated])
         tracker.push(row, end_ms, now, ahead)
     return tracker
@@ -192,7 +202,9 @@ def observed_spans(
     ends, found = tracks.window_end_ms, []
     for signal, spans, track in zip(tracker.observed, tracker.span_trackers, tracks.observed, strict=True):
         for run in spans.runs():
-            found.append((ends[run.first], signal, run, track.p[run.peak]))
+            p = track.p[run.peak]
+            assert p is not None  # a run holds assessed windows only
+            found.append((ends[run.first], signal, run, p))
     found.sort(key=lambda item: (item[0], item[1]))
     return [
         Observed(
@@ -231,12 +243,12 @@ def forecasts(
         contexts: by row, first and last frame time of the window.
         evidence: evidence id by row.
     """
-    observable = {signal.label for signal in tracker.observed}
-    curves: dict[Signal, list[tuple[int, list[float]]]] = {}
+    curves: dict[Signal, list[tuple[int, list[float | None]]]] = {}
     for track in sorted(tracks.anticipated, key=lambda track: track.within_ms):
         curves.setdefault(Signal(track.head, track.label), []).append((track.within_ms, track.p))
     horizon = tracker.policy.forecast.horizon_ms
     column = tracker.horizons_ms.index(horizon) if tracker.anticipated else 0
+    onsets = [span for span in observed if tracks.shows_onset(span.head, span.label, span.start_ms)]
     made = []
     for number, issue in enumerate(tracker.issues, start=1):
         signal = tracker.anticipated[issue.signal]
@@ -250,7 +262,11 @@ def forecasts(
                 context_ms=contexts[issue.row],
                 last_frame=tracks.last_frame[issue.row],
                 horizon_ms=horizon,
-                curve=[CurvePoint(within_ms=within, p=p[issue.row]) for within, p in curves[signal]],
+                curve=[
+                    CurvePoint(within_ms=within, p=value)
+                    for within, p in curves[signal]
+                    if (value := p[issue.row]) is not None
+                ],
                 base_rate=rates[column]
                 if (rates := heads[signal.head].base_rates.get(signal.label))
                 else None,
@@ -260,8 +276,8 @@ def forecasts(
                     signal.label,
                     issue.issued_at_ms,
                     horizon,
-                    observed,
-                    signal.label in observable,
+                    onsets,
+                    tracks.watched(signal.label, issue.issued_at_ms, issue.issued_at_ms + horizon),
                     duration_ms,
                 ),
             )

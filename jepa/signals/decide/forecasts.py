@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -45,10 +46,12 @@ class ForecastTracker:
         Args:
             row: the window's number.
             end_ms: the window's end, which is the issue time.
-            p: probabilities within each horizon, [H].
+            p: probabilities within each horizon, [H]; NaN where the window was not assessed, which issues nothing.
             happening: whether the label is being observed now, so that it can no longer be forecast.
         """
         now = float(p[self._column])
+        if math.isnan(now):
+            return None
         # One forecast per rise: the next one waits until the probability fell, or until this one's horizon is over.
         if now < self._rule.rearm_at or (end_ms >= self._quiet_until and not happening):
             self._armed = True
@@ -72,8 +75,9 @@ def resolve(
         label: what was forecast.
         issued_at_ms: when.
         horizon_ms: it was to start within this time.
-        observed: all spans of the entire video.
-        observable: whether any head observes `label`. If none does, the forecast stays open.
+        observed: all spans of the entire video whose start was seen.
+        observable: whether heads that observe `label` assessed every window of the horizon. Otherwise the forecast
+            stays open unless an onset confirms it.
         duration_ms: length of the video.
     """
     until = issued_at_ms + horizon_ms

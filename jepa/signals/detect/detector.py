@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -56,10 +57,26 @@ class Feed(NamedTuple):
 
 
 class WindowScores(NamedTuple):
-    """Calibrated probabilities of B windows: observed [B, O], and anticipated [B, A, H] where something is forecast."""
+    """Calibrated probabilities of B windows: observed [B, O], and anticipated [B, A, H] where something is forecast.
+
+    NaN is "not assessed": a head says so for all of its labels in a window, or for none. Such a window opens no span,
+    issues no forecast and settles none. It is for what a head cannot judge, such as a kind of video that it was not
+    trained on, and no third word for an unlikely label.
+
+    Example:
+        >>> no_sound = "The file has no audio track."
+        >>> scores = WindowScores(np.full((4, 1), np.nan), reasons={"speech": no_sound})
+        >>> bool(np.isnan(scores.observed).all())
+        True
+    """
 
     observed: np.ndarray
     anticipated: np.ndarray | None = None
+    reasons: Mapping[str, str] = MappingProxyType({})
+    """by head id, one sentence that says why its windows are not assessed"""
+    distances: Mapping[str, np.ndarray] = MappingProxyType({})
+    """by head id, for each head whose metadata has a `domain`: how unlike its training windows each window is [B],
+    `rounded_distance`; NaN scores where that is above `domain.threshold`"""
 
 
 class Detector(Protocol):
@@ -162,9 +179,12 @@ class DetectorSet:
         """Scores B windows: observed [B, O] and anticipated [B, A, H] of all detectors.
 
         Raises:
-            ValueError: a detector's scores do not have the shape that its metadata promises.
+            ValueError: a detector's scores do not have the shape that its metadata promises, or it assessed a window
+                for some labels of a head and not for others.
         """
         batch, horizons = clips[0].shape[0], len(self.horizons_ms)
+        reasons: dict[str, str] = {}
+        distances: dict[str, np.ndarray] = {}
         observed, anticipated, first = [np.zeros((batch, 0))], [np.zeros((batch, 0, horizons))], 0
         for detector in self.detectors:
             metadata = detector.metadata
@@ -176,7 +196,34 @@ class DetectorSet:
             anticipated.append(
                 _checked(metadata.id, "anticipated", scores.anticipated, (batch, ahead, horizons))
             )
-        return WindowScores(np.concatenate(observed, axis=1), np.concatenate(anticipated, axis=1))
+            reasons |= scores.reasons
+            distances |= scores.distances
+        joined = WindowScores(
+            np.concatenate(observed, axis=1), np.concatenate(anticipated, axis=1), reasons, distances
+        )
+        self.left_out(joined)
+        return joined
+
+    def left_out(self, scores: WindowScores) -> np.ndarray:
+        """Which heads did not assess which of B windows, bool [B, heads], in the order of `heads`.
+
+        Raises:
+            ValueError: a head assessed a window for some of its labels and not for others.
+        """
+        assert scores.anticipated is not None
+        found = []
+        for head in self.heads:
+            ahead = head.task == "anticipate"
+            array = scores.anticipated if ahead else scores.observed
+            signals = self.anticipated if ahead else self.observed
+            own = array[:, [signal.head == head.id for signal in signals]].reshape(len(array), -1)
+            nan = np.isnan(own)
+            if (nan.any(axis=1) != nan.all(axis=1)).any():
+                raise ValueError(
+                    f"head {head.id} gives NaN for some of its labels and numbers for others in the same window"
+                )
+            found.append(nan.all(axis=1))
+        return np.stack(found, axis=1)
 
 
 def _checked(detector: str, name: str, array: np.ndarray | None, shape: tuple[int, ...]) -> np.ndarray:
@@ -228,10 +275,24 @@ class ScoreTrack:
         """[A, H] for each window"""
         self.tags: list[np.ndarray] = []
         """every label of every head that looks at the present, before the policy groups them, for each window"""
+        self.reasons: list[dict[str, str]] = []
+        """for each window, the heads that did not assess it, and why"""
+        self.distances: list[dict[str, float]] = []
+        """for each window, how unlike a head's training windows it is, by head"""
+
+
+def rounded_distance(distance: np.ndarray) -> np.ndarray:
+    """Distances as the document keeps them, and as they are compared with a threshold: six significant digits.
+
+    Example:
+        >>> rounded_distance(np.array([12.3456789, 0.000123456789])).tolist()
+        [12.3457, 0.000123457]
+    """
+    return np.array([float(f"{value:.6g}") for value in np.asarray(distance, dtype=np.float64)])
 
 
 def rounded(p: np.ndarray) -> np.ndarray:
-    """Probabilities as the document keeps them; rounding keeps order, so curves stay non-decreasing.
+    """Probabilities as the document keeps them; rounding keeps order, so curves stay non-decreasing. NaN stays NaN.
 
     Example:
         >>> rounded(np.array([0.12345678, 1.0000001])).tolist()

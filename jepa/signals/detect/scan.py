@@ -28,6 +28,7 @@ from jepa.signals.detect.windows import Window, WindowMaker
 
 _STRIP_MOST = 128  # pictures of the strip; when there are more, every second one goes
 _STRIP_PX = 240
+_NO_REASON = "The detector did not assess these windows."
 _SLOWEST_FPS = Fraction(1, 60)  # slower than this, shot detection could not count frames
 
 OnWindow = Callable[[int, Window, np.ndarray, np.ndarray], None]
@@ -150,7 +151,13 @@ class _Scoring:
             observed = rounded(self.risks.probabilities(scores.observed))
             assert scores.anticipated is not None
             anticipated = rounded(scores.anticipated)
+            left_out = self.detectors.left_out(scores)
             for i, window in enumerate(self._waiting):
+                missing = [
+                    head.id for head, out in zip(self.detectors.heads, left_out[i], strict=True) if out
+                ]
+                self.track.reasons.append({name: scores.reasons.get(name, _NO_REASON) for name in missing})
+                self.track.distances.append({name: float(d[i]) for name, d in scores.distances.items()})
                 self._keep(window, observed[i], anticipated[i], tags[i])
         self._waiting = []
 

@@ -11,13 +11,12 @@ from jepa.signals.document import taxonomy
 from jepa.signals.document.fields import ANTICIPATED_ACTIONS, FINAL_ACTIONS
 from jepa.signals.document.objects import (
     Anticipated,
-    AnticipatedTrack,
     Break,
     Decision,
     Observed,
-    ObservedTrack,
     SignalsDocument,
 )
+from jepa.signals.document.tracks import AnticipatedTrack, ObservedTrack, spans_of
 
 SUM_TOLERANCE = 1e-6
 LOOKS_AHEAD = "still_after"  # the factor that only a finished video has
@@ -32,6 +31,7 @@ def violations(document: SignalsDocument) -> list[str]:
             _ids,
             _shots,
             _tracks,
+            _not_assessed,
             _observed,
             _anticipated,
             _segments,
@@ -125,8 +125,36 @@ def _tracks(document: SignalsDocument) -> Iterator[str]:
         family.sort(key=lambda track: track.within_ms)
         for near, far in itertools.pairwise(family):
             pairs = zip(near.p, far.p, strict=False)  # other lengths have been reported above
-            if near.within_ms == far.within_ms or any(a > b for a, b in pairs):
+            falls = any(a is not None and b is not None and a > b for a, b in pairs)
+            if near.within_ms == far.within_ms or falls:
                 yield f"tracks: {label} becomes less likely from {near.within_ms} to {far.within_ms} ms"
+
+
+def _not_assessed(document: SignalsDocument) -> Iterator[str]:
+    tracks, heads = document.tracks, _by_id(document.run.heads)
+    nulls: dict[str, list[list[bool]]] = defaultdict(list)
+    scored: list[ObservedTrack | AnticipatedTrack] = [*tracks.observed, *tracks.anticipated]
+    for curve in scored:
+        nulls[curve.head].append([p is None for p in curve.p])
+    for head, columns in nulls.items():
+        if any(column != columns[0] for column in columns):
+            yield f"tracks: head {head} assessed some of its labels and not others in the same window"
+    for head in {item.head for item in document.not_assessed if item.head is not None} - set(heads):
+        yield f"not_assessed: no head {head}"
+    if [track.head for track in tracks.domain] != [name for name, head in heads.items() if head.domain]:
+        yield "tracks: the heads with distances are not those that have a domain"
+        return
+    for track in tracks.domain:
+        outside = [distance > heads[track.head].domain.threshold for distance in track.distance]
+        if len(outside) != len(tracks.window_end_ms):
+            yield f"tracks: head {track.head} has {len(outside)} distances for {len(tracks.window_end_ms)} windows"
+            continue
+        if any(column != outside for column in nulls[track.head]):
+            yield f"tracks: head {track.head} is null elsewhere than outside its domain"
+        spans = spans_of(outside, tracks.window_end_ms, document.run.stride_ms, document.asset.duration_ms)
+        stated = [span for item in document.not_assessed if item.head == track.head for span in item.spans_ms]
+        if stated != spans:
+            yield f"not_assessed: the times of head {track.head} are not those outside its domain"
 
 
 def _signal(document: SignalsDocument, kind: str, signal: Observed | Anticipated) -> Iterator[str]:
@@ -179,7 +207,9 @@ def _resolution(document: SignalsDocument, forecast: Anticipated) -> Iterator[st
     onsets = {
         span.id: span.start_ms
         for span in document.observed
-        if span.label == forecast.label and forecast.issued_at_ms < span.start_ms <= until
+        if span.label == forecast.label
+        and forecast.issued_at_ms < span.start_ms <= until
+        and document.tracks.shows_onset(span.head, span.label, span.start_ms)
     }
     if outcome.status == "confirmed":
         by_human = outcome.by is not None and outcome.by.startswith("human:")
@@ -195,6 +225,8 @@ def _resolution(document: SignalsDocument, forecast: Anticipated) -> Iterator[st
         return
     if (outcome.by, outcome.onset_ms, outcome.lead_ms) != (None, None, None):
         yield f"{name}: {outcome.status}, yet it names a confirmation"
+    if outcome.status != "open" and not document.tracks.watched(forecast.label, forecast.issued_at_ms, until):
+        yield f"{name}: {outcome.status}, yet no head observed {forecast.label} in all of its horizon; that is open"
     if onsets and outcome.status != "open":
         yield f"{name}: {outcome.status}, yet {min(onsets, key=lambda key: onsets[key])} confirms it"
     ended = until > document.asset.duration_ms

@@ -1,10 +1,11 @@
-"""The signals document (`jepa.signals/2`): one pydantic model for each object that it is made of.
+"""The signals document (`jepa.signals/3`): one pydantic model for each object that it is made of.
 
 Rules, checked here field by field and in `invariants.py` between objects:
 
 - times are integer milliseconds from the start of the video, intervals are half-open `[start_ms, end_ms)`;
 - frames are counted from 0 in the order in which they are shown;
 - every probability is in `[0, 1]` and names its calibration; a number that is no probability is not called `p`;
+- a null score means that its head did not assess that window: it opens no span, issues no forecast and settles none;
 - observed and anticipated signals live in separate arrays and never mix;
 - an unknown field is an error, in every object.
 """
@@ -16,8 +17,9 @@ from typing import Annotated, Literal
 from pydantic import ConfigDict, Field, model_validator
 
 from jepa.signals.document.fields import Action, Count, Id, Ms, Part, Probability, Sha256, Text, Unit
+from jepa.signals.document.tracks import Tracks
 
-SCHEMA_ID = "jepa.signals/2"
+SCHEMA_ID = "jepa.signals/3"
 
 
 class Asset(Part):
@@ -49,6 +51,21 @@ class ClipMetadata(Part):
     fps: Annotated[float, Field(gt=0)]
 
 
+class DomainMetadata(Part):
+    """What a head counts as the kind of video that it was trained on: windows up to `threshold` of `method`'s distance.
+
+    `alpha` is the nominal fraction of videos like its training videos whose windows would be put outside, found on
+    `groups` of them that the description was not fitted on. `promised` is false where those were too few to promise
+    it.
+    """
+
+    method: Text
+    alpha: Annotated[float, Field(gt=0, lt=1)]
+    threshold: Annotated[float, Field(ge=0)]
+    groups: Count
+    promised: bool
+
+
 class HeadMetadata(Part):
     """One output of a detector, such as one probe, and what may be concluded from it.
 
@@ -56,7 +73,7 @@ class HeadMetadata(Part):
     `anticipate` (each starts within `horizons_ms`; `base_rates` says how often that happens anyway, by label).
     `groups` names sets of labels that the policy counts as one. `categories` gives labels their ids in the IAB Content
     Taxonomy, for the labels that the policy does not name. `trained_on` says in words which videos it learnt from, so
-    what it cannot know.
+    what it cannot know. `domain` says which windows are like those; null where nothing checks it.
     """
 
     id: Id
@@ -69,6 +86,7 @@ class HeadMetadata(Part):
     base_rates: dict[str, list[Probability]] = Field(default_factory=dict)
     calibration: Id | None
     trained_on: Text
+    domain: DomainMetadata | None = None
 
 
 class DetectorMetadata(Part):
@@ -133,10 +151,17 @@ class Taxonomy(Part):
 
 class NotAssessed(Part):
     """Something a reader might take for granted and that nobody looked at. Absence of a signal is not
-    safety."""
+    safety.
+
+    Where a head left windows of this video out, `head` names it, `spans_ms` are the times, and `fraction` is how many
+    of the video's windows that is.
+    """
 
     what: Text
     why: Text
+    head: Id | None = None
+    spans_ms: list[tuple[Ms, Ms]] = Field(default_factory=list)
+    fraction: Unit | None = None
 
 
 class Span(Part):
@@ -187,32 +212,6 @@ class Timeline(Part):
     pauses: list[Pause]
 
 
-class ObservedTrack(Part):
-    """The probability that `label` is happening, at the end of each window."""
-
-    head: Id
-    label: Text
-    p: list[Probability]
-
-
-class AnticipatedTrack(Part):
-    """The probability that `label` starts within `within_ms` after the end of each window."""
-
-    head: Id
-    label: Text
-    within_ms: Annotated[int, Field(gt=0)]
-    p: list[Probability]
-
-
-class Tracks(Part):
-    """Scores over time. Window i ends at `window_end_ms[i]` and its last frame is `last_frame[i]`."""
-
-    window_end_ms: list[Ms]
-    last_frame: list[Count]
-    observed: list[ObservedTrack]
-    anticipated: list[AnticipatedTrack]
-
-
 class Observed(Span):
     """Something observed. `p` is its highest calibrated probability, reached at `peak_ms`.
 
@@ -236,8 +235,8 @@ class CurvePoint(Part):
 
 
 class Resolution(Part):
-    """What became of a forecast. `expired`: the video ended before the horizon did. `by` names what confirmed
-    it."""
+    """What became of a forecast. `expired`: the video ended before the horizon did. `open`: no head observed its label
+    in all of its horizon. `by` names what confirmed it."""
 
     status: Literal["open", "confirmed", "refuted", "expired"]
     by: Text | None = None
@@ -427,7 +426,7 @@ class SignalsDocument(Part):
     `schema.parse_document` and `hash_chain.seal` also check what must hold between the parts.
     """
 
-    schema_id: Annotated[Literal["jepa.signals/2"], Field(alias="schema")]
+    schema_id: Annotated[Literal["jepa.signals/3"], Field(alias="schema")]
     asset: Asset
     run: Run
     calibrations: list[Calibration]

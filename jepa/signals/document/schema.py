@@ -64,7 +64,7 @@ def json_schema() -> dict[str, Any]:
 
     Example:
         >>> json_schema()["$id"]
-        'jepa.signals/2'
+        'jepa.signals/3'
     """
     schema = SignalsDocument.model_json_schema(by_alias=True)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", "$id": SCHEMA_ID, **schema}

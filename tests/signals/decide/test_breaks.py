@@ -12,15 +12,8 @@ from hypothesis import strategies as st
 
 from jepa.signals.decide.breaks import BreakContext, Candidate, candidates, choose
 from jepa.signals.decide.decide import decide
-from jepa.signals.document.objects import (
-    AnticipatedTrack,
-    ObservedTrack,
-    Pause,
-    Scene,
-    Shot,
-    Timeline,
-    Tracks,
-)
+from jepa.signals.document.objects import Pause, Scene, Shot, Timeline
+from jepa.signals.document.tracks import AnticipatedTrack, ObservedTrack, Tracks
 from jepa.signals.policy import Policy
 
 POLICY = {

@@ -16,7 +16,7 @@ def test_round_trip_and_chain(raw_document: str, tmp_path: Path) -> None:
     document = read_document(path)
     assert document.model_dump(mode="json", by_alias=True) == json.loads(raw_document)
     first = document.log.entries[0]
-    assert first.hash == link_hash(GENESIS, "schema", "schema", "jepa.signals/2")
+    assert first.hash == link_hash(GENESIS, "schema", "schema", "jepa.signals/3")
     order = [(entry.kind, entry.id) for entry in document.log.entries]
     assert order.index(("anticipated", "a1")) < order.index(("resolution", "a1"))
     assert order.index(("resolution", "a1")) < order.index(("anticipated", "a2"))

@@ -98,7 +98,7 @@ def test_broken_invariants_are_refused_when_read_and_when_written(
     raw: dict[str, Any], put: Callable[[dict[str, Any], Any], None], value: Any, message: str
 ) -> None:
     put(raw, value)
-    with pytest.raises(UserError, match=r"is not a valid jepa\.signals/2 document") as error:
+    with pytest.raises(UserError, match=r"is not a valid jepa\.signals/3 document") as error:
         parse_document(json.dumps(raw), "doc")
     assert message in str(error.value)
     del raw["log"]
@@ -123,12 +123,12 @@ def test_a_human_may_confirm(raw: dict[str, Any]) -> None:
 
 def test_json_schema_forbids_unknown_fields_everywhere() -> None:
     schema = json_schema()
-    assert schema["$id"] == "jepa.signals/2"
+    assert schema["$id"] == "jepa.signals/3"
     objects = [schema, *schema["$defs"].values()]
     assert all(item["additionalProperties"] is False for item in objects if item.get("type") == "object")
     assert set(schema["required"]) >= {"schema", "asset", "observed", "anticipated", "log"}
     assert "schema_id" not in schema["properties"]
-    published = Path(jepa.signals.__file__).parent / "assets/jepa.signals-2.schema.json"
+    published = Path(jepa.signals.__file__).parent / "assets/jepa.signals-3.schema.json"
     assert json.loads(published.read_text()) == schema
 
 
