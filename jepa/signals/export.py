@@ -68,7 +68,8 @@ def allowed_breaks(document: SignalsDocument) -> list[Break]:
 
 
 def openrtb(document: SignalsDocument) -> list[dict[str, Any]]:
-    """One OpenRTB 2.6 bid request per allowed break, with the categories of the scene that it interrupts.
+    """One OpenRTB 2.6 bid request per allowed break, with the categories of the scene that it interrupts or, for
+    pre-roll, precedes.
 
     `cattax` and `segtax` are 9, Content Taxonomy 3.1, since the default of `cattax` is a deprecated taxonomy.
     A causal document has nothing on the scene after the break, because it has not been observed.
@@ -91,8 +92,8 @@ def openrtb(document: SignalsDocument) -> list[dict[str, Any]]:
                         "video": {
                             "mimes": ["video/mp4"],
                             "plcmt": 1,
-                            # 0 would mean pre-roll.
-                            "startdelay": max(1, round(item.at_ms / 1000)),
+                            # 0 means pre-roll.
+                            "startdelay": max(1, round(item.at_ms / 1000)) if item.at_ms else 0,
                             "podid": item.id,
                         },
                     }
@@ -138,7 +139,8 @@ def vmap(document: SignalsDocument) -> str:
     ElementTree.register_namespace("jepa", _OURS)
     root = ElementTree.Element(f"{{{_VMAP}}}VMAP", {"version": "1.0"})
     for item in allowed_breaks(document):
-        attributes = {"timeOffset": clock(item.at_ms), "breakType": "linear", "breakId": item.id}
+        offset = clock(item.at_ms) if item.at_ms else "start"  # VMAP's word for pre-roll
+        attributes = {"timeOffset": offset, "breakType": "linear", "breakId": item.id}
         node = ElementTree.SubElement(root, f"{{{_VMAP}}}AdBreak", attributes)
         extensions = ElementTree.SubElement(node, f"{{{_VMAP}}}Extensions")
         extension = ElementTree.SubElement(extensions, f"{{{_VMAP}}}Extension", {"type": "jepa.signals"})

@@ -107,6 +107,7 @@ class Weights(_Section):
     dissolve: Weight = 0.5
     cut: Weight = 0.2
     visual_change: Weight = 0.4
+    start: Weight = 0.3
     still_before: Weight = 0.1
     still_after: Weight = 0.1
     risk_before: Weight = -0.2
@@ -115,7 +116,7 @@ class Weights(_Section):
 
 
 class BreakRule(_Section):
-    """Where breaks may go."""
+    """Where breaks may go. `pre_roll` offers one before the first frame, where only what follows is judged."""
 
     weights: Weights = Weights()
     before_ms: Positive = 10000
@@ -124,6 +125,7 @@ class BreakRule(_Section):
     min_gap_ms: NotNegative = 8000
     edge_ms: NotNegative = 1000
     max_breaks: Positive = 50
+    pre_roll: bool = False
     still_at: Unit = 0.6
     still_ms: Positive = 400
 

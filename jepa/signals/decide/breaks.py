@@ -1,6 +1,7 @@
 """Ad break candidates, scored on both sides: what was shown before, what is forecast after.
 
-Candidates are the boundaries between shots and, where the picture is static inside one, pauses. A candidate's score is
+Candidates are the boundaries between shots, where the picture is static inside one, pauses, and, where the policy has
+pre-roll, the time before the first frame. A candidate's score is
 a sum that can be done by hand: each factor is a value between 0 and 1 times a weight from the policy. The score ranks
 candidates; how far down the ranking breaks are offered is the policy's `min_score`. Which candidates are taken is a
 separate step (`choose`), after the policy's rules. The distance between breaks belongs there, because it depends on
@@ -157,7 +158,7 @@ def candidates(
     frame_ms: Sequence[int],
     duration_ms: int,
 ) -> list[Candidate]:
-    """All natural breaks that are not too close to the start or end, in order of time.
+    """All natural breaks, in order of time: pre-roll, then those that are not too close to the start or end.
 
     Args:
         policy: gives weights and lengths.
@@ -183,6 +184,8 @@ def candidates(
         if not near:
             types[known] = ["pause"]
     found = []
+    if policy.breaks.pre_roll:
+        found.append(score_candidate(policy, context, timeline, 0, 0, ["start"], forecasts))
     for at_ms in sorted(types):
         if not policy.breaks.edge_ms <= at_ms <= duration_ms - policy.breaks.edge_ms:
             continue
@@ -226,6 +229,8 @@ def score_candidate(
         "risk_after": after.p if after else 0.0,
         "risk_near": round(context.nearness(at_ms), DIGITS),
     }
+    if at_ms == 0:
+        values = {"start": 1.0, **values}
     if not context.causal:
         # The one factor that needs the frames after the break; a causal document may not have it.
         values[LOOKS_AHEAD] = _stillness(timeline.pauses, at_ms, at_ms + _STILL_MS)

@@ -171,8 +171,8 @@ def _readings(policy: Policy, context: BreakContext, candidate: Candidate) -> li
     """What each rule about breaks reads at this candidate."""
     found = []
     for rule in policy.rules:
-        if rule.subject != "break":
-            continue
+        if rule.subject != "break" or (rule.signal == "risk_before" and candidate.at_ms == 0):
+            continue  # before the first frame nothing was shown, which no detector need assess
         before = rule.signal == "risk_before"
         risk = (context.before if before else context.after)(candidate.at_ms, rule.category)
         assessed = context.assessed_before if before else context.assessed_after

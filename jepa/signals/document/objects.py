@@ -334,7 +334,7 @@ class After(Part):
     max_risk: MaxRisk | None
 
 
-BoundaryType = Literal["shot", "scene", "pause"]
+BoundaryType = Literal["start", "shot", "scene", "pause"]
 
 
 class Break(Part):

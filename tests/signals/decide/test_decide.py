@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from jepa.signals.export import openrtb, vmap
 from jepa.signals.policy import read_policy
 
 
@@ -54,3 +56,23 @@ def test_what_nobody_assessed_is_not_safe(
     assert blind and all(item.action == "review" and item.value is None for item in blind)
     assert not any(item.verdict == "allow" for item in document.ads.breaks)
     assert any(item.what.startswith("avbNf2") for item in document.not_assessed)
+
+
+@pytest.mark.parametrize(
+    ("first", "causal", "verdict"),
+    [((20, 20, 20), False, "allow"), ((220, 20, 20), False, "hold"), ((20, 20, 20), True, "review")],
+)
+def test_pre_roll_is_judged_by_what_follows_alone(
+    document_of: Any, policy_file: Path, make_video: Callable[..., Path], tmp_path: Path,
+    first: tuple[int, int, int], causal: bool, verdict: str,
+) -> None:  # fmt: skip
+    """Before the first frame nothing was shown; live, nobody can know what follows, and a person decides."""
+    policy_file.write_text(
+        policy_file.read_text().replace("{min_score: -1.0", "{pre_roll: true, min_score: 0.25")
+    )
+    document = document_of(make_video("one shot.mp4", [first] * 12), tmp_path / "out", causal=causal)
+    item = document.ads.breaks[0]
+    assert (item.at_ms, item.boundary_types, item.verdict) == (0, ["start"], verdict)
+    requests = openrtb(document)
+    assert [request["imp"][0]["video"]["startdelay"] for request in requests] == [0] * (verdict == "allow")
+    assert ('timeOffset="start"' in vmap(document)) == (verdict == "allow")
