@@ -18,10 +18,12 @@ import torch
 
 from jepa.signals import Analyser, Detector, WindowScores, read_document
 from jepa.signals.command import SignalsConfig, process
+from jepa.signals.detect.detector import rounded_distance
 from jepa.signals.document.objects import (
     Calibration,
     ClipMetadata,
     DetectorMetadata,
+    DomainMetadata,
     EncoderMetadata,
     HeadMetadata,
     SignalsDocument,
@@ -95,6 +97,28 @@ class ColourDetector(Detector):
         return WindowScores(now, green[:, None, None] * np.array([0.5, 1.0, 1.0])[None, None])
 
 
+class ShyDetector(ColourDetector):
+    """A colour detector that was never shown blue: windows that end in blue are outside its domain."""
+
+    def __init__(self) -> None:
+        domain = DomainMetadata(method="blue", alpha=0.02, threshold=0.5, groups=50, promised=True)
+        super().__init__(
+            NOW.model_copy(update={"domain": domain}), AHEAD.model_copy(update={"domain": domain})
+        )
+
+    def score(self, clips: Sequence[torch.Tensor]) -> WindowScores:
+        scores = super().score(clips)
+        assert scores.anticipated is not None
+        blue = rounded_distance(clips[0][:, 2, -1].mean(dim=(1, 2)).numpy())
+        outside = blue > 0.5
+        return WindowScores(
+            np.where(outside[:, None], np.nan, scores.observed),
+            np.where(outside[:, None, None], np.nan, scores.anticipated),
+            {"now": "Outside the domain of now.", "ahead": "Outside the domain of ahead."},
+            {"now": blue, "ahead": blue},
+        )
+
+
 def write_video(path: Path, colours: Sequence[tuple[int, int, int]], fps: int = FPS, size: int = 32) -> Path:
     """A lossless H.264 video of plain colours with a grain that is the same in every frame."""
     grain = np.random.default_rng(0).integers(0, 6, (size, size, 1))
@@ -143,6 +167,11 @@ def make_video(tmp_path: Path) -> Callable[..., Path]:
 @pytest.fixture
 def detector() -> ColourDetector:
     return ColourDetector()
+
+
+@pytest.fixture
+def shy_detector() -> ShyDetector:
+    return ShyDetector()
 
 
 @pytest.fixture

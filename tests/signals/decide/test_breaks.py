@@ -165,3 +165,49 @@ def test_choice_of_breaks_is_the_best_there_is(
     )
     taken = choose(times, scores, gap, most)
     assert allowed(tuple(taken)) and sum(scores[i] for i in taken) == pytest.approx(best)
+
+
+RULES = [
+    {"id": "before", "subject": "break", "signal": "risk_before", "category": "red", "at_least": 0.5, "action": "hold",
+     "reason": "Red before."},
+    {"id": "after", "subject": "break", "signal": "risk_after", "category": "red", "at_least": 0.5, "action": "hold",
+     "reason": "Red ahead."},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("observed", "ahead", "rule", "basis", "action"),
+    [
+        ({}, 0.1, "after", "anticipated", "allow"),
+        ({8500: None}, 0.1, "before", "not_assessed", "review"),
+        ({}, None, "after", "not_assessed", "review"),
+        # What was seen in a part of the side is enough to hold the break.
+        ({8500: None, 9000: 0.9}, 0.1, "before", "observed", "hold"),
+    ],
+)
+def test_a_side_that_was_not_assessed_in_full_clears_no_break(
+    observed: dict[int, float | None], ahead: float | None, rule: str, basis: str, action: str
+) -> None:
+    policy = Policy.model_validate(POLICY | {"rules": RULES})
+    scores = tracks()
+    p = [observed.get(end, 0.0) for end in ENDS]
+    scores = scores.model_copy(
+        update={
+            "observed": [scores.observed[0].model_copy(update={"p": p})],
+            "anticipated": [t.model_copy(update={"p": [ahead] * len(ENDS)}) for t in scores.anticipated],
+        }
+    )
+    found = candidates_of(timeline((10000, "fade", 0.2)), scores)
+    _, (decision,) = decide(policy, BreakContext(policy, scores, True), [], [], found)
+    assert (decision.rule_id, decision.basis, decision.action) == (rule, basis, action)
+    assert (decision.value is None) == (basis == "not_assessed")
+
+
+def test_what_another_head_assessed_counts_as_assessed() -> None:
+    scores = tracks()
+    blind = ObservedTrack(head="other", label="red", p=[None] * len(ENDS))
+    both = scores.model_copy(update={"observed": [*scores.observed, blind]})
+    policy = Policy.model_validate(POLICY)
+    assert BreakContext(policy, both, True).assessed_before(10000, "red")
+    alone = scores.model_copy(update={"observed": [blind]})
+    assert not BreakContext(policy, alone, True).assessed_before(10000, "red")

@@ -26,6 +26,12 @@ def test_two_thresholds_make_one_run_of_a_trembling_score() -> None:
     assert runs([0.5, 0.5]) == []
 
 
+def test_a_window_that_was_not_assessed_ends_a_run_and_opens_none() -> None:
+    missing = float("nan")
+    assert runs([missing, 0.7, 0.5, missing, 0.5, missing, 0.7]) == [Run(1, 2, 1), Run(6, 6, 6)]
+    assert runs([missing] * 3) == []
+
+
 @given(st.lists(st.floats(0, 1), max_size=60))
 def test_runs_are_separate_and_hold_their_peak(scores: list[float]) -> None:
     found = runs(scores)

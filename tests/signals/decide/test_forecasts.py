@@ -32,6 +32,13 @@ def test_what_is_happening_cannot_be_forespan() -> None:
     assert issues([0.6] * 8, [False, False, True, True, True, True, True, False]) == [0, 3500]
 
 
+def test_a_window_that_was_not_assessed_issues_nothing_and_arms_nothing() -> None:
+    missing = float("nan")
+    assert issues([missing, missing]) == []
+    assert issues([0.6, missing, 0.6]) == [0]  # a dip to below 0.3 would have armed it
+    assert issues([0.6, missing, missing, missing, 0.6]) == [0, 2000]  # the first one's horizon is over
+
+
 def span(start_ms: int, label: str = "fall") -> Observed:
     return Observed(
         id=f"o{start_ms}", head="h", label=label, cat=None, start_ms=start_ms, end_ms=start_ms + 100, p=0.9,
