@@ -49,6 +49,7 @@ _RENAMED = {
     "truth": "annotations",
     "flicker": "temporal_noise",
     "omen_s": "precursor_s",
+    "context_s": "window_s",
 }
 
 # Keys of earlier versions that have no successor, and what to do instead.

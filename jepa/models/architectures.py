@@ -177,6 +177,25 @@ def entry_of(name: str) -> Architecture:
     return ENTRIES[name]
 
 
+def published_weights(name: str) -> str:
+    """Where the published weights of a model are: a hub name, or an address.
+
+    Raises:
+        UserError: there is no such model, or nothing was published for it.
+
+    Example:
+        >>> published_weights("vjepa2_vit_large_256")
+        'facebook/vjepa2-vitl-fpc64-256'
+    """
+    entry = entry_of(name)
+    if not entry.url:
+        raise UserError(
+            f"{name} is an architecture for experiments; no weights were published for it. Name a file of your own: "
+            f"{name}:FILE."
+        )
+    return entry.hub_id or entry.url
+
+
 def name_of_module(module: type[VideoEncoder]) -> str | None:
     """The first registered name whose encoders are of a class of their own; None for VideoEncoder itself.
 

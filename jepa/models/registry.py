@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from jepa.errors import UserError
-from jepa.models.architectures import ENTRIES, Architecture, default_predictor, entry_of
+from jepa.models.architectures import ENTRIES, Architecture, default_predictor, entry_of, published_weights
 from jepa.models.encoder import EncoderConfig, VideoEncoder
 from jepa.models.predictor import Predictor, PredictorConfig
 from jepa.models.preprocessing import Preprocessing
@@ -95,7 +95,7 @@ def create_model(name: str, weights: str | os.PathLike[str] | None = None, **ove
     entry = entry_of(name)
     config = override(entry.encoder, overrides)
     if weights is not None:
-        encoder = load_encoder(_published(entry, name) if weights == "published" else weights, config=config)
+        encoder = load_encoder(published_weights(name) if weights == "published" else weights, config=config)
         if type(encoder) is not entry.module:
             raise UserError(
                 f"{weights} holds a {type(encoder).__name__}, and {name} is a {entry.module.__name__}."
@@ -106,12 +106,6 @@ def create_model(name: str, weights: str | os.PathLike[str] | None = None, **ove
     encoder.preprocessing = entry.preprocessing
     encoder.metadata = {"model": name, "weights": "random"}
     return encoder
-
-
-def _published(entry: Architecture, name: str) -> str:
-    if not entry.url:
-        raise UserError(f"{name} is an architecture for experiments; no weights were published for it.")
-    return entry.hub_id or entry.url
 
 
 def create_predictor(name: str, encoder_dim: int | None = None, **overrides: Any) -> Predictor:

@@ -47,6 +47,10 @@ class FeatureSettings:
 
     cache: str | None = path_key(None)
     """folder of cached features; null is OUT/cache, and none at all for jepa embed"""
+    window_s: float | None = None
+    """seconds that a window shows; null takes the encoder's own length. A frame encoder takes any"""
+    num_frames: int | None = None
+    """frames of a window, evenly spaced over it; null takes the encoder's own number"""
     clips: int = 1
     """windows per video, evenly spaced; their probabilities are averaged"""
     max_tokens: int = 256
@@ -75,12 +79,15 @@ class FeatureSettings:
             UserError: names the key and its value.
         """
         for key, number in (
+            ("num_frames", 1 if self.num_frames is None else self.num_frames),
             ("clips", self.clips),
             ("max_tokens", self.max_tokens),
             ("batch_size", self.batch_size),
         ):
             if number < 1:
                 raise UserError(f"features.{key}={number} must be at least 1.")
+        if self.window_s is not None and self.window_s <= 0:
+            raise UserError(f"features.window_s={self.window_s} must be more than 0 seconds.")
         if self.augment < 0:
             raise UserError(f"features.augment={self.augment} must be at least 0.")
 
@@ -108,8 +115,6 @@ class HeadSettings:
 class AnticipateSettings:
     """What is anticipated, from how much past (task=anticipate)."""
 
-    context_s: float | None = None
-    """seconds of past that a window shows; null takes the encoder's own frame rate and length"""
     tau_s: float = 1.0
     """anticipation time: the next action is predicted this long before it starts"""
     hazards: list[str] = field(default_factory=list)

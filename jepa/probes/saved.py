@@ -157,8 +157,8 @@ def data_metadata(name: str, samples: Sequence[Item]) -> dict[str, Any]:
 
 
 def encoder_metadata(encoder: Encoder, sha256: str, source: str) -> dict[str, Any]:
-    """An encoder by name, hash and source."""
-    named = encoder.metadata.get("name") or encoder.metadata.get("model") or "encoder"
+    """An encoder by name, hash and source, from which `jepa signals` finds it again."""
+    named = encoder.metadata.get("name") or encoder.metadata.get("model") or Path(source).stem or "encoder"
     return {"name": str(named), "sha256": sha256, "source": source}
 
 

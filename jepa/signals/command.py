@@ -56,7 +56,8 @@ class SignalsConfig:
     probes: str | None = path_key(None)
     """folder with one or more probes that `jepa probe` wrote, all for the same encoder"""
     encoder: str | None = path_key(None)
-    """export that the probes were trained on; null looks for it under `probes`"""
+    """what the probes were trained on: an export, or anything else that load_encoder takes; null finds it by what they
+    state"""
     detectors: list[str] = field(default_factory=lambda: [INSTALLED])
     """detectors beside the probes: installed (all packaged ones that `jepa doctor` finds), kinds given to
     register_detector, or package.module:KIND, which imports the module first; [] for none"""

@@ -32,8 +32,8 @@ def encoder_hash(encoder: Encoder) -> str:
     """
     if encoder.preprocessing is None:
         raise UserError(
-            "This encoder carries no preprocessing, so its features cannot be made the same way twice. Load it with "
-            "jepa.load_encoder(DIR), or set encoder.preprocessing."
+            "This encoder carries no preprocessing, so its features cannot be made the same way twice. Name its "
+            "architecture (encoder=vjepa2_vit_giant_384:FILE), or set encoder.preprocessing."
         )
     identity = {
         "config": in_first_schema(encoder.config),

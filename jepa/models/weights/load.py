@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from pathlib import Path
 from typing import TypeAlias, TypeVar
 
 from jepa.errors import UserError
+from jepa.models.architectures import ENTRIES, published_weights
 from jepa.models.base import Encoder
 from jepa.models.encoder import EncoderConfig
 from jepa.models.image_backbone import PREFIX
@@ -38,8 +40,9 @@ def load_encoder(
 
     Args:
         source: a folder written by `save_encoder`, or the `encoder.safetensors` in it; a Hugging Face folder or the
-            name of one on the hub; a file of Meta's V-JEPA, V-JEPA 2 or 2.1, or its https address; or `timm:NAME`, an
-            image model of timm that is applied to every frame.
+            name of one on the hub; a file of Meta's V-JEPA, V-JEPA 2 or 2.1, or its https address; a name of
+            `list_models()` for its published weights, or `NAME:FILE` for weights of that architecture in a file that
+            does not state one; or `timm:NAME`, an image model of timm that is applied to every frame.
         config: the architecture that the source must hold. Only needed where the source does not state it: a Meta
             file of an unpublished size, a bare state dict.
         preprocessing: replaces the preprocessing that the source states.
@@ -69,6 +72,8 @@ def load_encoder(
         backbone = load_image_backbone(os.fspath(source))
         backbone.preprocessing = preprocessing or backbone.preprocessing
         return backbone
+    if (named := zoo_name(source)) is not None:
+        return _load_named(*named, source, config, preprocessing, key)
     path = locate(source)
     if key is not None and path.is_dir():
         raise UserError(f"key={key!r} names a part of a Meta file, but {path} is a folder.")
@@ -87,6 +92,44 @@ def load_encoder(
         encoder.metadata = {"format": "transformers", "source": os.fspath(source)}
     _check_architecture(source, encoder.config, config)
     encoder.preprocessing = preprocessing or encoder.preprocessing
+    return encoder
+
+
+def zoo_name(source: Source) -> tuple[str, str] | None:
+    """The model and the weights that `NAME` or `NAME:FILE` stands for; None where the source is no such name.
+
+    Raises:
+        UserError: nothing was published for the name.
+
+    Example:
+        >>> zoo_name("vit_nano:weights.safetensors")
+        ('vit_nano', 'weights.safetensors')
+    """
+    name, _, weights = os.fspath(source).partition(":")
+    if name not in ENTRIES or Path(source).exists():
+        return None
+    return name, weights or published_weights(name)
+
+
+def _load_named(
+    name: str,
+    weights: str,
+    source: Source,
+    config: EncoderConfig | None,
+    preprocessing: Preprocessing | None,
+    key: str | None,
+) -> Encoder:
+    """An encoder whose architecture a name states."""
+    entry = ENTRIES[name]
+    if config is not None and config != entry.encoder:
+        raise UserError(f"{os.fspath(source)} states the architecture already; leave out config.")
+    encoder = load_encoder(weights, entry.encoder, preprocessing, key)
+    if type(encoder) is not entry.module:
+        raise UserError(
+            f"{weights} holds a {type(encoder).__name__}, and {name} is a {entry.module.__name__}."
+        )
+    encoder.preprocessing = encoder.preprocessing or entry.preprocessing
+    encoder.metadata = {**encoder.metadata, "model": name}
     return encoder
 
 
@@ -112,7 +155,8 @@ def load_predictor(source: Source, config: PredictorConfig | None = None) -> Pre
         ...     load_predictor(folder).config.depth
         2
     """
-    path = locate(source)
+    named = zoo_name(source)
+    path = locate(source if named is None else named[1])
     if path.is_file() and is_safetensors(path):
         predictor = native.read_predictor(path)
     elif path.is_file():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import pickle
 import re
@@ -14,13 +15,18 @@ from torch import Tensor
 
 from jepa.errors import UserError
 from jepa.files import atomic_path
+from jepa.models.architectures import ENTRIES
 
+_WEIGHTS = {".pt", ".pth", ".tar", ".safetensors", ".bin", ".ckpt"}
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 def locate(source: str | os.PathLike[str]) -> Path:
     """A local path for a path, an https address or a name on the Hugging Face hub; downloads are kept and
     reused.
+
+    What can only be a path is never asked of the hub: `owner/name` is a hub name unless a folder `owner` is here or the
+    name ends like a file of weights.
 
     Raises:
         UserError: there is no such path, or what it names cannot be downloaded.
@@ -31,11 +37,13 @@ def locate(source: str | os.PathLike[str]) -> Path:
     name = os.fspath(source)
     if name.startswith("https://"):
         return _download(name)
-    if _HUB_NAME.fullmatch(name):
+    if _HUB_NAME.fullmatch(name) and not path.parent.is_dir() and path.suffix not in _WEIGHTS:
         return _from_hub(name)
+    close = difflib.get_close_matches(name, ENTRIES, n=1)
     raise UserError(
-        f"there is no file or folder {name!r}; weights are read from a path, an https address or the "
-        f"name of a Hugging Face repository such as facebook/vjepa2-vitl-fpc64-256."
+        f"there is no file or folder {name!r}. Weights are read from a path, an https address, the name of a Hugging "
+        f"Face repository such as facebook/vjepa2-vitl-fpc64-256, a model of jepa.list_models() or timm:NAME."
+        + (f" Did you mean {close[0]}?" if close else "")
     )
 
 

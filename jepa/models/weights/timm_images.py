@@ -102,6 +102,7 @@ def _pretrained(name: str) -> tuple[Any, str, str]:
     if not timm.is_model_pretrained(name):
         raise UserError(f"timm has no weights for {name!r}. {remedy}")
     try:
+        _check_reachable(timm.get_pretrained_cfg(name))
         model = timm.create_model(name, pretrained=True, num_classes=0)
     except (OSError, RuntimeError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -111,6 +112,32 @@ def _pretrained(name: str) -> tuple[Any, str, str]:
         str(model.pretrained_cfg.get("hf_hub_id") or model.pretrained_cfg.get("url") or "timm"),
         name,
     )
+
+
+def _check_reachable(config: Any) -> None:
+    """Asks the hub once for a model that is not in its cache, since timm tries for a minute.
+
+    Raises:
+        OSError: the hub does not answer, or does not have the model.
+    """
+    repository = getattr(config, "hf_hub_id", None)
+    if not repository:
+        return
+    from huggingface_hub import HfApi, scan_cache_dir
+    from huggingface_hub.errors import CacheNotFound, HfHubHTTPError
+
+    try:
+        cached = {entry.repo_id for entry in scan_cache_dir().repos}
+    except CacheNotFound:
+        cached = set()
+    if repository in cached:
+        return
+    try:
+        HfApi().model_info(repository, timeout=10)
+    except HfHubHTTPError as error:
+        raise OSError(str(error)) from error
+    except Exception as error:  # of the client's own kind, which differs between its versions
+        raise OSError(f"the Hugging Face hub does not answer ({error})") from error
 
 
 def _weights_in(package: str) -> Path | None:

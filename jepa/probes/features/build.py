@@ -56,6 +56,8 @@ def encoder_tokens(
         settings.max_tokens,
         settings.layers or None,
         str(choose_device(settings.device, "features.device", local_rank)),
+        settings.window_s,
+        settings.num_frames,
         **options,
     )
 
@@ -69,12 +71,12 @@ def make_extractors(
         config: the probe's.
         encoder: frozen.
         last_frame: the one-frame baseline reads a window's last frame, not its middle one.
-        options: further arguments of `EncoderTokens` for the encoder; a baseline gets its `fps` alone.
+        options: further arguments of `EncoderTokens` for the encoder, such as its predictor.
     """
     extractors: list[Extractor] = [encoder_tokens(ENCODER, encoder, config.features, **options)]
     if "random_init" in config.baselines:
         fresh = random_init_copy(encoder, config.split_seed)
-        extractors.append(encoder_tokens(RANDOM_INIT, fresh, config.features, fps=options.get("fps")))
+        extractors.append(encoder_tokens(RANDOM_INIT, fresh, config.features))
     if "one_frame" in config.baselines:
         extractors.append(OneFrame(last_frame))
     if "motion" in config.baselines:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -27,7 +28,7 @@ def preprocessing_of(encoder: Encoder) -> Preprocessing:
     if encoder.preprocessing is None:
         raise UserError(
             "This encoder carries no preprocessing, so its features cannot be made the same way twice. "
-            "Load it with jepa.load_encoder(DIR), or set encoder.preprocessing."
+            "Name its architecture (encoder=vjepa2_vit_giant_384:FILE), or set encoder.preprocessing."
         )
     return encoder.preprocessing
 
@@ -135,7 +136,8 @@ class EncoderTokens:
         layers: depths whose tokens are used together: 0 is the patch embedding, k the output of block k, negatives
             count from the end. None takes the last, after the final norm.
         device: where the encoder runs.
-        fps: frame rate of the windows; None takes the encoder's own.
+        window_s: seconds that a window shows; None takes as many as the encoder's own windows.
+        num_frames: frames of a window; None takes the encoder's own number.
         predictor: the encoder's predictor.
         time_steps: time steps that it predicts.
 
@@ -154,7 +156,8 @@ class EncoderTokens:
         max_tokens: int = 256,
         layers: Sequence[int] | None = None,
         device: str = "cpu",
-        fps: float | None = None,
+        window_s: float | None = None,
+        num_frames: int | None = None,
         predictor: Predictor | None = None,
         time_steps: int = 0,
     ) -> None:
@@ -162,8 +165,11 @@ class EncoderTokens:
         self.layers = None if layers is None else encoder.depths_of(layers)
         self.encoder = encoder.eval().to(device)
         self.device = device
-        self.window = preprocessing_of(encoder)
-        self.fps = self.window.fps if fps is None else fps
+        own = preprocessing_of(encoder)
+        self.window = replace(own, num_frames=num_frames or own.num_frames)
+        self.fps = own.fps
+        if window_s is not None or num_frames is not None:
+            self.fps = self.window.num_frames / (window_s or own.num_frames / own.fps)
         self.predictor = None if predictor is None else predictor.eval().to(device)
         self.future_steps = time_steps if predictor is not None else 0
         self.sha256 = encoder_hash(encoder)
@@ -175,6 +181,8 @@ class EncoderTokens:
             "fps": self.fps,
             "form": 1,
         }
+        if self.window != own:
+            options["num_frames"] = self.window.num_frames
         if predictor is not None:
             options |= {"predictor": state_hash(predictor), "slots": time_steps}
         self.key = extractor_key(encoder=self.sha256, **options)

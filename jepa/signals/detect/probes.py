@@ -15,9 +15,10 @@ from torch import Tensor
 from jepa.device import choose_device
 from jepa.errors import UserError
 from jepa.models import Encoder, load_encoder
-from jepa.models.weights.load import load_predictor
+from jepa.models.image_backbone import PREFIX as TIMM
+from jepa.models.weights.load import load_predictor, zoo_name
 from jepa.probes import encoder_hash, load_probe, predict_future
-from jepa.probes.saved import WEIGHTS_FILE
+from jepa.probes.saved import WEIGHTS_FILE, read_probe
 from jepa.signals.detect.detector import DIGITS, ClipSpec, Detector, WindowScores
 from jepa.signals.document.objects import (
     Calibration,
@@ -35,7 +36,8 @@ class ProbeDetector(Detector):
 
     Args:
         probes: a folder that `jepa probe` wrote, or one that holds several.
-        encoder: the export that they were trained on; None looks for it under `probes`.
+        encoder: what they were trained on, whatever `jepa.load_encoder` takes. None takes the model that they name,
+            such as timm:NAME, or the export under `probes`, or the path that they were trained with.
         device: "auto", "cpu" or "cuda".
         id: the detector's id, put before its heads' ids; needed when two such detectors run side by side.
 
@@ -64,8 +66,7 @@ class ProbeDetector(Detector):
                 "`make demo` makes a set."
             )
         self._device = choose_device(device)
-        # A folder of `jepa export`, or whatever else load_encoder takes, such as timm:NAME.
-        export = str(encoder) if encoder is not None else str(_find_encoder(root))
+        export = str(encoder) if encoder is not None else _find_encoder(root, folders)
         export = str(Path(export).absolute()) if Path(export).exists() else export
         loaded: Encoder = load_encoder(export)
         self._encoder = loaded.eval().requires_grad_(False).to(self._device)
@@ -128,14 +129,22 @@ def _numbers(p: Tensor) -> np.ndarray:
     return p.detach().cpu().double().numpy()
 
 
-def _find_encoder(root: Path) -> Path:
+def _find_encoder(root: Path, folders: Sequence[Path]) -> str:
+    """The source of the encoder that the probes were trained on."""
+    stated = {(read_probe(folder)[0].get("encoder") or {}).get("source", "") for folder in folders}
+    source = stated.pop() if len(stated) == 1 else ""
+    if source.startswith(TIMM) or zoo_name(source) is not None:
+        return source
     found = sorted(path.parent for path in root.rglob(_ENCODER_FILE))
     if len(found) == 1:
-        return found[0]
+        return str(found[0])
+    if source and Path(source).exists():
+        return source
     what = f"{len(found)} of them ({', '.join(map(str, found))})" if found else "none"
+    there = f" They were trained with {source!r}, which is not here." if source else ""
     raise UserError(
-        f"the encoder that the probes read was not named, and there is {what} under {str(root)!r}. "
-        "Say which: encoder=DIR, a folder that `jepa export` wrote."
+        f"the encoder that the probes read was not named, and there is {what} under {str(root)!r}.{there} "
+        "Say which: encoder=DIR, or whatever else load_encoder takes."
     )
 
 

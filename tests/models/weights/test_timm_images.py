@@ -92,11 +92,29 @@ def test_models_without_weights_are_refused(monkeypatch):
     def offline(*args, **kwargs):
         raise OSError("no route to host\nmore lines")
 
+    monkeypatch.setattr(timm_images, "_check_reachable", lambda config: None)
     monkeypatch.setattr(timm, "create_model", offline)
     with pytest.raises(
         UserError, match=r"'resnet18' are not available: no route to host\. One model needs no"
     ):
         load_encoder("timm:resnet18")
+
+
+def test_a_hub_that_does_not_answer_is_asked_once(monkeypatch, tmp_path):
+    """timm asks for a minute; and what is in the cache needs no hub."""
+    hub = pytest.importorskip("huggingface_hub")
+    asked = []
+
+    def unreachable(self, repository, **options):
+        asked.append(repository)
+        raise ConnectionError("name not known")
+
+    monkeypatch.setattr(hub.HfApi, "model_info", unreachable)
+    monkeypatch.setattr(hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(timm, "create_model", lambda *args, **options: nn.Identity())
+    with pytest.raises(UserError, match=r"hub does not answer \(name not known\)\. One model needs no"):
+        load_encoder("timm:resnet18")
+    assert len(asked) == 1
 
 
 def test_what_makes_no_sense_for_an_image_model_is_refused():

@@ -112,8 +112,7 @@ class Anticipate(Task):
             timelines = [dataclasses.replace(by_path[video.path], video=video) for video in kept]
         self.timelines = timelines
         preprocessing = preprocessing_of(encoder)
-        own_s = preprocessing.num_frames / preprocessing.fps
-        self.window_s = own_s if settings.context_s is None else settings.context_s
+        self.window_s = self.config.features.window_s or preprocessing.num_frames / preprocessing.fps
         self.next_windows = next_action_windows(timelines, settings.tau_s, self.window_s)
         self.hazard_windows = hazard_windows(
             timelines, self.hazards, settings.horizons_s, settings.stride_s, self.window_s
@@ -128,12 +127,10 @@ class Anticipate(Task):
         settings, predictor = self.config.anticipate, None
         if settings.predictor and (Path(self.config.encoder) / PREDICTOR_FILE).is_file():
             predictor = load_predictor(self.config.encoder)
-        fps = preprocessing_of(encoder).num_frames / self.window_s
         return make_extractors(
             self.config,
             encoder,
             last_frame=True,
-            fps=fps,
             predictor=predictor,
             time_steps=settings.future_slots,
         )
@@ -384,6 +381,6 @@ def _window_folds(folds: Sequence[Fold], names: Sequence[str], windows: Sequence
         if not (len(fold.train) and len(fold.val) and len(fold.test)):
             raise UserError(
                 f"Fold {fold.name!r} has a part without a single window. Use fewer folds, a longer list, or a shorter "
-                "window (anticipate.context_s)."
+                "window (features.window_s)."
             )
     return mapped
