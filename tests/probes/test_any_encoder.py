@@ -72,10 +72,10 @@ def timm_name(folder: Path) -> str:
 def random_timm(monkeypatch: pytest.MonkeyPatch) -> None:
     """timm's tiny test model; the same random weights on every call stand for those of the hub."""
 
-    def same(name: str) -> tuple[torch.nn.Module, str]:
+    def same(name: str) -> tuple[torch.nn.Module, str, str]:
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            return pytest.importorskip("timm").create_model(name, num_classes=0), "here"
+            return pytest.importorskip("timm").create_model(name, num_classes=0), "here", name
 
     monkeypatch.setattr(timm_images, "_pretrained", same)
     monkeypatch.setattr(timm_images, "preprocessing_of", lambda model: INPUT)
