@@ -207,7 +207,15 @@ def assemble(
     duration, tracks = asset.duration_ms, tracks_of(scan.track)
     shots, scenes = scan.shots.shots_and_scenes(duration)
     pauses = scan.shots.pauses(policy.breaks.still_at, policy.breaks.still_ms, duration)
-    timeline = Timeline(shots=shots, scenes=scenes, pauses=pauses)
+    heard = scan.heard
+    timeline = Timeline(
+        shots=shots,
+        scenes=scenes,
+        pauses=pauses,
+        sound=heard.sound,
+        silences=heard.silences,
+        speech=heard.speech,
+    )
     heads = {head.id: head for head in run.heads}
     names = {row: f"e{number}" for number, row in enumerate(sorted(evidence.frames), start=1)}
     contexts = dict(enumerate(scan.track.context_ms))

@@ -100,7 +100,9 @@ class Weights(_Section):
 
     Editors end scenes with fades and dissolves, and cut inside them. So a cut alone is worth little, and more where
     what follows looks different (`visual_change`). A static picture decides between two candidates that are otherwise
-    equal; alone it makes no break, because people stand still in the middle of scenes.
+    equal; alone it makes no break, because people stand still in the middle of scenes. Somebody who speaks on both sides
+    of a break is cut off by it: `speech_across` outweighs any cut, and a fade with nothing else for it. A causal run
+    knows the side before only (`speech_before`), so it counts less.
     """
 
     fade: Weight = 0.5
@@ -110,6 +112,9 @@ class Weights(_Section):
     start: Weight = 0.3
     still_before: Weight = 0.1
     still_after: Weight = 0.1
+    silence: Weight = 0.2
+    speech_across: Weight = -0.6
+    speech_before: Weight = -0.4
     risk_before: Weight = -0.2
     risk_after: Weight = -0.4
     risk_near: Weight = -0.4

@@ -29,6 +29,7 @@ from jepa.signals.detect.detector import Detector, DetectorSet, Signal, WindowSc
 from jepa.signals.detect.registry import PROBES, build_detector
 from jepa.signals.detect.risks import Risks, risks_of
 from jepa.signals.detect.scan import FrameClock, frame_sha256
+from jepa.signals.detect.sound import Hearing
 from jepa.signals.detect.windows import Window, WindowMaker
 from jepa.signals.document.fields import Part
 from jepa.signals.document.hash_chain import chain_faults
@@ -238,6 +239,7 @@ class _Replay:
         self.document, self.detectors, self.found = document, detectors, found
         self.risks: Risks = risks_of(policy, detectors)
         self.rows = {end: row for row, end in enumerate(document.tracks.window_end_ms)}
+        self.hearing: Hearing | None = None
 
     def run(self, video: Path, every: bool, limits: LimitsConfig | None) -> None:
         """Replays the video.
@@ -293,7 +295,7 @@ class _Replay:
         hashes: dict[int, list[Evidence]] = {}
         for evidence in document.evidence:
             hashes.setdefault(evidence.frame, []).append(evidence)
-        maker = WindowMaker(self.detectors.feeds(), document.run.stride_ms)
+        maker = WindowMaker(self.detectors.feeds(), document.run.stride_ms, self.detectors.hears)
         last = max([*by_frame, *hashes], default=-1)
         single = len(tracks.window_end_ms) == 1
         if single:  # shorter than one window, whose end is then the end of the video
@@ -305,6 +307,8 @@ class _Replay:
             # The next frame is read only when everything that this one allows has been scored.
             while count <= last and (item := next(frames, None)) is not None:
                 frame, time_s = item
+                if count == 0:
+                    self.hearing = Hearing(video, self.detectors, time_s, limits)
                 for evidence in hashes.get(count, []):
                     self.found.frames += 1
                     if frame_sha256(frame) != evidence.frame_sha256:
@@ -325,12 +329,28 @@ class _Replay:
             self.found.faults.append(
                 f"the window that ends at {end_ms} ms could not be made again from this video"
             )
+        self._compare_sound()
         self.found.forecasts = sum(item.issued_at_ms in done for item in document.anticipated)
+
+    def _compare_sound(self) -> None:
+        """Hears the video to its end and compares silences, speech and loudness with the document's."""
+        if self.hearing is None:
+            return
+        timeline, heard = self.document.timeline, self.hearing.finish(self.document.asset.duration_ms)
+        if timeline.sound != heard.sound:
+            self.found.faults.append("the sound: its track, loudness, gaps or what was not heard is another one")
+        for name in ("silences", "speech"):
+            stated, again = getattr(timeline, name), getattr(heard, name)
+            spans = [None if found is None else [(s.start_ms, s.end_ms) for s in found] for found in (stated, again)]
+            if spans[0] != spans[1]:
+                self.found.faults.append(f"the {name} of the timeline are not those of the replay")
 
     def _compare(self, row: int, window: Window) -> None:
         """Scores one window and compares with row `row` of the document."""
         tracks, found = self.document.tracks, self.found
-        scores = self.detectors.score([clip[None] for clip in window.clips])
+        assert self.hearing is not None  # a window comes after the first frame
+        heard = self.hearing.scores([window.end_ms])
+        scores = self.detectors.score([clip[None] for clip in window.clips], 1, heard)
         assert scores.anticipated is not None
         risks = rounded(self.risks.probabilities(scores.observed))[0].tolist()
         observed = dict(zip(self.risks.signals, risks, strict=True))

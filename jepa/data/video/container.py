@@ -25,7 +25,7 @@ from jepa.errors import UserError, VideoError
 Source: TypeAlias = "str | bytes | BinaryIO"
 
 END_SLACK_S = 0.5  # frames missing at the end of a file before it counts as cut off
-_RESTARTS = ("mpegts", "mpeg", "flv")  # containers whose clock starts again where two files were joined
+RESTARTS = ("mpegts", "mpeg", "flv")  # containers whose clock starts again where two files were joined
 
 
 class Container:
@@ -62,26 +62,7 @@ class Container:
             raise
 
     def _open(self) -> None:
-        if isinstance(self._source, str):
-            target: Any = "file:" + check_path(self._source, self.limits)
-            self._size = Path(self._source).stat().st_size
-        else:
-            target = io.BytesIO(self._source) if isinstance(self._source, bytes) else self._source
-            self._size = target.seek(0, io.SEEK_END)
-            target.seek(0)
-            check_opening(self.name, target.read(512), self._size, self.limits)
-            target.seek(0)
-        options = {
-            "protocol_whitelist": "file",
-            "format_whitelist": ",".join(CONTAINERS),
-            "max_pixels": str(self.limits.max_pixels),
-            "max_streams": str(self.limits.max_streams),
-            "threads": "1",
-        }
-        try:
-            self._container = av.open(target, options=options, metadata_errors="replace")
-        except (av.error.FFmpegError, ValueError) as error:
-            raise VideoError(self.name, "open", self._unreadable(error)) from error
+        self._container, self._size = open_container(self._source, self.name, self.limits)
         try:
             self._stream = self._pick_stream()
         except VideoError:
@@ -107,20 +88,8 @@ class Container:
         )
         self._at_start = self._clean = True  # before the first packet; nothing in the decoder
 
-    def _unreadable(self, error: Exception) -> str:
-        source = self._source
-        with open(source, "rb") if isinstance(source, str) else contextlib.nullcontext() as file:
-            head = file.read(12) if file is not None else source[:12] if isinstance(source, bytes) else b""
-        if head[:4] == b"RIFF" and head[8:] == b"WEBP":
-            return "it is a WebP picture; FFmpeg reads no animated one, so convert it to MP4 or GIF"
-        return reason_of(error)
-
     def _pick_stream(self) -> Any:
         streams = self._container.streams
-        if len(streams) > self.limits.max_streams:
-            raise VideoError(
-                self.name, "open", f"{len(streams)} streams, limits.max_streams={self.limits.max_streams}"
-            )
         # A cover picture inside an audio file is a video stream to FFmpeg and not a video here.
         videos = [s for s in streams.video if not s.disposition & Disposition.attached_pic]
         if not videos:
@@ -269,7 +238,7 @@ class Container:
     def _from_start(self) -> Iterator[Any]:
         """All packets of the video, with one clock that never starts again: two files joined become one."""
         self._rewind()
-        if self._format not in _RESTARTS:
+        if self._format not in RESTARTS:
             yield from self._read()
             return
         offset, last = 0, None
@@ -299,6 +268,47 @@ class Container:
             self._at_start = False
             self._rewind()
         self._clean = True
+
+
+def open_container(source: Source, name: str, limits: LimitsConfig) -> tuple[Any, int]:
+    """An opened container and the source's size in bytes: local data only, with every playlist and protocol off.
+
+    Raises:
+        VideoError: stage "open".
+    """
+    if isinstance(source, str):
+        target: Any = "file:" + check_path(source, limits)
+        size = Path(source).stat().st_size
+    else:
+        target = io.BytesIO(source) if isinstance(source, bytes) else source
+        size = target.seek(0, io.SEEK_END)
+        target.seek(0)
+        check_opening(name, target.read(512), size, limits)
+        target.seek(0)
+    options = {
+        "protocol_whitelist": "file",
+        "format_whitelist": ",".join(CONTAINERS),
+        "max_pixels": str(limits.max_pixels),
+        "max_streams": str(limits.max_streams),
+        "threads": "1",
+    }
+    try:
+        container = av.open(target, options=options, metadata_errors="replace")
+    except (av.error.FFmpegError, ValueError) as error:
+        raise VideoError(name, "open", _unreadable(source, error)) from error
+    if len(container.streams) > limits.max_streams:
+        count = len(container.streams)
+        container.close()
+        raise VideoError(name, "open", f"{count} streams, limits.max_streams={limits.max_streams}")
+    return container, size
+
+
+def _unreadable(source: Source, error: Exception) -> str:
+    with open(source, "rb") if isinstance(source, str) else contextlib.nullcontext() as file:
+        head = file.read(12) if file is not None else source[:12] if isinstance(source, bytes) else b""
+    if head[:4] == b"RIFF" and head[8:] == b"WEBP":
+        return "it is a WebP picture; FFmpeg reads no animated one, so convert it to MP4 or GIF"
+    return reason_of(error)
 
 
 def reason_of(error: Exception) -> str:

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from jepa.signals.detect.audio import MOMENTARY_MS, SPEECH_KNOWN_MS, SPEECH_OVER_MS
 from jepa.signals.detect.detector import DIGITS
-from jepa.signals.document.invariants import LOOKS_AHEAD
 from jepa.signals.document.objects import (
     After,
     Anticipated,
@@ -26,7 +26,8 @@ from jepa.signals.document.objects import (
     BoundaryType,
     Factor,
     MaxRisk,
-    Pause,
+    Span,
+    Speech,
     Timeline,
 )
 from jepa.signals.document.tracks import AnticipatedTrack, ObservedTrack, Tracks, all_assessed
@@ -34,6 +35,9 @@ from jepa.signals.policy import Policy
 
 _MERGE_MS = 500  # a pause this close to a cut is the cut's
 _STILL_MS = 1000  # how much of either side counts for stillness
+_SILENT_MS = 500  # and for silence: a pause between two sentences is shorter than one of the picture
+# A pause between sentences lasts most of a second; one between the words of a sentence seldom half of it.
+_SPEECH_REACH_MS = 1000
 
 
 @dataclass(frozen=True)
@@ -224,7 +228,7 @@ def score_candidate(
     values = {
         **{kind: float(shot is not None and shot.kind == kind) for kind in ("fade", "dissolve", "cut")},
         "visual_change": (shot.visual_change or 0.0) if shot is not None else 0.0,
-        "still_before": _stillness(known, at_ms - _STILL_MS, at_ms),
+        "still_before": _fraction_inside(known, at_ms - _STILL_MS, at_ms),
         "risk_before": before.p if before else 0.0,
         "risk_after": after.p if after else 0.0,
         "risk_near": round(context.nearness(at_ms), DIGITS),
@@ -232,8 +236,9 @@ def score_candidate(
     if at_ms == 0:
         values = {"start": 1.0, **values}
     if not context.causal:
-        # The one factor that needs the frames after the break; a causal document may not have it.
-        values[LOOKS_AHEAD] = _stillness(timeline.pauses, at_ms, at_ms + _STILL_MS)
+        # Needs the frames after the break; a causal document may not have it.
+        values["still_after"] = _fraction_inside(timeline.pauses, at_ms, at_ms + _STILL_MS)
+    values |= sound_factors(timeline, at_ms, context.causal)
     weights = rule.weights.model_dump()
     # "+ 0.0" turns -0.0 into 0.0; JSON would print the sign.
     factors = [
@@ -265,9 +270,62 @@ def score_candidate(
     )
 
 
-def _stillness(pauses: Sequence[Pause], start_ms: int, end_ms: int) -> float:
-    """Fraction of a stretch that is inside pauses."""
-    inside = sum(max(0, min(p.end_ms, end_ms) - max(p.start_ms, start_ms)) for p in pauses)
+def sound_factors(timeline: Timeline, at_ms: int, causal: bool) -> dict[str, float]:
+    """What the sound around a time says about a break there; a factor that nobody assessed is not among them.
+
+    `silence` is the fraction of the time around it (causal: before it) that is silent. `speech_across` is 1 where
+    somebody speaks at that time, and where the pause between two stretches of speech holds it, 1 minus the pause's
+    length in seconds, at least 0. `speech_before`, of a causal run, is 1 minus the seconds since somebody spoke.
+
+    Args:
+        timeline: silences and speech.
+        at_ms: where the break would go.
+        causal: whether only the sound up to that time counts.
+    """
+    until_ms = at_ms if causal else at_ms + _SPEECH_REACH_MS
+    sound = timeline.sound
+    if sound is None or any(a < until_ms and b > at_ms - _SPEECH_REACH_MS for a, b in sound.unheard):
+        return {}
+    found: dict[str, float] = {}
+    if timeline.silences is not None:
+        # Causal: momentary loudness takes 400 ms, so only then is a silence known as one.
+        silences = [s for s in timeline.silences if not causal or s.start_ms + MOMENTARY_MS <= at_ms]
+        end_ms = at_ms if causal else at_ms + _SILENT_MS
+        found["silence"] = _fraction_inside(silences, at_ms - _SILENT_MS, end_ms)
+    if timeline.speech is not None:
+        if causal:
+            found["speech_before"] = _nearness(_since_speech(timeline.speech, at_ms))
+        else:
+            found["speech_across"] = _nearness(_pause_of_speech(timeline.speech, at_ms))
+    return found
+
+
+def _since_speech(speech: Sequence[Speech], at_ms: int) -> int | None:
+    """Milliseconds since somebody spoke, as far as that was known then; None without speech before."""
+    # A stretch counts once it has lasted long enough to be speech, and its end once nothing followed for a while.
+    known = [s for s in speech if s.start_ms + SPEECH_KNOWN_MS <= at_ms]
+    if not known:
+        return None
+    since = at_ms - known[-1].end_ms
+    return 0 if since < SPEECH_OVER_MS else since
+
+
+def _pause_of_speech(speech: Sequence[Speech], at_ms: int) -> int | None:
+    """Length in milliseconds of the pause between two stretches of speech that a time falls into, 0 inside speech; None
+    where one of the sides has none."""
+    before = [s.end_ms for s in speech if s.start_ms <= at_ms]
+    after = [s.start_ms for s in speech if s.end_ms > at_ms]
+    return max(0, after[0] - before[-1]) if before and after else None
+
+
+def _nearness(gap_ms: int | None) -> float:
+    """1 for no gap, falling in proportion to 0 for a second."""
+    return 0.0 if gap_ms is None else round(max(0.0, 1 - gap_ms / _SPEECH_REACH_MS), DIGITS)
+
+
+def _fraction_inside(spans: Sequence[Span], start_ms: int, end_ms: int) -> float:
+    """Fraction of a stretch that is inside spans, which do not overlap."""
+    inside = sum(max(0, min(s.end_ms, end_ms) - max(s.start_ms, start_ms)) for s in spans)
     return round(inside / (end_ms - start_ms), DIGITS)
 
 

@@ -17,8 +17,9 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from torch import Tensor
 
+from jepa.data.video.audio import AudioBlock
 from jepa.errors import UserError
-from jepa.signals.document.objects import Calibration, DetectorMetadata, HeadMetadata
+from jepa.signals.document.objects import Calibration, DetectorMetadata, HeadMetadata, Silence, Speech
 
 Prepare = Callable[[Tensor], Tensor]
 # Digits that a document keeps. Enough to recompute sums to 1e-6 and few enough to read.
@@ -79,6 +80,36 @@ class WindowScores(NamedTuple):
     `rounded_distance`; NaN scores where that is above `domain.threshold`"""
 
 
+class SoundTimeline(NamedTuple):
+    """What a listener adds to the document's timeline; None for what it does not assess.
+
+    `measures` are fields of the document's `Sound`, such as `integrated_lufs`.
+    """
+
+    silences: list[Silence] | None = None
+    speech: list[Speech] | None = None
+    measures: Mapping[str, float | None] = {}
+
+
+class Listener(Protocol):
+    """What a detector of sound keeps while it hears one video. Times start at the first frame.
+
+    Blocks follow each other without a hole; before `score(end_ms)` comes everything up to that time and nothing later.
+    """
+
+    def push(self, block: AudioBlock) -> None:
+        """Hears the next samples, of the kind that `metadata.audio` asks for."""
+        ...
+
+    def score(self, end_ms: int) -> np.ndarray:
+        """The probabilities [O] of the window that ends at `end_ms`; ends ascend."""
+        ...
+
+    def finish(self, duration_ms: int) -> SoundTimeline:
+        """What was heard in the entire video."""
+        ...
+
+
 class Detector(Protocol):
     """What scores windows of a video. Derive from it to get the defaults.
 
@@ -86,7 +117,8 @@ class Detector(Protocol):
     it: `observed` are the labels of all `classify` and `describe` heads, in order; `anticipated` those of all
     `anticipate` heads, whose horizons must agree.
 
-    A detector that works frame by frame asks for clips of one frame.
+    A detector that works frame by frame asks for clips of one frame. One that hears states `metadata.audio` and makes a
+    `Listener` for each video, which scores instead of `score`.
 
     Example:
         >>> from jepa.signals.document.objects import ClipMetadata, DetectorMetadata, HeadMetadata
@@ -114,7 +146,11 @@ class Detector(Protocol):
 
     def score(self, clips: Sequence[Tensor]) -> WindowScores:
         """Scores B windows, given as one tensor [B, C, T, h, w] for each of `metadata.clips`."""
-        ...
+        raise NotImplementedError
+
+    def listen(self) -> Listener:
+        """A new listener for one video's sound, where `metadata.audio` asks for it."""
+        raise NotImplementedError
 
 
 class DetectorSet:
@@ -142,6 +178,8 @@ class DetectorSet:
         ahead = [head for head in self.heads if head.task == "anticipate"]
         self.observed = [Signal(head.id, label) for head in observing for label in head.labels]
         self.anticipated = [Signal(head.id, label) for head in ahead for label in head.labels]
+        self.hears = any(metadata.audio is not None for metadata in self.metadata)
+        """whether one of them listens to the sound"""
         horizons = {head.id: tuple(head.horizons_ms) for head in ahead}
         if len(set(horizons.values())) > 1:
             raise UserError(
@@ -175,20 +213,30 @@ class DetectorSet:
             found += [Feed(ClipSpec(clip.num_frames, clip.fps), prepare) for clip in detector.metadata.clips]
         return found
 
-    def score(self, clips: Sequence[Tensor]) -> WindowScores:
+    def score(
+        self, clips: Sequence[Tensor], batch: int, heard: Mapping[str, np.ndarray] | None = None
+    ) -> WindowScores:
         """Scores B windows: observed [B, O] and anticipated [B, A, H] of all detectors.
+
+        Args:
+            clips: one tensor [B, C, T, h, w] per feed.
+            batch: B.
+            heard: for each detector of sound, by id, the scores [B, O] of its listener.
 
         Raises:
             ValueError: a detector's scores do not have the shape that its metadata promises, or it assessed a window
                 for some labels of a head and not for others.
         """
-        batch, horizons = clips[0].shape[0], len(self.horizons_ms)
+        horizons = len(self.horizons_ms)
         reasons: dict[str, str] = {}
         distances: dict[str, np.ndarray] = {}
         observed, anticipated, first = [np.zeros((batch, 0))], [np.zeros((batch, 0, horizons))], 0
         for detector in self.detectors:
             metadata = detector.metadata
-            scores = detector.score(clips[first : first + len(metadata.clips)])
+            if metadata.audio is not None:
+                scores = WindowScores((heard or {})[metadata.id])
+            else:
+                scores = detector.score(clips[first : first + len(metadata.clips)])
             first += len(metadata.clips)
             ahead = sum(len(head.labels) for head in metadata.heads if head.task == "anticipate")
             now = sum(len(head.labels) for head in metadata.heads) - ahead

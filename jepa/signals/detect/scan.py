@@ -24,6 +24,7 @@ from jepa.errors import VideoError
 from jepa.signals.detect.detector import DetectorSet, ScoreTrack, rounded
 from jepa.signals.detect.risks import Risks
 from jepa.signals.detect.shots import ShotFinder, reduce_frame
+from jepa.signals.detect.sound import Heard, Hearing
 from jepa.signals.detect.windows import Window, WindowMaker
 
 _STRIP_MOST = 128  # pictures of the strip; when there are more, every second one goes
@@ -48,6 +49,8 @@ class Scan:
     """from the first frame to the end of the last"""
     shots: ShotFinder
     """shots, scenes and pauses"""
+    heard: Heard
+    """silence, speech and loudness"""
     track: ScoreTrack
     """scores of every window"""
     strip: list[tuple[int, bytes]]
@@ -131,6 +134,7 @@ class _Scoring:
     ) -> None:
         self.detectors, self.risks, self.batch_size, self.clock = detectors, risks, batch_size, clock
         self.on_window = on_window
+        self.hearing: Hearing | None = None
         self.track = ScoreTrack(risks.signals, detectors.anticipated, detectors.horizons_ms)
         self._waiting: list[Window] = []
 
@@ -142,10 +146,13 @@ class _Scoring:
     def flush(self) -> None:
         if not self._waiting:
             return
+        assert self.hearing is not None  # windows come after the first frame
+        with self.clock.stage("sound"):
+            heard = self.hearing.scores([window.end_ms for window in self._waiting])
         with self.clock.stage("encode"):
             count = len(self._waiting[0].clips)
             clips = [torch.stack([window.clips[i] for window in self._waiting]) for i in range(count)]
-            scores = self.detectors.score(clips)
+            scores = self.detectors.score(clips, len(self._waiting), heard)
         with self.clock.stage("events"):
             tags = rounded(scores.observed)
             observed = rounded(self.risks.probabilities(scores.observed))
@@ -217,7 +224,7 @@ def scan(
     clock = Stopwatch()
     scoring = _Scoring(detectors, risks, batch_size, clock, on_window)
     strip, times = _Strip(), FrameClock()
-    windows = WindowMaker(detectors.feeds(lambda prepare: clock.timed("prepare", prepare)), stride_ms)
+    windows = WindowMaker(detectors.feeds(lambda prepare: clock.timed("prepare", prepare)), stride_ms, detectors.hears)
     with clock.stage("decode"):
         reader = open_video(path, limits=limits, lenient=lenient)
     with reader:
@@ -232,6 +239,8 @@ def scan(
             frame, time_s = item
             if index == 0:
                 size = (frame.shape[2], frame.shape[1])
+                with clock.stage("sound"):
+                    scoring.hearing = Hearing(path, detectors, time_s, limits)
             at_s = times.at(time_s)
             with clock.stage("shots"):
                 shots.push(reduce_frame(frame), at_s)
@@ -245,9 +254,15 @@ def scan(
     for window in windows.finish(duration_ms / 1000):
         scoring.push(window)
     scoring.flush()
+    assert scoring.hearing is not None  # there was a frame
+    with clock.stage("sound"):
+        heard = scoring.hearing.finish(duration_ms)
+    notices += heard.notices
     if windows.short:
         notices.append("The video is shorter than one window; its only window repeats the first frame.")
-    return Scan(index, size, fps, duration_ms, shots, scoring.track, strip.pictures, notices, clock.seconds)
+    return Scan(
+        index, size, fps, duration_ms, shots, heard, scoring.track, strip.pictures, notices, clock.seconds
+    )
 
 
 def _frame_rate(reader: VideoReader) -> Fraction:

@@ -48,11 +48,13 @@ class WindowMaker:
     """Cuts a stream of frames into windows.
 
     Args:
-        feeds: the clips to cut, and how their frames are prepared; without any there is no window.
+        feeds: the clips to cut, and how their frames are prepared.
         stride_ms: time between the ends of two windows.
+        bare: without feeds, cut windows that hold their last frame only, for detectors of sound; otherwise there is no
+            window then.
     """
 
-    def __init__(self, feeds: Sequence[Feed], stride_ms: int) -> None:
+    def __init__(self, feeds: Sequence[Feed], stride_ms: int, bare: bool = False) -> None:
         self._feeds, self._specs, self._stride_ms = list(feeds), [feed.spec for feed in feeds], stride_ms
         self._held: list[deque[tuple[float, Tensor]]] = [
             deque(maxlen=spec.num_frames) for spec in self._specs
@@ -63,6 +65,7 @@ class WindowMaker:
         self._next_ms = self._first_ms
         self._current: tuple[int, Tensor, float] | None = None
         self._latest: _Latest | None = None
+        self._idle = not feeds and not bare
         self.short = False
         """whether the video ended before the first full window; its only window then repeats the first
         frame"""
@@ -89,7 +92,7 @@ class WindowMaker:
         """Ends the stream at `end_s` and yields the windows that are left; at least one comes from any
         video that somebody reads."""
         yield from self._until(end_s - TOLERANCE_S)
-        if self._specs and self._next_ms == self._first_ms and self._current is not None:
+        if not self._idle and self._next_ms == self._first_ms and self._current is not None:
             self.short = True
             for held, spec in zip(self._held, self._specs, strict=True):
                 held.extendleft([held[0]] * (spec.num_frames - len(held)))
@@ -97,14 +100,14 @@ class WindowMaker:
 
     def _until(self, limit_s: float) -> Iterator[Window]:
         """Serves all events before `limit_s` with the frame on screen."""
-        if self._current is None or not self._specs:
+        if self._current is None or self._idle:
             return
         while True:
             samples = [tick / spec.fps for tick, spec in zip(self._ticks, self._specs, strict=True)]
-            which = min(range(len(samples)), key=lambda i: samples[i])
+            which = min(range(len(samples)), key=lambda i: samples[i], default=None)
             # At the same instant the sample comes first: a window that ends now may see what is on screen
             # now.
-            if samples[which] <= self._next_ms / 1000 + 1e-9:
+            if which is not None and samples[which] <= self._next_ms / 1000 + 1e-9:
                 if samples[which] >= limit_s:
                     return
                 self._held[which].append(self._sample(self._feeds[which].prepare))
@@ -115,18 +118,24 @@ class WindowMaker:
                 yield self._window(self._next_ms)
                 self._next_ms += self._stride_ms
 
-    def _sample(self, prepare: Callable[[Tensor], Tensor]) -> tuple[float, Tensor]:
+    def _look(self) -> _Latest:
+        """The frame on screen, as the latest that a clip or a window has seen."""
         assert self._current is not None
         index, frame, time_s = self._current
         if self._latest is None or self._latest.index != index:
             self._latest = _Latest(index, time_s, frame)
+        return self._latest
+
+    def _sample(self, prepare: Callable[[Tensor], Tensor]) -> tuple[float, Tensor]:
+        self._latest = self._look()
         if prepare not in self._latest.inputs:
-            self._latest.inputs[prepare] = prepare(frame)
+            self._latest.inputs[prepare] = prepare(self._latest.frame)
         return self._latest.time_s, self._latest.inputs[prepare]
 
     def _window(self, end_ms: int) -> Window:
-        assert self._latest is not None  # ends come at or after the first full clip
-        first, last = min(held[0][0] for held in self._held), self._latest
+        # Ends come at or after the first full clip.
+        last = self._latest if self._held and self._latest is not None else self._look()
+        first = min((held[0][0] for held in self._held), default=last.time_s)
         clips = [torch.stack([prepared for _, prepared in held], dim=1) for held in self._held]
         context_ms = (round(first * 1000), min(round(last.time_s * 1000), end_ms))
         return Window(end_ms, context_ms, last.index, clips, last.frame)

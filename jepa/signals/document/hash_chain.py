@@ -23,6 +23,9 @@ from jepa.signals.document.schema import explain, parse_document
 
 GENESIS = "0" * 64
 CHAIN_FILE = "chain.jsonl"
+_TIMELINE = {
+    "shots": "shot", "scenes": "scene", "pauses": "pause", "silences": "silence", "speech": "speech",
+}  # fmt: skip
 
 
 class Link(NamedTuple):
@@ -80,9 +83,13 @@ def _unordered(raw: dict[str, Any]) -> Iterator[Link]:
         yield Link(-1, "taxonomy", body["key"], body)
     for part in ("not_assessed", "notices"):
         yield Link(-1, part, part, raw[part])
-    for kind in ("shots", "scenes", "pauses"):
-        for body in raw["timeline"][kind]:
-            yield Link(body["end_ms"], kind.removesuffix("s"), body["id"], body)
+    timeline = raw["timeline"]
+    for part, kind in _TIMELINE.items():
+        for body in timeline[part] or []:
+            yield Link(body["end_ms"], kind, body["id"], body)
+    # A list that is null and one that is empty have no links; this one tells them apart.
+    assessed = [part for part in _TIMELINE if timeline[part] is not None]
+    yield Link(end, "sound", "sound", {"sound": timeline["sound"], "assessed": assessed})
     for body in raw["evidence"]:
         yield Link(body["end_ms"], "evidence", body["id"], body)
     for body in raw["observed"]:

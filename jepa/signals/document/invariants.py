@@ -19,7 +19,7 @@ from jepa.signals.document.objects import (
 from jepa.signals.document.tracks import AnticipatedTrack, ObservedTrack, spans_of
 
 SUM_TOLERANCE = 1e-6
-LOOKS_AHEAD = "still_after"  # the factor that only a finished video has
+LOOKS_AHEAD = ("still_after", "speech_across")  # the factors that only a finished video has
 
 
 def violations(document: SignalsDocument) -> list[str]:
@@ -30,6 +30,7 @@ def violations(document: SignalsDocument) -> list[str]:
         for check in (
             _ids,
             _shots,
+            _sound,
             _tracks,
             _not_assessed,
             _observed,
@@ -50,14 +51,16 @@ def _by_id(objects: Iterable[Any]) -> dict[str, Any]:
 def _ids(document: SignalsDocument) -> Iterator[str]:
     timeline = document.timeline
     named: list[Any] = [
-        *document.calibrations, *timeline.shots, *timeline.scenes, *timeline.pauses, *document.observed,
+        *document.calibrations, *timeline.shots, *timeline.scenes, *timeline.pauses,
+        *(timeline.silences or []), *(timeline.speech or []), *document.observed,
         *document.anticipated, *document.ads.breaks, *document.decisions, *document.evidence,
     ]  # fmt: skip
     for identifier, times in Counter(item.id for item in named).items():
         if times > 1:
             yield f"the id {identifier} is used {times} times"
     duration, frames = document.asset.duration_ms, document.asset.frames
-    for item in [*timeline.shots, *timeline.scenes, *timeline.pauses, *document.observed]:
+    spans: list[Any] = [*timeline.shots, *timeline.scenes, *timeline.pauses, *document.observed]
+    for item in [*spans, *(timeline.silences or []), *(timeline.speech or [])]:
         if item.end_ms > duration:
             yield f"{item.id} ends at {item.end_ms} ms, after the video ({duration} ms)"
     for evidence in document.evidence:
@@ -98,6 +101,26 @@ def _shots(document: SignalsDocument) -> Iterator[str]:
             )
     if listed != list(shots):
         yield "the scenes do not hold each shot once and in order"
+
+
+def _sound(document: SignalsDocument) -> Iterator[str]:
+    timeline = document.timeline
+    for name, spans in (("silences", timeline.silences), ("speech", timeline.speech)):
+        if spans is not None and timeline.sound is None:
+            yield f"the timeline lists {name} of a video whose sound nobody heard"
+        listed: list[Any] = list(spans or [])
+        for early, late in itertools.pairwise(listed):
+            if late.start_ms < early.end_ms:
+                yield f"{late.id} begins before {early.id} ends"
+    if timeline.sound is not None:
+        for start, end in [*timeline.sound.gaps, *timeline.sound.unheard]:
+            if not start < end <= document.asset.duration_ms:
+                yield f"the sound lists {start} to {end} ms, which is no stretch of the video"
+    needs = {"silence": timeline.silences, "speech_across": timeline.speech, "speech_before": timeline.speech}
+    for item in document.ads.breaks:
+        for factor in item.factors:
+            if factor.name in needs and needs[factor.name] is None:
+                yield f"break {item.id}: it counts {factor.name}, which nobody assessed"
 
 
 def _tracks(document: SignalsDocument) -> Iterator[str]:
@@ -272,7 +295,7 @@ def _breaks(document: SignalsDocument) -> Iterator[str]:
         if abs(total - item.score) > SUM_TOLERANCE:
             yield f"{name}: the parts sum to {total:.6f} and the score says {item.score}"
         yield from _sides(name, item, forecasts)
-        if document.run.causal and (item.after.source != "anticipated" or LOOKS_AHEAD in names):
+        if document.run.causal and (item.after.source != "anticipated" or names.keys() & set(LOOKS_AHEAD)):
             yield f"{name}: a causal run looked at the time after the break"
         decision = decisions.get(item.decision)
         if decision is None or (decision.subject, decision.action) != (item.id, item.verdict):

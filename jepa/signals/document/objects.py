@@ -66,6 +66,13 @@ class DomainMetadata(Part):
     promised: bool
 
 
+class AudioMetadata(Part):
+    """The sound that a detector hears: samples a second, and whether channels are mixed into one."""
+
+    sample_rate: Annotated[int, Field(gt=0)]
+    mono: bool
+
+
 class HeadMetadata(Part):
     """One output of a detector, such as one probe, and what may be concluded from it.
 
@@ -92,15 +99,23 @@ class HeadMetadata(Part):
 class DetectorMetadata(Part):
     """One detector. `kind` is the name under which `register_detector` knows it, and `settings` are what its builder
     needs besides files of this machine; `encoder` is null for a detector that has none. `licence` is the SPDX
-    expression of a model that somebody else packaged, null for other detectors."""
+    expression of a model that somebody else packaged, null for other detectors. A detector reads `clips`, hears `audio`,
+    or both."""
 
     id: Id
     kind: Id
     settings: dict[str, Text] = Field(default_factory=dict)
     licence: Text | None = None
     encoder: EncoderMetadata | None = None
-    clips: Annotated[list[ClipMetadata], Field(min_length=1)]
+    clips: list[ClipMetadata] = Field(default_factory=list)
+    audio: AudioMetadata | None = None
     heads: Annotated[list[HeadMetadata], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _reads(self) -> DetectorMetadata:
+        if not self.clips and self.audio is None:
+            raise ValueError(f"{self.id}: a detector needs clips or audio to read")
+        return self
 
 
 class Run(Part):
@@ -204,12 +219,50 @@ class Pause(Span):
     stillness: Unit
 
 
+class Sound(Part):
+    """The sound track that was assessed: which of the file's, how loud it is, and where it holds nothing.
+
+    `integrated_lufs` and `loudness_range_lu` are by EBU R128, null where nothing is loud enough to be counted or no
+    detector measured it. `gaps` lists stretches without sound in the file, in which a player is silent; `unheard` those
+    that could not be decoded, about which nothing is known.
+    """
+
+    track: Count
+    tracks: Count
+    codec: Text
+    sample_rate: Count
+    channels: Count
+    integrated_lufs: float | None
+    loudness_range_lu: float | None
+    gaps: list[tuple[Ms, Ms]]
+    unheard: list[tuple[Ms, Ms]]
+
+
+class Silence(Span):
+    """A stretch in which the momentary loudness (400 ms) stays below the level that its detector states.
+
+    `loudest_lufs` is its highest value there, null for digital silence.
+    """
+
+    loudest_lufs: float | None
+
+
+class Speech(Span):
+    """A stretch in which somebody speaks; `p` is the mean probability."""
+
+    p: Probability
+
+
 class Timeline(Part):
-    """How the video is cut."""
+    """How the video is cut, and what is heard. `silences` and `speech` are null where no detector assessed them, and
+    `sound` is null where nobody listened or the file has no sound track."""
 
     shots: list[Shot]
     scenes: list[Scene]
     pauses: list[Pause]
+    sound: Sound | None = None
+    silences: list[Silence] | None = None
+    speech: list[Speech] | None = None
 
 
 class Observed(Span):
