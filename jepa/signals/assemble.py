@@ -15,6 +15,7 @@ from jepa.signals.decide.evidence import EvidenceKeeper
 from jepa.signals.detect.detector import DIGITS, DetectorSet, ScoreTrack
 from jepa.signals.detect.risks import Risks
 from jepa.signals.detect.scan import Scan
+from jepa.signals.detect.sound import Heard
 from jepa.signals.document import taxonomy
 from jepa.signals.document.fields import Part
 from jepa.signals.document.hash_chain import seal
@@ -41,7 +42,6 @@ from jepa.signals.policy import Policy
 
 # What no picture shows. A reader must not take the silence of a visual probe for an all-clear.
 BEYOND_PICTURES = (
-    ("speech, music and other sound", "Only pictures are read."),
     ("text on screen and its meaning", "No detector reads text."),
     (
         "hate speech, profanity and misinformation",
@@ -145,9 +145,26 @@ def left_out(track: ScoreTrack, stride_ms: int, duration_ms: int) -> list[NotAss
     return found
 
 
+def sound_not_assessed(heard: Heard) -> list[NotAssessed]:
+    """What of the sound nobody assessed, and why."""
+    if heard.sound is None:
+        why = heard.reason or "Only pictures are read."
+        return [NotAssessed(what="speech, music and other sound", why=why)]
+    found = []
+    if heard.speech is None:
+        found.append(NotAssessed(what="when somebody speaks", why="No detector of this run listens for it."))
+    if heard.silences is None:
+        found.append(NotAssessed(what="loudness and silence", why="No detector of this run measures it."))
+    if heard.sound.unheard:
+        why = heard.reason or "Packets there do not decode."
+        found.append(NotAssessed(what="part of the sound", why=why, spans_ms=heard.sound.unheard))
+    why = "Of the sound, only loudness, silence and whether somebody speaks can be assessed."
+    return [*found, NotAssessed(what="what is said, music and other sound", why=why)]
+
+
 def not_assessed(policy: Policy, detectors: DetectorSet, risks: Risks) -> list[NotAssessed]:
     """What a reader might miss: sensitive categories without a detector, forecasts nobody can confirm, heads without a
-    domain check, and sound."""
+    domain check."""
     signals = [*detectors.observed, *detectors.anticipated, *risks.signals]
     known = {signal.label for signal in signals}
     covered = {policy.category(label) for label in known}
@@ -234,6 +251,7 @@ def assemble(
         "not_assessed": [
             *left_out(scan.track, run.stride_ms, duration),
             *not_assessed(policy, detectors, risks),
+            *sound_not_assessed(heard),
         ],
         "notices": scan.notices,
         "timeline": timeline,

@@ -100,9 +100,9 @@ class Weights(_Section):
 
     Editors end scenes with fades and dissolves, and cut inside them. So a cut alone is worth little, and more where
     what follows looks different (`visual_change`). A static picture decides between two candidates that are otherwise
-    equal; alone it makes no break, because people stand still in the middle of scenes. Somebody who speaks on both sides
-    of a break is cut off by it: `speech_across` outweighs any cut, and a fade with nothing else for it. A causal run
-    knows the side before only (`speech_before`), so it counts less.
+    equal; alone it makes no break, because people stand still in the middle of scenes. A break between two words
+    of a speaker is a bad one: `speech_across` outweighs any cut. A causal run knows the side before only
+    (`speech_before`), so that counts less.
     """
 
     fade: Weight = 0.5

@@ -338,10 +338,15 @@ class _Replay:
             return
         timeline, heard = self.document.timeline, self.hearing.finish(self.document.asset.duration_ms)
         if timeline.sound != heard.sound:
-            self.found.faults.append("the sound: its track, loudness, gaps or what was not heard is another one")
+            self.found.faults.append(
+                "the sound: its track, loudness, gaps or what was not heard is another one"
+            )
         for name in ("silences", "speech"):
             stated, again = getattr(timeline, name), getattr(heard, name)
-            spans = [None if found is None else [(s.start_ms, s.end_ms) for s in found] for found in (stated, again)]
+            spans = [
+                None if found is None else [(s.start_ms, s.end_ms) for s in found]
+                for found in (stated, again)
+            ]
             if spans[0] != spans[1]:
                 self.found.faults.append(f"the {name} of the timeline are not those of the replay")
 

@@ -3,9 +3,9 @@
     with open_audio("talk.mp4", AudioSpec(16000)) as sound:
         for block in sound:                # block.samples float32 [1, N], block.start_s in seconds
 
-Times are those of the video reader: the file's own clock, after edit lists, start delays and joined files. Blocks follow
-each other without a hole. Where the file holds no sound for a time (a late start, a jump in its timestamps) there is a
-block of zeros with `kind` "gap", as a player is silent there; where packets did not decode, one with "damaged".
+Times are those of the video reader: the file's own clock, after edit lists, start delays and joined files. Blocks
+follow each other without a hole. Where the file holds no sound for a time (a late start, a jump in its timestamps) there
+is a block of zeros with `kind` "gap", as a player is silent there; where packets did not decode, one with "damaged".
 """
 
 from __future__ import annotations
@@ -103,7 +103,8 @@ class AudioReader:
             self._stream = self._pick()
             self.info = self._describe()
             self._video = next(
-                (s for s in self._container.streams.video if not s.disposition & Disposition.attached_pic), None
+                (s for s in self._container.streams.video if not s.disposition & Disposition.attached_pic),
+                None,
             )
         except BaseException:
             self.close()
@@ -124,7 +125,9 @@ class AudioReader:
             return None
         stream = next((s for s in streams if s.disposition & Disposition.default), streams[0])
         if stream.codec_context is None:
-            raise VideoError(self.name, "open", "this build of FFmpeg has no decoder for the codec of its sound")
+            raise VideoError(
+                self.name, "open", "this build of FFmpeg has no decoder for the codec of its sound"
+            )
         if len(streams) > 1:
             number = streams.index(stream) + 1
             language = f" ({stream.language})" if stream.language else ""
@@ -228,7 +231,9 @@ class AudioReader:
         self._damaged += 1
         if self._damaged_now > _DAMAGED_IN_A_ROW:
             raise VideoError(
-                self.name, "decode", f"{self._damaged_now} packets of its sound in a row do not decode: {reason}"
+                self.name,
+                "decode",
+                f"{self._damaged_now} packets of its sound in a row do not decode: {reason}",
             ) from error
 
     @property
@@ -346,7 +351,9 @@ class _Output:
         if source != self._source:
             yield from self.flush()
             self._layout = self._layout or frame.layout.name
-            self._resampler = av.AudioResampler(format="fltp", layout=self._layout, rate=self.spec.sample_rate)
+            self._resampler = av.AudioResampler(
+                format="fltp", layout=self._layout, rate=self.spec.sample_rate
+            )
             self._source = source
         frame.pts = None  # the clock is kept here; FFmpeg would fill holes of its own
         yield from self._blocks(self._resampler.resample(frame))
@@ -425,5 +432,7 @@ def open_audio(
         name = str(source)
     else:
         source = path
-        name = f"<{len(path)} bytes>" if isinstance(path, bytes) else str(getattr(path, "name", "<open file>"))
+        name = (
+            f"<{len(path)} bytes>" if isinstance(path, bytes) else str(getattr(path, "name", "<open file>"))
+        )
     return AudioReader(source, name, limits or LimitsConfig(), specs or (AudioSpec(),), start_s)

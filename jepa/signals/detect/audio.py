@@ -57,7 +57,8 @@ class LoudnessDetector(Detector):
     def __init__(self, silence_lufs: float = -60.0, below_lu: float = 25.0) -> None:
         if not -120 <= silence_lufs <= 0 or not 5 <= below_lu <= 70:
             raise UserError(
-                f"silence_lufs={silence_lufs:g} has to be between -120 and 0, and below_lu={below_lu:g} between 5 and 70."
+                f"silence_lufs={silence_lufs:g} has to be between -120 and 0, and below_lu={below_lu:g} between 5 "
+                "and 70."
             )
         self.silence_lufs, self.below_lu = silence_lufs, below_lu
         head = HeadMetadata(
@@ -225,7 +226,9 @@ class _SpeechListener:
     def __init__(self, session: Any, threshold: float) -> None:
         self._session = session
         self._state = [np.zeros((1, 1, 128), np.float32), np.zeros((1, 1, 128), np.float32)]
-        self._samples = np.zeros(_CONTEXT, np.float32)  # context of the next chunk, and what is not a chunk yet
+        self._samples = np.zeros(
+            _CONTEXT, np.float32
+        )  # context of the next chunk, and what is not a chunk yet
         self._scored: deque[tuple[int, float]] = deque()
         self._chunks = 0
         self.stretches = SpeechStretches(threshold)

@@ -146,11 +146,11 @@ class Detector(Protocol):
 
     def score(self, clips: Sequence[Tensor]) -> WindowScores:
         """Scores B windows, given as one tensor [B, C, T, h, w] for each of `metadata.clips`."""
-        raise NotImplementedError
+        raise TypeError(f"the detector {self.metadata.id} has no score(clips), which its metadata promises")
 
     def listen(self) -> Listener:
         """A new listener for one video's sound, where `metadata.audio` asks for it."""
-        raise NotImplementedError
+        raise TypeError(f"the detector {self.metadata.id} has no listen(), which its metadata promises")
 
 
 class DetectorSet:
@@ -214,14 +214,14 @@ class DetectorSet:
         return found
 
     def score(
-        self, clips: Sequence[Tensor], batch: int, heard: Mapping[str, np.ndarray] | None = None
+        self, clips: Sequence[Tensor], batch: int, heard: Mapping[str, WindowScores] | None = None
     ) -> WindowScores:
         """Scores B windows: observed [B, O] and anticipated [B, A, H] of all detectors.
 
         Args:
             clips: one tensor [B, C, T, h, w] per feed.
             batch: B.
-            heard: for each detector of sound, by id, the scores [B, O] of its listener.
+            heard: for each detector of sound, by id, the scores of its listener.
 
         Raises:
             ValueError: a detector's scores do not have the shape that its metadata promises, or it assessed a window
@@ -234,7 +234,7 @@ class DetectorSet:
         for detector in self.detectors:
             metadata = detector.metadata
             if metadata.audio is not None:
-                scores = WindowScores((heard or {})[metadata.id])
+                scores = (heard or {})[metadata.id]
             else:
                 scores = detector.score(clips[first : first + len(metadata.clips)])
             first += len(metadata.clips)

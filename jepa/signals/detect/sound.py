@@ -14,8 +14,8 @@ import numpy as np
 from jepa.data import LimitsConfig
 from jepa.data.video.audio import AudioBlock, AudioInfo, AudioReader, AudioSpec, open_audio
 from jepa.errors import VideoError
-from jepa.signals.detect.detector import DetectorSet, Listener
-from jepa.signals.document.objects import Silence, Sound, Speech
+from jepa.signals.detect.detector import DetectorSet, Listener, WindowScores
+from jepa.signals.document.objects import DetectorMetadata, Silence, Sound, Speech
 
 _UNHEARD_MS = 500  # a window is not assessed when this much before its end holds sound that did not decode
 NO_TRACK = "The file has no audio track."
@@ -51,15 +51,9 @@ class Hearing:
         limits: LimitsConfig | None = None,
     ) -> None:
         self.listeners: dict[str, Listener] = {}
-        specs: dict[str, AudioSpec] = {}
-        for detector in detectors.detectors:
-            audio = detector.metadata.audio
-            if audio is not None:
-                specs[detector.metadata.id] = AudioSpec(audio.sample_rate, audio.mono)
-        self._labels = {
-            item.id: sum(len(head.labels) for head in item.heads if head.task != "anticipate")
-            for item in detectors.metadata
-        }
+        hearing = [item for item in detectors.detectors if item.metadata.audio is not None]
+        self._metadata = [item.metadata for item in hearing]
+        self._specs = {item.id: _spec_of(item) for item in self._metadata}
         self.reason: str | None = None
         self.notices: list[str] = []
         self._gaps: list[tuple[float, float]] = []
@@ -67,14 +61,11 @@ class Hearing:
         self._reader: AudioReader | None = None
         self._info: AudioInfo | None = None
         self._origin_s = origin_s
-        self._sources = {spec: _Source(spec) for spec in specs.values()}
-        if specs:
+        self._sources = {spec: _Source(spec) for spec in self._specs.values()}
+        if hearing:
             self._open(path, limits)
         if self._info is not None:
-            for detector in detectors.detectors:
-                if detector.metadata.audio is not None:
-                    self.listeners[detector.metadata.id] = detector.listen()
-        self._specs = specs
+            self.listeners = {item.metadata.id: item.listen() for item in hearing}
         self._blocks: Iterator[AudioBlock] = iter(self._reader or ())
 
     def _open(self, path: str | os.PathLike[str], limits: LimitsConfig | None) -> None:
@@ -128,18 +119,24 @@ class Hearing:
         else:
             stretches.append((block.start_s, block.end_s))
 
-    def scores(self, ends_ms: Sequence[int]) -> dict[str, np.ndarray]:
-        """Scores [B, O] of each detector of sound for windows that end at these ascending times; NaN is not assessed."""
-        found = {
-            name: np.full((len(ends_ms), self._labels[name]), np.nan) for name in self._specs
-        }
+    def scores(self, ends_ms: Sequence[int]) -> dict[str, WindowScores]:
+        """By detector of sound, its scores [B, O] of windows with these ascending ends; NaN is not assessed."""
+        rows = {item.id: np.full((len(ends_ms), self._labels(item)), np.nan) for item in self._metadata}
         for row, end_ms in enumerate(ends_ms):
             self.advance(end_ms / 1000)
             if self._is_unheard(end_ms):
                 continue
             for name, listener in self.listeners.items():
-                found[name][row] = listener.score(end_ms)
-        return found
+                rows[name][row] = listener.score(end_ms)
+        why = self.reason or "The sound does not decode here."
+        return {
+            item.id: WindowScores(rows[item.id], reasons={head.id: why for head in item.heads})
+            for item in self._metadata
+        }
+
+    @staticmethod
+    def _labels(metadata: DetectorMetadata) -> int:
+        return sum(len(head.labels) for head in metadata.heads)
 
     def _is_unheard(self, end_ms: int) -> bool:
         return any(a * 1000 < end_ms and b * 1000 > end_ms - _UNHEARD_MS for a, b in self._unheard)
@@ -151,7 +148,9 @@ class Hearing:
         if self._reader is not None:
             found.notices = [*self._reader.notices, *self.notices]
             if self._reader.damaged:
-                found.notices.append(f"{self._reader.damaged} packets of the sound do not decode and were passed over.")
+                found.notices.append(
+                    f"{self._reader.damaged} packets of the sound do not decode and were passed over."
+                )
             self._reader.close()
         if self._info is None:
             return found
@@ -173,6 +172,11 @@ class Hearing:
             **measures,
         )
         return found
+
+
+def _spec_of(metadata: DetectorMetadata) -> AudioSpec:
+    assert metadata.audio is not None
+    return AudioSpec(metadata.audio.sample_rate, metadata.audio.mono)
 
 
 class _Source:

@@ -99,8 +99,8 @@ class HeadMetadata(Part):
 class DetectorMetadata(Part):
     """One detector. `kind` is the name under which `register_detector` knows it, and `settings` are what its builder
     needs besides files of this machine; `encoder` is null for a detector that has none. `licence` is the SPDX
-    expression of a model that somebody else packaged, null for other detectors. A detector reads `clips`, hears `audio`,
-    or both."""
+    expression of a model that somebody else packaged, null for other detectors. A detector reads `clips` or hears
+    `audio`."""
 
     id: Id
     kind: Id
