@@ -355,7 +355,7 @@ class _Replay:
         tracks, found = self.document.tracks, self.found
         assert self.hearing is not None  # a window comes after the first frame
         heard = self.hearing.scores([window.end_ms])
-        scores = self.detectors.score([clip[None] for clip in window.clips], 1, heard)
+        scores = self.detectors.score([clip[None] for clip in window.clips], heard)
         assert scores.anticipated is not None
         risks = rounded(self.risks.probabilities(scores.observed))[0].tolist()
         observed = dict(zip(self.risks.signals, risks, strict=True))

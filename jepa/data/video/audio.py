@@ -4,8 +4,9 @@
         for block in sound:                # block.samples float32 [1, N], block.start_s in seconds
 
 Times are those of the video reader: the file's own clock, after edit lists, start delays and joined files. Blocks
-follow each other without a hole. Where the file holds no sound for a time (a late start, a jump in its timestamps) there
-is a block of zeros with `kind` "gap", as a player is silent there; where packets did not decode, one with "damaged".
+follow each other without a hole. Where the file holds no sound for a time (a late start, a jump in its timestamps),
+there is a block of zeros with `kind` "gap", as a player is silent there; where packets did not decode, one with
+"damaged".
 """
 
 from __future__ import annotations

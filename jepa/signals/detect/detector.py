@@ -214,13 +214,12 @@ class DetectorSet:
         return found
 
     def score(
-        self, clips: Sequence[Tensor], batch: int, heard: Mapping[str, WindowScores] | None = None
+        self, clips: Sequence[Tensor], heard: Mapping[str, WindowScores] = MappingProxyType({})
     ) -> WindowScores:
         """Scores B windows: observed [B, O] and anticipated [B, A, H] of all detectors.
 
         Args:
             clips: one tensor [B, C, T, h, w] per feed.
-            batch: B.
             heard: for each detector of sound, by id, the scores of its listener.
 
         Raises:
@@ -228,13 +227,14 @@ class DetectorSet:
                 for some labels of a head and not for others.
         """
         horizons = len(self.horizons_ms)
+        batch = clips[0].shape[0] if clips else len(next(iter(heard.values())).observed)
         reasons: dict[str, str] = {}
         distances: dict[str, np.ndarray] = {}
         observed, anticipated, first = [np.zeros((batch, 0))], [np.zeros((batch, 0, horizons))], 0
         for detector in self.detectors:
             metadata = detector.metadata
             if metadata.audio is not None:
-                scores = (heard or {})[metadata.id]
+                scores = heard[metadata.id]
             else:
                 scores = detector.score(clips[first : first + len(metadata.clips)])
             first += len(metadata.clips)

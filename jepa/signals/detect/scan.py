@@ -152,7 +152,7 @@ class _Scoring:
         with self.clock.stage("encode"):
             count = len(self._waiting[0].clips)
             clips = [torch.stack([window.clips[i] for window in self._waiting]) for i in range(count)]
-            scores = self.detectors.score(clips, len(self._waiting), heard)
+            scores = self.detectors.score(clips, heard)
         with self.clock.stage("events"):
             tags = rounded(scores.observed)
             observed = rounded(self.risks.probabilities(scores.observed))
