@@ -9,7 +9,7 @@ from jepa.models.predictor import Predictor, PredictorConfig
 from jepa.models.preprocessing import Preprocessing
 from jepa.models.registry import create_model, create_predictor, list_models, register_model
 from jepa.models.rope import TokenGrid
-from jepa.models.weights.huggingface_write import save_hf
+from jepa.models.weights.huggingface_write import push_to_hub, save_hf
 from jepa.models.weights.load import load_classifiers, load_encoder, load_predictor
 from jepa.models.weights.native import save_encoder
 
@@ -31,6 +31,7 @@ __all__ = [
     "load_classifiers",
     "load_encoder",
     "load_predictor",
+    "push_to_hub",
     "register_model",
     "save_encoder",
     "save_hf",

@@ -86,9 +86,10 @@ def rope_table(
         ([8, 64], 1.0)
     """
     ids = torch.arange(grid.size, device=device) if ids is None else ids.unsqueeze(1)
-    time = ids // (grid.h * grid.w)
-    row = ids // grid.w % grid.h
-    column = ids % grid.w
+    # Remainders are written as differences: ONNX has none by a size that is free.
+    time, line = ids // (grid.h * grid.w), ids // grid.w
+    row = line - time * grid.h
+    column = ids - line * grid.w
     positions = [time.float(), row.float(), column.float()]
     if reference_grid is not None:
         # A single row or column stays at 0, where the published formula divides by zero.

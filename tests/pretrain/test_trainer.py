@@ -218,6 +218,13 @@ def test_an_export_loads_and_gives_the_targets_features(tiny, tmp_path, capsys):
         if weights == "target":
             objective.encoder.load_state_dict(starting(state, "target."))
         assert torch.equal(encoder(clip), objective.encoder(clip))
+    loaded = jepa.load_encoder(run)
+    assert torch.equal(loaded(clip), jepa.load_encoder(tmp_path / "target")(clip))
+    assert (loaded.training, loaded.metadata["weights"], loaded.preprocessing.crop_px) == (
+        False,
+        "target",
+        32,
+    )
 
 
 def test_an_export_for_transformers_gives_the_same_features(tiny, tmp_path):

@@ -20,11 +20,12 @@ from timm.models import register_model
 from timm.models._builder import load_pretrained, resolve_pretrained_cfg
 from timm.models._features import FeatureGetterNet, FeatureInfo, feature_take_indices
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from jepa.errors import UserError
+from jepa.models.adapters.blocks import checkpoint_blocks
 from jepa.models.architectures import ENTRIES, entry_of
 from jepa.models.encoder import VideoEncoder
+from jepa.models.layers import Attention, Mlp
 from jepa.models.registry import create_model
 from jepa.models.weights.strict import clean_names
 
@@ -72,11 +73,11 @@ class TimmVideoEncoder(nn.Module):
         self.pretrained_cfg: dict[str, Any] = {}
         self.head_drop = nn.Dropout(drop_rate)
         self.reset_classifier(num_classes, global_pool)
-        for number, block in enumerate(encoder.blocks):
-            if rate := drop_path_rate * number / max(config.depth - 1, 1):
+        branches = [module for module in encoder.blocks.modules() if isinstance(module, Attention | Mlp)]
+        for number, branch in enumerate(branches):  # two in every block
+            if rate := drop_path_rate * (number // 2) / max(config.depth - 1, 1):
                 # A hook leaves the names of the weights as they are.
-                for branch in (block.attn, block.mlp):
-                    branch.register_forward_hook(partial(_drop_branch, rate))
+                branch.register_forward_hook(partial(_drop_branch, rate))
 
     @property
     def default_cfg(self) -> dict[str, Any]:
@@ -104,10 +105,7 @@ class TimmVideoEncoder(nn.Module):
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Activation checkpointing: whether each block is computed again in the backward pass."""
-        for block in self.encoder.blocks:
-            block.__dict__.pop("forward", None)
-            if enable:
-                block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+        checkpoint_blocks(self.encoder, enable)
 
     def no_weight_decay(self) -> set[str]:
         """Parameters without weight decay, beyond biases and norms: none."""
@@ -150,7 +148,7 @@ class TimmVideoEncoder(nn.Module):
     def forward_intermediates(
         self,
         x: Tensor,
-        indices: int | list[int] | tuple[int, ...] | None = None,
+        indices: int | list[int] | None = None,
         return_prefix_tokens: bool = False,
         norm: bool = False,
         stop_early: bool = False,
@@ -198,7 +196,7 @@ class TimmVideoEncoder(nn.Module):
     def get_intermediate_layers(
         self,
         x: Tensor,
-        n: int | list[int] | tuple[int, ...] = 1,
+        n: int | list[int] = 1,
         reshape: bool = False,
         return_prefix_tokens: bool = False,
         norm: bool = False,
@@ -233,7 +231,7 @@ def _drop_branch(rate: float, module: nn.Module, inputs: Any, output: Tensor) ->
     return drop_path(output, rate, module.training)
 
 
-def checkpoint_filter_fn(state: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+def checkpoint_filter_fn(state: Mapping[str, Tensor], model: TimmVideoEncoder) -> dict[str, Tensor]:
     """A checkpoint under the names and for the input channels of `model`, as timm calls it on loading.
 
     Args:
@@ -244,7 +242,9 @@ def checkpoint_filter_fn(state: Mapping[str, Tensor], model: nn.Module) -> dict[
         state = {f"encoder.{name}": tensor for name, tensor in state.items()}
     channels = model.encoder.config.in_channels
     return {
-        name: _with_channels(tensor, channels) if name.endswith(".proj.weight") and tensor.ndim == 5 else tensor
+        name: _with_channels(tensor, channels)
+        if name.endswith(".proj.weight") and tensor.ndim == 5
+        else tensor
         for name, tensor in state.items()
     }
 
@@ -312,16 +312,21 @@ def _entry_point(name: str) -> Callable[..., nn.Module]:
     ) -> nn.Module:
         fields = {_RENAMED.get(key, key): value for key, value in overrides.items()}
         cfg = resolve_pretrained_cfg(f"jepa_{name}", pretrained_cfg, pretrained_cfg_overlay).to_dict()
-        # A source that timm resolved (hf-hub:, local-dir:) or that was given by its conventions holds timm's own format;
-        # the published one is another.
-        saved_by_timm = bool(cfg.get("source") or cfg.get("file") or cfg.get("state_dict") or cfg.get("hf_hub_id"))
+        # What timm resolved (hf-hub:, local-dir:) or was told to read holds its own format; published files do not.
+        saved_by_timm = bool(
+            cfg.get("source") or cfg.get("file") or cfg.get("state_dict") or cfg.get("hf_hub_id")
+        )
         published = pretrained and not saved_by_timm
         encoder = _published(name, fields) if published else create_model(name, **fields)
         model = TimmVideoEncoder(encoder, num_classes, global_pool, drop_rate, drop_path_rate)
         model.pretrained_cfg = cfg
         if pretrained and saved_by_timm:
             # Channels are adapted by the filter, since timm adapts images' convolutions only.
-            options = {"filter_fn": checkpoint_filter_fn, "in_chans": cfg["input_size"][0], "cache_dir": cache_dir}
+            options = {
+                "filter_fn": checkpoint_filter_fn,
+                "in_chans": cfg["input_size"][0],
+                "cache_dir": cache_dir,
+            }
             load_pretrained(model, cfg, num_classes, **options)
         cfg |= _input_config(encoder, img_size or cfg["input_size"][1:], cfg["mean"], cfg["std"])
         if features_only:

@@ -16,15 +16,18 @@ from jepa.models.weights.strict import build_strictly, clean_names
 
 MODEL_TYPE = "jepa_encoder"
 _CODE = '"""Where transformers finds the classes of this folder."""\n\n' + (
-    "from jepa.models.adapters.transformers_model import JepaEncoderConfig, JepaEncoderModel  # noqa: F401\n"
+    "from jepa.models.adapters.transformers_model import (  # noqa: F401\n"
+    "    JepaEncoderConfig,\n"
+    "    JepaEncoderModel,\n"
+    "    JepaVideoProcessor,\n"
+    ")\n"
 )
 
 
 def write_custom_folder(
-    folder: Path, encoder: VideoEncoder, preprocessing: Preprocessing, processor: dict[str, Any] | None
+    folder: Path, encoder: VideoEncoder, preprocessing: Preprocessing, processor: dict[str, Any]
 ) -> None:
-    """Writes the folder; `processor` is the config of transformers' video processor, if one gives the same
-    numbers."""
+    """Writes the folder; `processor` is the config of its video processor."""
     from safetensors.torch import save_file
 
     state = clean_names(encoder.state_dict(), "the encoder")
@@ -32,8 +35,7 @@ def write_custom_folder(
     with atomic_path(folder / "model.safetensors") as partial:
         save_file(state, partial, metadata={"format": "pt"})
     write_text(folder / "modeling_jepa.py", _CODE)
-    if processor is not None:
-        write_json(folder / "video_preprocessor_config.json", processor)
+    write_json(folder / "video_preprocessor_config.json", processor)
     document = {
         "model_type": MODEL_TYPE,
         "architectures": ["JepaEncoderModel"],

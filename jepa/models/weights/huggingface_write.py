@@ -9,8 +9,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from jepa.errors import UserError
+from jepa.errors import UserError, require
 from jepa.files import atomic_path, write_json
+from jepa.models.cards import write_card
 from jepa.models.encoder import VideoEncoder
 from jepa.models.pooler import AttentiveClassifier
 from jepa.models.predictor import Predictor
@@ -57,11 +58,62 @@ def save_hf(
         raise UserError(f"save_hf writes a VideoEncoder; transformers has no {type(encoder).__name__}.")
     if not custom_code:
         write_folder(Path(folder), encoder, preprocessing, predictor, classifier)
-        return
-    if predictor is not None or classifier is not None:
+    elif predictor is not None or classifier is not None:
         raise UserError("custom_code=True writes an encoder alone; leave out predictor and classifier.")
-    processor = processor_config(preprocessing) if is_published(preprocessing) else None
-    write_custom_folder(Path(folder), encoder, preprocessing, processor)
+    else:
+        write_custom_folder(Path(folder), encoder, preprocessing, processor_config(preprocessing))
+    kind = "transformers, own code" if custom_code else "transformers"
+    write_card(Path(folder), encoder, preprocessing, encoder.metadata, kind)
+
+
+def push_to_hub(
+    folder: str | os.PathLike[str],
+    repo_id: str,
+    *,
+    token: str | bool | None = None,
+    private: bool = False,
+    revision: str | None = None,
+    commit_message: str = "Upload encoder",
+) -> str:
+    """Uploads an export, of any format, to the Hugging Face hub; `load_encoder(repo_id)` reads it there.
+
+    Complete the README.md of the export first: it becomes the model card.
+
+    Args:
+        folder: an export.
+        repo_id: USER/NAME; made if there is none.
+        token: access token; by default the one that `hf auth login` stored.
+        private: whether a repository that is made is private.
+        revision: branch to commit to.
+        commit_message: first line of the commit.
+
+    Returns:
+        The address of the commit.
+
+    Raises:
+        UserError: the folder holds no export, huggingface_hub is not installed, or the hub refuses.
+    """
+    if not (Path(folder) / "config.json").is_file():
+        raise UserError(
+            f"{os.fspath(folder)} is no export: it has no config.json. Write one with `jepa export`."
+        )
+    hub = require("huggingface_hub", "hf")
+    api = hub.HfApi(token=token)
+    try:
+        api.create_repo(repo_id, private=private, exist_ok=True)
+        commit = api.upload_folder(
+            folder_path=os.fspath(folder),
+            repo_id=repo_id,
+            revision=revision,
+            commit_message=commit_message,
+            ignore_patterns=[".*", "*.partial*"],
+        )
+    except (OSError, ValueError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(
+            f"The hub did not take {repo_id!r}: {reason}. Check the name, the network and the token."
+        ) from error
+    return str(commit)
 
 
 def write_folder(
@@ -189,9 +241,13 @@ def is_published(preprocessing: Preprocessing) -> bool:
 
 
 def processor_config(preprocessing: Preprocessing) -> dict[str, Any]:
-    """The config of transformers' VJEPA2VideoProcessor."""
+    """The config of transformers' VJEPA2VideoProcessor where it gives the same numbers, else of this library's own."""
+    own = {
+        "video_processor_type": "JepaVideoProcessor",
+        "auto_map": {"AutoVideoProcessor": "modeling_jepa.JepaVideoProcessor"},
+    }
     return {
-        "video_processor_type": "VJEPA2VideoProcessor",
+        **({"video_processor_type": "VJEPA2VideoProcessor"} if is_published(preprocessing) else own),
         "crop_size": {"height": preprocessing.crop_px, "width": preprocessing.crop_px},
         "size": {"shortest_edge": preprocessing.resize_px},
         "image_mean": list(preprocessing.mean),

@@ -1,4 +1,4 @@
-"""Loading weights: this library's own, Meta's files, the Hugging Face layout, and timm's image models.
+"""Loading weights: this library's own, Meta's files, the Hugging Face layout, timm's image models, and training runs.
 
 Which kind a source is shows in the source itself. All are opened as plain data, nothing in them is run, and every key
 has to fit. A file that does not say which model it holds is refused, since the same names fit several.
@@ -7,9 +7,12 @@ has to fit. A file that does not say which model it holds is refused, since the 
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import os
 from pathlib import Path
 from typing import TypeAlias, TypeVar
+
+import torch
 
 from jepa.errors import UserError
 from jepa.models.architectures import ENTRIES, published_weights
@@ -32,6 +35,10 @@ def load_encoder(
     config: EncoderConfig | None = None,
     preprocessing: Preprocessing | None = None,
     key: str | None = None,
+    *,
+    device: str | torch.device | None = None,
+    revision: str | None = None,
+    token: str | bool | None = None,
 ) -> Encoder:
     """Loads an encoder in evaluation mode, with its preprocessing where the source or its architecture states it.
 
@@ -39,15 +46,19 @@ def load_encoder(
     are used: loading needs little more memory than the weights.
 
     Args:
-        source: a folder written by `save_encoder`, or the `encoder.safetensors` in it; a Hugging Face folder or the
-            name of one on the hub; a file of Meta's V-JEPA, V-JEPA 2 or 2.1, or its https address; a name of
-            `list_models()` for its published weights, or `NAME:FILE` for weights of that architecture in a file that
-            does not state one; or `timm:NAME`, an image model of timm that is applied to every frame.
+        source: a folder written by `save_encoder`, or the `encoder.safetensors` in it; a folder of a pretraining run,
+            for the EMA encoder of its newest checkpoint; a Hugging Face folder or the name of one on the hub; a file of
+            Meta's V-JEPA, V-JEPA 2 or 2.1, or its https address; a name of `list_models()` for its published weights,
+            or `NAME:FILE` for weights of that architecture in a file that does not state one; or `timm:NAME`, an image
+            model of timm that is applied to every frame.
         config: the architecture that the source must hold. Only needed where the source does not state it: a Meta
             file of an unpublished size, a bare state dict.
         preprocessing: replaces the preprocessing that the source states.
         key: part of a Meta file to read; by default the first present of ema_encoder, target_encoder and
             encoder.
+        device: where the encoder goes; by default the CPU.
+        revision: branch, tag or commit of a repository on the hub.
+        token: access token for the hub; True for the one that `hf auth login` stored.
 
     Returns:
         The encoder; `.preprocessing` is None if neither the source nor a published architecture states it, and
@@ -66,32 +77,47 @@ def load_encoder(
         >>> encoder.training, encoder.preprocessing.crop_px
         (False, 224)
     """
-    if os.fspath(source).startswith(PREFIX):
+    encoder = _read(source, config, key, revision, token)
+    encoder.preprocessing = preprocessing or encoder.preprocessing
+    return encoder if device is None else encoder.to(device)
+
+
+def _read(
+    source: Source,
+    config: EncoderConfig | None,
+    key: str | None,
+    revision: str | None,
+    token: str | bool | None,
+) -> Encoder:
+    """The encoder of a source, with the preprocessing that it states."""
+    name = os.fspath(source)
+    if name.startswith(PREFIX):
         if config is not None or key is not None:
-            raise UserError(f"{os.fspath(source)} is an image model of timm; leave out config and key.")
-        backbone = load_image_backbone(os.fspath(source))
-        backbone.preprocessing = preprocessing or backbone.preprocessing
-        return backbone
+            raise UserError(f"{name} is an image model of timm; leave out config and key.")
+        return load_image_backbone(name)
     if (named := zoo_name(source)) is not None:
-        return _load_named(*named, source, config, preprocessing, key)
-    path = locate(source)
+        return _load_named(*named, source, config, key, revision, token)
+    path = locate(source, revision, token)
     if key is not None and path.is_dir():
         raise UserError(f"key={key!r} names a part of a Meta file, but {path} is a folder.")
+    encoder: Encoder
     if path.is_file() and is_safetensors(path):
         encoder = native.read_encoder(path, config)
     elif path.is_file():
         encoder = meta.encoder_from(read_pickle(path), path, key, config)
     elif (path / native.ENCODER_FILE).is_file():
         encoder = native.read_encoder(path / native.ENCODER_FILE)
+    elif (path / "checkpoints").is_dir():
+        # By name, and only for a folder of this kind: models need nothing of the trainer.
+        encoder = importlib.import_module("jepa.pretrain.export").encoder_of_run(path)
     else:
         document = huggingface_read.read_json(path / "config.json")
         if document.get("model_type") == huggingface_custom.MODEL_TYPE:
             encoder = huggingface_custom.read_custom_folder(path, document)
         else:
             encoder = huggingface_read.Folder(path).encoder()
-        encoder.metadata = {"format": "transformers", "source": os.fspath(source)}
+        encoder.metadata = {"format": "transformers", "source": name}
     _check_architecture(source, encoder.config, config)
-    encoder.preprocessing = preprocessing or encoder.preprocessing
     return encoder
 
 
@@ -116,14 +142,15 @@ def _load_named(
     weights: str,
     source: Source,
     config: EncoderConfig | None,
-    preprocessing: Preprocessing | None,
     key: str | None,
+    revision: str | None,
+    token: str | bool | None,
 ) -> Encoder:
     """An encoder whose architecture a name states."""
     entry = ENTRIES[name]
     if config is not None and config != entry.encoder:
         raise UserError(f"{os.fspath(source)} states the architecture already; leave out config.")
-    encoder = load_encoder(weights, entry.encoder, preprocessing, key)
+    encoder = load_encoder(weights, entry.encoder, key=key, revision=revision, token=token)
     if type(encoder) is not entry.module:
         raise UserError(
             f"{weights} holds a {type(encoder).__name__}, and {name} is a {entry.module.__name__}."

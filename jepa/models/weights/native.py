@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from jepa.errors import UserError
 from jepa.files import atomic_path, write_json
 from jepa.models.architectures import entry_of, name_of_module
+from jepa.models.cards import write_card
 from jepa.models.encoder import EncoderConfig, VideoEncoder
 from jepa.models.predictor import Predictor, PredictorConfig
 from jepa.models.preprocessing import Preprocessing
@@ -67,7 +68,7 @@ def save_encoder(
     stated = preprocessing or encoder.preprocessing
     if stated is None:
         raise UserError("this encoder carries no preprocessing; give save_encoder one.")
-    document = {
+    document: dict[str, Any] = {
         "schema": SCHEMA,
         "encoder": asdict(encoder.config),
         "preprocessing": asdict(stated),
@@ -83,6 +84,7 @@ def save_encoder(
         _write(Path(folder) / PREDICTOR_FILE, predictor, fields)
     _write(Path(folder) / ENCODER_FILE, encoder, document)
     write_json(Path(folder) / CONFIG_FILE, document)
+    write_card(Path(folder), encoder, stated, document["metadata"])
 
 
 def read_encoder(path: Path, config: EncoderConfig | None = None) -> VideoEncoder:

@@ -21,24 +21,36 @@ _WEIGHTS = {".pt", ".pth", ".tar", ".safetensors", ".bin", ".ckpt"}
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
-def locate(source: str | os.PathLike[str]) -> Path:
+def locate(
+    source: str | os.PathLike[str], revision: str | None = None, token: str | bool | None = None
+) -> Path:
     """A local path for a path, an https address or a name on the Hugging Face hub; downloads are kept and
     reused.
 
     What can only be a path is never asked of the hub: `owner/name` is a hub name unless a folder `owner` is here or the
     name ends like a file of weights.
 
+    Args:
+        source: the path, address or name.
+        revision: branch, tag or commit of a repository on the hub.
+        token: access token for the hub; True for the one that `hf auth login` stored.
+
     Raises:
-        UserError: there is no such path, or what it names cannot be downloaded.
+        UserError: there is no such path, what it names cannot be downloaded, or it has no revisions.
     """
-    path = Path(source)
+    path, name = Path(source), os.fspath(source)
+    hub_name = _HUB_NAME.fullmatch(name) and not path.parent.is_dir() and path.suffix not in _WEIGHTS
+    on_hub = bool(hub_name) and not path.exists()
+    if (revision is not None or token is not None) and not on_hub:
+        raise UserError(
+            f"revision= and token= are for repositories on the Hugging Face hub, and {name!r} is none; leave them out."
+        )
     if path.exists():
         return path
-    name = os.fspath(source)
     if name.startswith("https://"):
         return _download(name)
-    if _HUB_NAME.fullmatch(name) and not path.parent.is_dir() and path.suffix not in _WEIGHTS:
-        return _from_hub(name)
+    if on_hub:
+        return _from_hub(name, revision, token)
     close = difflib.get_close_matches(name, ENTRIES, n=1)
     raise UserError(
         f"there is no file or folder {name!r}. Weights are read from a path, an https address, the name of a Hugging "
@@ -61,7 +73,7 @@ def _download(address: str) -> Path:
     return target
 
 
-def _from_hub(name: str) -> Path:
+def _from_hub(name: str, revision: str | None, token: str | bool | None) -> Path:
     try:
         from huggingface_hub import snapshot_download
         from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
@@ -71,7 +83,8 @@ def _from_hub(name: str) -> Path:
             f"pip install 'jepa-video[hf]', or give the path of a folder."
         ) from error
     try:
-        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors"]))
+        patterns = ["*.json", "*.safetensors"]
+        return Path(snapshot_download(name, revision=revision, token=token, allow_patterns=patterns))
     except (OSError, HfHubHTTPError, LocalEntryNotFoundError) as error:
         raise UserError(
             f"{name!r} is no path here, and the Hugging Face hub did not give it ({type(error).__name__}: "

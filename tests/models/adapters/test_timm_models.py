@@ -105,7 +105,9 @@ def test_timm_stochastic_depth_and_dropout_act_in_training_only(timm):
         torch.manual_seed(0)
         tokens = model.train().forward_features(video)
         assert not torch.equal(tokens, plain(video))
-        assert torch.equal(model.encoder.block_outputs(video, [1])[1], plain.encoder.block_outputs(video, [1])[1])
+        assert torch.equal(
+            model.encoder.block_outputs(video, [1])[1], plain.encoder.block_outputs(video, [1])[1]
+        )
 
 
 @torch.no_grad()

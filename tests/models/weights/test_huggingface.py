@@ -22,6 +22,7 @@ from jepa.models import (
     load_classifiers,
     load_encoder,
     load_predictor,
+    push_to_hub,
     save_hf,
 )
 
@@ -187,8 +188,6 @@ def test_custom_code_holds_an_encoder_only(tmp_path):
     encoder, predictor, _ = our_models()
     with pytest.raises(UserError, match="encoder alone"):
         save_hf(tmp_path, encoder, INPUT, predictor, custom_code=True)
-    save_hf(tmp_path, encoder, Preprocessing(6, 4.0, 64, 64), custom_code=True)
-    assert not (tmp_path / "video_preprocessor_config.json").exists()
 
 
 @pytest.mark.parametrize("height, width", [(300, 400), (90, 73), (73, 90), (75, 75), (64, 500)])
@@ -201,6 +200,39 @@ def test_preprocessing_gives_the_numbers_of_the_published_processor(tmp_path, he
     theirs = processor(frames, return_tensors="pt", do_sample_frames=False).pixel_values_videos[0]
     ours = load_encoder(tmp_path).preprocess(frames)
     assert torch.equal(ours, theirs.transpose(0, 1))
+
+
+@pytest.mark.parametrize("trusting", [False, True])
+def test_any_preprocessing_has_a_video_processor_for_batches(tmp_path, trusting):
+    # No crop of 64 of the published processor goes with a shorter side of 64.
+    stated = Preprocessing(6, 4.0, 64, 64, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6))
+    encoder = our_models()[0]
+    save_hf(tmp_path, encoder, stated, custom_code=True)
+    if not trusting:
+        importlib.import_module("jepa.models.adapters.transformers_model")
+    processor = transformers.AutoVideoProcessor.from_pretrained(tmp_path, trust_remote_code=trusting)
+    videos = torch.randint(0, 256, (2, 6, 3, 80, 90), dtype=torch.uint8)
+    expected = torch.stack([stated.apply(video).transpose(0, 1) for video in videos])
+    for given in (videos, videos.numpy(), list(videos), list(videos.permute(0, 1, 3, 4, 2).numpy())):
+        pixels = processor(given, return_tensors="pt").pixel_values_videos
+        assert torch.equal(pixels, expected)
+    assert processor(videos[0], return_tensors="pt").pixel_values_videos.shape == (1, 6, 3, 64, 64)
+
+
+def test_every_export_has_a_card_and_a_person_may_write_another(tmp_path):
+    encoder, _, _ = our_models()
+    encoder.metadata = {"model": "mine", "steps": 7}
+    for number, custom in enumerate((False, True)):
+        folder = tmp_path / str(number)
+        save_hf(folder, encoder, INPUT, custom_code=custom)
+        card = (folder / "README.md").read_text()
+        assert card.startswith("---\nlibrary_name: transformers\n")
+        assert "6 frames at 4 frames per second" in card
+        assert '"steps": 7' in card
+        assert ("trust_remote_code" in card) == custom
+    (folder / "README.md").write_text("# By hand\n")
+    save_hf(folder, encoder, INPUT, custom_code=True)
+    assert (folder / "README.md").read_text() == "# By hand\n"
 
 
 def test_default_processor_agrees_with_the_zoo():
@@ -276,3 +308,44 @@ def test_hub_without_network_says_so(monkeypatch):
     monkeypatch.setattr(hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(UserError, match=r"the Hugging Face hub did not give it.*give its path"):
         load_encoder("nobody-at-all/no-such-model")
+
+
+def test_hub_gets_revision_and_token_and_nothing_else_does(tmp_path, monkeypatch):
+    hub = pytest.importorskip("huggingface_hub")
+    save_hf(tmp_path, our_models()[0], INPUT)
+    asked = {}
+
+    def snapshot_download(name, **options):
+        asked.update(options, name=name)
+        return str(tmp_path)
+
+    monkeypatch.setattr(hub, "snapshot_download", snapshot_download)
+    encoder = load_encoder("me/mine", revision="v2", token="secret", device="cpu")
+    assert encoder.preprocessing == INPUT
+    assert (asked["name"], asked["revision"], asked["token"]) == ("me/mine", "v2", "secret")
+    with pytest.raises(UserError, match="revision= and token= are for repositories"):
+        load_encoder(tmp_path, revision="v2")
+
+
+def test_push_to_hub_uploads_a_folder(tmp_path, monkeypatch):
+    hub = pytest.importorskip("huggingface_hub")
+    done = []
+
+    class Api:
+        def __init__(self, token=None):
+            done.append(("token", token))
+
+        def create_repo(self, name, **options):
+            done.append(("create", name, options["private"]))
+
+        def upload_folder(self, **options):
+            done.append(("upload", options["repo_id"], sorted(options["ignore_patterns"])))
+            return "https://huggingface.co/me/mine/commit/1"
+
+    monkeypatch.setattr(hub, "HfApi", Api)
+    with pytest.raises(UserError, match="no export"):
+        push_to_hub(tmp_path, "me/mine")
+    save_hf(tmp_path, our_models()[0], INPUT)
+    assert push_to_hub(tmp_path, "me/mine", token="t", private=True).endswith("/commit/1")
+    assert done[:2] == [("token", "t"), ("create", "me/mine", True)]
+    assert done[2][:2] == ("upload", "me/mine")
