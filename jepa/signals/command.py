@@ -28,7 +28,7 @@ from jepa.fields import path_key
 from jepa.files import sha256_file, write_json, write_text
 from jepa.signals.analysis import Analyser, AnalysisResult, asset_id, printable
 from jepa.signals.annotations import Annotation, Annotations, read_annotations
-from jepa.signals.console import closing, findings_of, introduction, plural, result_lines
+from jepa.signals.console import closing, findings_of, introduction, result_lines
 from jepa.signals.decide.forecasts import statistics_of
 from jepa.signals.detect.detector import Detector
 from jepa.signals.detect.registry import PROBES, build_detector
@@ -36,6 +36,7 @@ from jepa.signals.document.hash_chain import append_chain, read_chain, read_docu
 from jepa.signals.export import write_exports
 from jepa.signals.policy import policy_path, read_policy
 from jepa.signals.report import render
+from jepa.signals.words import plural
 
 DOCUMENT, REPORT, SUMMARY, POLICY_COPY = "signals.json", "report.html", "summary.json", "policy.yaml"
 FAILURES = "failures.log"

@@ -7,40 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from jepa.signals import words
 from jepa.signals.analysis import Analyser, printable
 from jepa.signals.document.objects import SignalsDocument
 
-VERDICT_WORDS = {
-    "allow": "allowed",
-    "hold": "held",
-    "skip": "skipped",
-    "move": "moved",
-    "review": "for a person to review",
-}
 _SHOWN = 5  # categories, times and labels in one line
-
-
-def plural(count: int, noun: str) -> str:
-    """A count with its noun.
-
-    Example:
-        >>> plural(1, "video"), plural(2, "category")
-        ('1 video', '2 categories')
-    """
-    many = noun[:-1] + "ies" if noun.endswith("y") else noun + "s"
-    return f"{count} {noun if count == 1 else many}"
-
-
-def clock(milliseconds: float) -> str:
-    """Milliseconds as m:ss.t, with hours where there are any.
-
-    Example:
-        >>> clock(61_500)
-        '1:01.5'
-    """
-    tenths = round(milliseconds / 100)
-    hours, minutes, seconds = tenths // 36000, tenths // 600 % 60, tenths % 600 / 10
-    return f"{hours}:{minutes:02d}:{seconds:04.1f}" if hours else f"{minutes}:{seconds:04.1f}"
 
 
 def introduction(analyser: Analyser, absent: Mapping[str, str]) -> list[str]:
@@ -66,7 +37,8 @@ def findings_of(document: SignalsDocument) -> dict[str, Any]:
 
     Returns:
         `breaks`, counts by verdict; `allowed_ms`; `categories`, each with `id`, `name` and its highest `p` over the
-        scenes; `risks`, the highest `p` of each label that was observed; `looked_for`, the risks that detectors know.
+        scenes; `risks`, the highest `p` of each label that was observed; `looked_for`, the risks that detectors know;
+        `left_out`, a sentence for each head that did not assess all of the video.
     """
     categories: dict[str, dict[str, Any]] = {}
     for segment in document.ads.segments:
@@ -82,6 +54,7 @@ def findings_of(document: SignalsDocument) -> dict[str, Any]:
         "categories": sorted(categories.values(), key=lambda item: -item["p"]),
         "risks": risks,
         "looked_for": list(dict.fromkeys(track.label for track in document.tracks.observed)),
+        "left_out": words.left_out(document),
     }
 
 
@@ -98,7 +71,7 @@ def result_lines(row: Mapping[str, Any], page: Path) -> list[str]:
     if row["status"] == "skipped":
         return [f"{name}: {row['reason']}", f"  page        {page}"]
     lines = [
-        f"{name}: {clock(1000 * row['duration_s'])} long, analysed in {row['wall_s']:.1f} s "
+        f"{name}: {words.clock(1000 * row['duration_s'])} long, analysed in {row['wall_s']:.1f} s "
         f"({row['real_time_factor']:.2f} of real time)",
         f"  breaks      {_breaks(row)}",
         f"  categories  {_categories(row)}",
@@ -108,7 +81,7 @@ def result_lines(row: Mapping[str, Any], page: Path) -> list[str]:
     if log["issued"]:
         parts = [f"{log[key]} {key}" for key in ("confirmed", "refuted", "expired", "open") if log[key]]
         lines.append(f"  forecasts   {log['issued']}: {', '.join(parts)}")
-    lines += [f"  note        {notice}" for notice in row["notices"]]
+    lines += [f"  note        {note}" for note in [*row["left_out"], *row["notices"]]]
     return [*lines, f"  page        {page}"]
 
 
@@ -125,8 +98,8 @@ def some(names: list[str], most: int = _SHOWN) -> str:
 
 def _breaks(row: Mapping[str, Any]) -> str:
     order = sorted(row["breaks"], key=lambda verdict: verdict != "allow")
-    counts = [f"{row['breaks'][verdict]} {VERDICT_WORDS.get(verdict, verdict)}" for verdict in order]
-    times = [clock(at_ms) for at_ms in row["allowed_ms"]]
+    counts = [f"{row['breaks'][verdict]} {words.VERDICTS.get(verdict, verdict)}" for verdict in order]
+    times = [words.clock(at_ms) for at_ms in row["allowed_ms"]]
     if not counts:
         return "none: no cut, fade or pause far enough from the start and the end"
     return ", ".join(counts) + (f"; allowed at {some(times)}" if times else "")
@@ -149,7 +122,7 @@ def _risks(row: Mapping[str, Any]) -> str:
 def closing(summary: Mapping[str, Any], out: Path) -> list[str]:
     """How many videos, how fast, and how to go on."""
     counts = ", ".join(f"{count} {status}" for status, count in summary["counts"].items())
-    lines = [f"{plural(summary['videos'], 'video')}: {counts}."]
+    lines = [f"{words.plural(summary['videos'], 'video')}: {counts}."]
     if summary["real_time_factor"] is not None:
         stages = ", ".join(f"{name} {part:.0%}" for name, part in summary["stage_fractions"].items())
         lines.append(

@@ -1,0 +1,109 @@
+"""Words for people: what a console line and the page call a verdict, a factor of a break's score, a time, a count."""
+
+from __future__ import annotations
+
+from jepa.signals.document.objects import Break, NotAssessed, SignalsDocument
+
+VERDICTS = {
+    "allow": "allowed",
+    "hold": "held",
+    "skip": "skipped",
+    "move": "moved",
+    "review": "for a person to review",
+}
+STATUSES = {
+    "confirmed": "came true",
+    "refuted": "did not come true",
+    "expired": "cut off by the end",
+    "open": "unresolved, since no detector observes it",
+}
+FACTORS = {
+    "start": "nothing has been shown yet",
+    "fade": "the picture fades to black and back",
+    "dissolve": "one shot dissolves into the next",
+    "cut": "a cut to the next shot",
+    "visual_change": "what follows looks different",
+    "silence": "silence around it",
+    "speech_across": "somebody speaks across it",
+    "still_before": "the picture is still before it",
+    "still_after": "the picture is still after it",
+    "risk_before": "a risk before it",
+    "risk_after": "a risk after it",
+    "risk_near": "a risk close to it",
+}
+BOUNDARIES = {  # the first that holds is said
+    "start": "before the first frame",
+    "scene": "between two scenes",
+    "shot": "between two shots",
+    "pause": "in a pause",
+}
+_COUNTS = 0.03  # a smaller part of a score is not worth a word; the table beside has them all
+
+
+def plural(count: int, noun: str) -> str:
+    """A count with its noun.
+
+    Example:
+        >>> plural(1, "video"), plural(2, "category"), plural(0, "pass")
+        ('1 video', '2 categories', '0 passes')
+    """
+    many = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}es" if noun.endswith("s") else f"{noun}s"
+    return f"{count} {noun if count == 1 else many}"
+
+
+def clock(milliseconds: float) -> str:
+    """Milliseconds as m:ss.t, with hours where there are any.
+
+    Example:
+        >>> clock(61_500)
+        '1:01.5'
+    """
+    tenths = round(milliseconds / 100)
+    hours, minutes, seconds = tenths // 36000, tenths // 600 % 60, tenths % 600 / 10
+    return f"{hours}:{minutes:02d}:{seconds:04.1f}" if hours else f"{minutes}:{seconds:04.1f}"
+
+
+def factor_words(name: str) -> str:
+    """A factor of a break's score as a person would say it.
+
+    Example:
+        >>> factor_words("visual_change"), factor_words("my_factor")
+        ('what follows looks different', 'my factor')
+    """
+    return FACTORS.get(name, name.replace("_", " "))
+
+
+def where(item: Break) -> str:
+    """What a break lies between.
+
+    Example:
+        >>> where(document.ads.breaks[0])    # doctest: +SKIP
+        'between two scenes'
+    """
+    return next(text for kind, text in BOUNDARIES.items() if kind in item.boundary_types)
+
+
+def reasons_for(item: Break) -> str:
+    """Why a break scored as it did: what speaks for it, then what speaks against it, the strongest first.
+
+    Example:
+        >>> reasons_for(document.ads.breaks[0])    # doctest: +SKIP
+        'For it: a cut to the next shot, what follows looks different. Against it: a risk after it.'
+    """
+    ordered = sorted(item.factors, key=lambda factor: -abs(factor.part))
+    good = [factor_words(factor.name) for factor in ordered if factor.part > _COUNTS]
+    bad = [factor_words(factor.name) for factor in ordered if factor.part < -_COUNTS]
+    sentences = [f"For it: {', '.join(good)}." if good else "Nothing speaks for it."]
+    return " ".join([*sentences, *([f"Against it: {', '.join(bad)}."] if bad else [])])
+
+
+def left_out(document: SignalsDocument) -> list[str]:
+    """One sentence for each head that left windows of this video out, the one that left out most first."""
+    entries = [entry for entry in document.not_assessed if entry.head is not None and entry.fraction]
+    return [_left_out(entry) for entry in sorted(entries, key=lambda entry: -(entry.fraction or 0.0))]
+
+
+def _left_out(entry: NotAssessed) -> str:
+    part = "all of this video" if entry.fraction == 1.0 else f"{max(1, round(100 * (entry.fraction or 0)))} % of it"
+    why = entry.why.rstrip(".")
+    return f"{entry.head} did not assess {part}: {why[:1].lower()}{why[1:]}."
