@@ -40,6 +40,7 @@ from jepa.signals.document.objects import (
 from jepa.signals.document.tracks import AnticipatedTrack, DomainTrack, ObservedTrack, Tracks, spans_of
 from jepa.signals.policy import Policy
 
+NO_SOUND = "speech, music and other sound"
 # What no picture shows. A reader must not take the silence of a visual probe for an all-clear.
 BEYOND_PICTURES = (
     ("text on screen and its meaning", "No detector reads text."),
@@ -149,7 +150,7 @@ def sound_not_assessed(heard: Heard) -> list[NotAssessed]:
     """What of the sound nobody assessed, and why."""
     if heard.sound is None:
         why = heard.reason or "Only pictures are read."
-        return [NotAssessed(what="speech, music and other sound", why=why)]
+        return [NotAssessed(what=NO_SOUND, why=why)]
     found = []
     if heard.speech is None:
         found.append(NotAssessed(what="when somebody speaks", why="No detector of this run listens for it."))

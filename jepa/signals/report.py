@@ -1,7 +1,7 @@
 """HTML report of a signals document: what was found, what was not assessed, and why a break was offered.
 
-The timeline's geometry is in `timeline_chart.py`, the words in `words.py`; the template is `assets/report.html.j2` and the
-scaffold `jepa.html`.
+The timeline's geometry is in `timeline_chart.py`, the words are in `words.py`; the template is
+`assets/report.html.j2` and the scaffold `jepa.html`.
 """
 
 from __future__ import annotations
@@ -69,6 +69,7 @@ def render(result: AnalysisResult, annotations: Sequence[Annotation] = ()) -> st
         verdict_words=words.VERDICTS,
         categories=taxonomy.categories(),
         sensitive=_sensitive(document),
+        sound=words.sound(document),
         verdicts=Counter(item.verdict for item in document.ads.breaks),
         annotated=bool(annotations),
     )

@@ -63,6 +63,11 @@ class Chart:
         strip = self.take(62)
         shots = self._boxes(document.timeline.shots, 16)
         scenes = self._boxes(document.timeline.scenes, 22)
+        sound = {
+            name: self._boxes(spans, 10)
+            for name, spans in (("Speech", document.timeline.speech), ("Silence", document.timeline.silences))
+            if spans is not None
+        }
         lanes, omitted = self._curves()
         forecasts = self._forecasts()
         breaks = self._breaks()
@@ -72,6 +77,7 @@ class Chart:
             "strip": strip,
             "shots": shots,
             "scenes": scenes,
+            "sound": sound,
             "curves": lanes,
             "omitted": omitted,
             "forecasts": forecasts,
@@ -94,6 +100,7 @@ class Chart:
                 "x": self.x(span.start_ms),
                 "w": self._wide(span.start_ms, span.end_ms),
                 "ms": span.start_ms,
+                "until": span.end_ms,
             }
             for span in spans
         ]
@@ -134,7 +141,8 @@ class Chart:
     def _unassessed(self, label: str) -> list[dict[str, float]]:
         """Stretches that a head with this label left out; its line has a gap there."""
         tracks = self.document.tracks
-        heads = {track.head for track in [*tracks.observed, *tracks.anticipated] if track.label == label}
+        heads = {track.head for track in tracks.observed if track.label == label}
+        heads |= {track.head for track in tracks.anticipated if track.label == label}
         spans = [span for item in self.document.not_assessed if item.head in heads for span in item.spans_ms]
         return [{"x": self.x(start), "w": self._wide(start, end)} for start, end in dict.fromkeys(spans)]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from jepa.signals.assemble import NO_SOUND
 from jepa.signals.document.objects import Break, NotAssessed, SignalsDocument
 
 VERDICTS = {
@@ -25,6 +26,7 @@ FACTORS = {
     "visual_change": "what follows looks different",
     "silence": "silence around it",
     "speech_across": "somebody speaks across it",
+    "speech_before": "somebody spoke just before it",
     "still_before": "the picture is still before it",
     "still_after": "the picture is still after it",
     "risk_before": "a risk before it",
@@ -103,7 +105,29 @@ def left_out(document: SignalsDocument) -> list[str]:
     return [_left_out(entry) for entry in sorted(entries, key=lambda entry: -(entry.fraction or 0.0))]
 
 
+def sound(document: SignalsDocument) -> str:
+    """What is heard, in one sentence; or why nobody listened."""
+    timeline, duration = document.timeline, document.asset.duration_ms
+    if timeline.sound is None:
+        why = next((entry.why for entry in document.not_assessed if entry.what == NO_SOUND), "")
+        return f"Sound was not assessed. {why}".strip()
+    parts = [
+        f"{name} {100 * sum(span.end_ms - span.start_ms for span in spans) / duration:.0f} % of the time"
+        for name, spans in (("speech", timeline.speech), ("silence", timeline.silences))
+        if spans is not None
+    ]
+    return (
+        f"Sound: {', '.join(parts)}."
+        if parts
+        else "There is sound, and nobody listened for speech or silence."
+    )
+
+
 def _left_out(entry: NotAssessed) -> str:
-    part = "all of this video" if entry.fraction == 1.0 else f"{max(1, round(100 * (entry.fraction or 0)))} % of it"
+    part = (
+        "all of this video"
+        if entry.fraction == 1.0
+        else f"{max(1, round(100 * (entry.fraction or 0)))} % of it"
+    )
     why = entry.why.rstrip(".")
     return f"{entry.head} did not assess {part}: {why[:1].lower()}{why[1:]}."
