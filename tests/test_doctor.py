@@ -1,4 +1,5 @@
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -6,6 +7,7 @@ from jepa import doctor
 from jepa.config import COMMANDS
 from jepa.data.manifest import RootConfig
 from jepa.doctor import DoctorConfig
+from jepa.errors import install_command
 
 
 def test_every_part_is_examined_and_the_working_ones_really_work(capsys):
@@ -63,11 +65,29 @@ def test_an_absent_extra_names_the_command_that_installs_it(monkeypatch):
     monkeypatch.setitem(doctor._EXTRAS, "viz", ("figures", ["no_such_module"]))
     (finding,) = [finding for finding in doctor.examine() if finding.part == "extra viz"]
     assert finding.works is None
-    assert finding.remedy == "pip install 'jepa-video[viz]'"
+    assert finding.remedy == install_command("viz")
     assert "no_such_module" in finding.detail
 
 
 def test_the_printed_remedy_keeps_its_brackets(monkeypatch, capsys):
     monkeypatch.setitem(doctor._EXTRAS, "viz", ("figures", ["no_such_module"]))
     doctor.run(DoctorConfig())
-    assert "[viz]" in capsys.readouterr().out
+    assert f"extra viz: {install_command('viz')}\n" in capsys.readouterr().out
+
+
+def test_the_remedy_fits_the_way_of_installation(monkeypatch, tmp_path):
+    """From a checkout, from a folder or repository, or from an index."""
+    root = Path(__file__).parents[1]
+    monkeypatch.chdir(root)
+    assert install_command("viz") == "pip install -e '.[viz]'"
+    monkeypatch.chdir(tmp_path)
+    assert install_command("viz") == f"pip install -e '{root}[viz]'"
+    monkeypatch.setattr("jepa.errors.__file__", str(tmp_path / "site-packages/jepa/errors.py"))
+    for stated, where in (
+        (None, ""),
+        ('{"url": "file:///src/jepa"}', " @ file:///src/jepa"),
+        ('{"url": "https://host/jepa", "vcs_info": {"vcs": "git"}}', " @ git+https://host/jepa"),
+    ):
+        found = SimpleNamespace(read_text=lambda name, stated=stated: stated)
+        monkeypatch.setattr("importlib.metadata.distribution", lambda name, found=found: found)
+        assert install_command("viz") == f"pip install 'jepa-video[viz]{where}'"
