@@ -8,7 +8,8 @@ STAMP := $(VENV)/.installed
 .PHONY: help install demo test test-slow lint clean
 
 help:
-	@echo "make demo       toy worlds, pretraining, probes, the report of an unseen film: about ten minutes on two cores"
+	@echo "make demo       toy worlds, pretraining, probes, and the reports of an unseen film and of a real video"
+	@echo "                in about seven minutes on two cores; VIDEO=FILE takes a video of yours"
 	@echo "make test       linters, types, import rules and the fast tests"
 	@echo "make test-slow  the tests that take longer: kills, many processes"
 	@echo "make lint       linters, types and import rules alone"
@@ -24,7 +25,7 @@ $(STAMP): pyproject.toml
 	@touch $@
 
 demo: $(STAMP)
-	@$(BIN)/python scripts/demo.py
+	@$(BIN)/python scripts/demo.py $(if $(VIDEO),--video "$(VIDEO)")
 
 lint: $(STAMP)
 	@$(BIN)/ruff check .
