@@ -12,37 +12,28 @@ Example:
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from typing import TYPE_CHECKING
+
+from jepa.lazy import attach
+
+if TYPE_CHECKING:
+    from jepa import data as data
+    from jepa import masking as masking
+    from jepa import models as models
+    from jepa import pretrain as pretrain
+    from jepa import probes as probes
+    from jepa import signals as signals
+    from jepa import viz as viz
+    from jepa.data.video.reader import open_video as open_video
+    from jepa.errors import UserError as UserError
+    from jepa.errors import VideoError as VideoError
+    from jepa.models.registry import create_model as create_model
+    from jepa.models.registry import list_models as list_models
+    from jepa.models.registry import register_model as register_model
+    from jepa.models.weights.load import load_encoder as load_encoder
+    from jepa.probes.embed import embed as embed
+    from jepa.probes.load import load_probe as load_probe
 
 __version__ = "0.1.0"
 
-_HOME = {
-    "create_model": "jepa.models.registry",
-    "list_models": "jepa.models.registry",
-    "register_model": "jepa.models.registry",
-    "load_encoder": "jepa.models.weights.load",
-    "load_probe": "jepa.probes.load",
-    "embed": "jepa.probes.embed",
-    "open_video": "jepa.data.video.reader",
-    "UserError": "jepa.errors",
-    "VideoError": "jepa.errors",
-}
-_ROOMS = ("models", "masking", "data", "pretrain", "probes", "signals", "viz")
-
-__all__ = [*_HOME, *_ROOMS]
-
-
-def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        value = getattr(importlib.import_module(_HOME[name]), name)
-    elif name in _ROOMS:
-        value = importlib.import_module(f"jepa.{name}")
-    else:
-        raise AttributeError(f"module 'jepa' has no attribute {name!r}")
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+attach(globals())

@@ -1,14 +1,22 @@
 """The `jepa` command: `jepa COMMAND key=value ...`, a Hydra application per command.
 
+Results go to stdout; progress, notes and errors to stderr, through `logging`.
+
 Exit codes: 0 done, 1 the run failed, 2 a mistake in the request, 143 saved after SIGTERM, 130 after Ctrl-C.
 """
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
+import importlib.metadata
+import importlib.util
+import logging
+import os
 import re
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,8 +30,12 @@ from jepa.config import (
     to_dataclass,
     to_yaml,
 )
-from jepa.errors import UserError, VideoError
-from jepa.fields import describe_keys, find_field
+from jepa.errors import UserError, VideoError, install_command
+from jepa.fields import describe_keys, find_field, unknown_key
+from jepa.static_keys import StaticKey, UnsettledError, static_keys
+
+_OVERRIDE = re.compile(r"~[\w.]+$|(\+\+?|~)?[\w./]+=")
+_MODULES = "modules"
 
 
 @dataclass
@@ -38,6 +50,8 @@ class Request:
     show_only: bool = False
     multirun: bool = False
     config_dir: str | None = None
+    level: int = logging.WARNING
+    """what of the log is shown: --quiet errors only, --verbose everything"""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -50,20 +64,28 @@ def main(arguments: list[str] | None = None) -> int:
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
-        return _dispatch(arguments)
+        code = _dispatch(arguments)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        # The reader, such as `head`, has seen enough; the interpreter would complain once more when it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except UserError as error:
         print(f"jepa: {error}", file=sys.stderr)
         return 2
     except ModuleNotFoundError as error:
         missing = (error.name or "").partition(".")[0]
         if missing in ("", "jepa"):
-            raise
-        extra = COMMANDS[arguments[0]].extra
-        remedy = f"pip install 'jepa-video[{extra}]'" if extra else f"pip install {missing}"
-        print(
-            f"jepa: `jepa {arguments[0]}` needs {missing}, which is not installed: {remedy}.", file=sys.stderr
-        )
+            if (clash := import_name_clash()) is None:
+                raise
+            print(f"jepa: {clash}", file=sys.stderr)
+        else:
+            print(f"jepa: {_misses(arguments[0], [missing])}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("jepa: stopped by Ctrl-C", file=sys.stderr)
+        return 130
     except (RuntimeError, OSError, VideoError) as error:
         print(f"jepa: the run failed: {error}", file=sys.stderr)
         return 1
@@ -79,21 +101,46 @@ def _dispatch(arguments: list[str]) -> int:
 
         print(f"jepa {jepa.__version__}")
         return 0
+    if name in ("--completion", "--complete"):
+        from jepa import completion
+
+        if name == "--completion":
+            print(completion.script(rest[0] if rest else "bash"))
+        else:
+            print("\n".join(completion.complete(rest)))
+        return 0
     if name not in COMMANDS:
         close = difflib.get_close_matches(name, COMMANDS, n=1)
         hint = f" Did you mean {close[0]!r}?" if close else ""
         raise UserError(f"There is no command {name!r}.{hint} The commands are {', '.join(COMMANDS)}.")
     command = COMMANDS[name]
-    cls = config_class(command)
-    request = read_arguments(name, command, cls, rest)
-    if request.help:
-        print(_help(name, cls, request))
+    known = _static_keys(command)
+    request = read_arguments(name, command, known, rest)
+    if known is not None:
+        _refuse_unknown_keys(name, known, request)
+    if request.help and known is not None and not any(key.open and not key.default for key in known):
+        print(_help(name, [(key.name, key.default, key.meaning) for key in known], request))
         return 0
+    missing = [module for module in command.needs if not _is_installed(module)]
+    if missing and not request.help:
+        raise UserError(_misses(name, missing))
+    modules = _import_modules(request)
+    cls = config_class(command)
+    if request.help:
+        print(_help(name, list(describe_keys(cls, chosen=chosen_classes(cls, request.overrides))), request))
+        return 0
+    with _logging(request.level):
+        return _run(name, command, cls, request, modules)
+
+
+def _run(name: str, command: Command, cls: type, request: Request, modules: list[str]) -> int:
     if request.multirun:
         from jepa import sweep
 
         overrides, launcher, options = sweep.split_hydra(request.overrides)
         jobs = sweep.plan(name, cls, overrides, main, request.config_dir)
+        # Each job may run in a process of its own.
+        jobs = [job._replace(overrides=(*job.overrides, *modules)) for job in jobs]
         if request.show_only:
             print("\n".join(" ".join([f"jepa {name}", *job.overrides]) for job in jobs))
             return 0
@@ -106,8 +153,111 @@ def _dispatch(arguments: list[str]) -> int:
     return 0
 
 
-def read_arguments(name: str, command: Command, cls: type, arguments: list[str]) -> Request:
+@contextlib.contextmanager
+def _logging(level: int) -> Iterator[None]:
+    """The library's log on stderr, while a command runs."""
+    log, handler = logging.getLogger("jepa"), logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("jepa: %(message)s"))
+    before = log.level
+    log.addHandler(handler)
+    log.setLevel(level)
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(before)
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False
+
+
+def _misses(name: str, modules: list[str]) -> str:
+    what = f"{', '.join(modules)}, which {'is' if len(modules) == 1 else 'are'} not installed"
+    extra = COMMANDS[name].extra if name in COMMANDS else ""
+    remedy = install_command(extra) if extra else f"pip install {' '.join(modules)}"
+    return f"`jepa {name}` needs {what}{f' (extra {extra})' if extra else ''}: {remedy}"
+
+
+def import_name_clash() -> str | None:
+    """One sentence if the unrelated distribution `jepa` is installed beside this one, which shares its import name."""
+    try:
+        other = importlib.metadata.distribution("jepa")
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    return (
+        f"The distribution jepa {other.version} is another project and owns the same import name, so one overwrites "
+        "files of the other: pip uninstall jepa, then install this one (jepa-video) again."
+    )
+
+
+def _import_modules(request: Request) -> list[str]:
+    """Imports the modules that `modules=` names, which register objectives, heads, tasks and detectors of one's own.
+
+    Returns:
+        The overrides that name them, which are taken out of the request.
+
+    Raises:
+        UserError: there is no such module here.
+    """
+    given = [text for text in request.overrides if text.lstrip("+").startswith(f"{_MODULES}=")]
+    request.overrides = [text for text in request.overrides if text not in given]
+    if given and str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    for text in given:
+        for module in filter(None, re.split(r"[\[\],\s]+", text.partition("=")[2])):
+            try:
+                importlib.import_module(module)
+            except ModuleNotFoundError as error:
+                if error.name is None or not module.startswith(error.name):
+                    raise
+                raise UserError(
+                    f"{_MODULES}=[{module}]: there is no module {module!r} on Python's path or in this folder. Name it "
+                    "as in an import, such as my_package.my_objectives."
+                ) from error
+    return given
+
+
+def _static_keys(command: Command) -> list[StaticKey] | None:
+    try:
+        return static_keys(command.module, command.config)
+    except UnsettledError:
+        return None  # the classes themselves will tell
+
+
+def _refuse_unknown_keys(name: str, known: list[StaticKey], request: Request) -> None:
+    """Refuses a typo before anything is imported.
+
+    Raises:
+        UserError: a key does not exist.
+    """
+    names = {key.name for key in known} | {"recipe", _MODULES}
+    groups = {".".join(key.split(".")[:n]) for key in names for n in range(1, key.count(".") + 1)}
+    below = tuple(f"{key.name}." for key in known if key.open)
+    for text in request.overrides:
+        key = text.partition("=")[0].lstrip("+~")
+        hydra = request.multirun and key.partition("/")[0].partition(".")[0] == "hydra"
+        if key not in names | groups and not key.startswith(below) and not hydra:
+            sentence = unknown_key(key, [one.name for one in known])
+            raise UserError(
+                sentence.replace("There is", f"`jepa {name}` has", 1)
+                + f" `jepa {name} --help` lists the keys."
+            )
+
+
+def read_arguments(
+    name: str, command: Command, known: list[StaticKey] | None, arguments: list[str]
+) -> Request:
     """Sorts the arguments of a command into flags, overrides and bare words.
+
+    Args:
+        name: the command's.
+        command: its entry.
+        known: its keys, or None where only the dataclass knows them.
+        arguments: what follows the command.
 
     Raises:
         UserError: a flag is unknown or lacks its value, or a word stands where the command takes none.
@@ -120,6 +270,10 @@ def read_arguments(name: str, command: Command, cls: type, arguments: list[str])
             request.help = True
         elif text in ("-m", "--multirun"):
             request.multirun = True
+        elif text in ("-q", "--quiet"):
+            request.level = logging.ERROR
+        elif text in ("-v", "--verbose"):
+            request.level = logging.DEBUG
         elif flag in ("--config-dir", "-cd"):
             request.config_dir = value if equals else rest.pop(0) if rest else ""
             if not Path(request.config_dir).is_dir():
@@ -132,10 +286,10 @@ def read_arguments(name: str, command: Command, cls: type, arguments: list[str])
             request.show_only = True
         elif text.startswith("-"):
             raise UserError(
-                f"`jepa {name}` has no flag {flag!r}. The flags are --help, --cfg job, --multirun (-m) and "
-                "--config-dir FOLDER; everything else is key=value."
+                f"`jepa {name}` has no flag {flag!r}. The flags are --help, --cfg job, --multirun (-m), "
+                "--quiet (-q), --verbose (-v) and --config-dir FOLDER; everything else is key=value."
             )
-        elif re.match(r"~[\w.]+$|(\+\+?|~)?[\w./]+=", text) and not _is_bare_file(command, cls, text):
+        elif _OVERRIDE.match(text) and not _is_bare_file(command, known, text):
             request.overrides.append(text)
         elif command.bare:
             # Of two values the last one would win without a word; a shell's *.mp4 gives many.
@@ -155,10 +309,14 @@ def read_arguments(name: str, command: Command, cls: type, arguments: list[str])
     return request
 
 
-def _is_bare_file(command: Command, cls: type, text: str) -> bool:
+def _is_bare_file(command: Command, known: list[StaticKey] | None, text: str) -> bool:
     """Whether `text` is a file with an = in its name, given to a command that takes a bare word."""
-    known = find_field(cls, text.partition("=")[0], {}) is not None
-    return bool(command.bare) and not known and Path(text).exists()
+    if not command.bare or not Path(text).exists():
+        return False
+    key = text.partition("=")[0]
+    if known is None:
+        return find_field(config_class(command), key, {}) is None
+    return key not in {one.name for one in known}
 
 
 def _gather(key: str, overrides: list[str]) -> list[str]:
@@ -175,20 +333,28 @@ def _overview() -> str:
     return (
         f"usage: jepa COMMAND key=value ...\n\n{rows}\n\n"
         "`jepa COMMAND --help` lists the keys; `--cfg job` prints the resulting configuration and runs nothing;\n"
-        "`-m` sweeps over values such as key=1,2; `--config-dir FOLDER` holds recipes of your own.\n"
+        "`-m` sweeps over values such as key=1,2; `--config-dir FOLDER` holds recipes of your own;\n"
+        "`-q` shows errors only, `-v` the whole log; `modules=[a.b]` imports your own objectives or heads first.\n"
+        'Tab completion: eval "$(jepa --completion bash)", or zsh, fish.\n\n'
+        "First steps:\n  jepa doctor\n  jepa toyworld out=world\n"
+        "  jepa pretrain recipe=small data.root=world/videos out=runs/a\n\n"
         "What a command needs beyond the base install is an extra: pip install 'jepa-video[EXTRA]', with EXTRA one of\n"
         f"{', '.join(sorted({command.extra for command in COMMANDS.values() if command.extra}))}."
     )
 
 
-def _help(name: str, cls: type, request: Request) -> str:
-    rows = list(describe_keys(cls, chosen=chosen_classes(cls, request.overrides)))
+def _help(name: str, rows: list[tuple[str, str, str]], request: Request) -> str:
     wide = max(
         [len(f"{key}={default}") for key, default, _ in rows if len(f"{key}={default}") < 48], default=0
     )
-    lines = [f"usage: jepa {name} key=value ...\n\n{COMMANDS[name].summary}\n"]
+    command = COMMANDS[name]
+    usage = f"jepa {name} {f'[{command.bare.upper()}] ' if command.bare else ''}key=value ..."
+    lines = [f"usage: {usage}\n\n{command.summary}\n\nexample: {command.example}\n"]
     for key, default, meaning in rows:
         lines.append(f"  {f'{key}={default}':<{wide}}  {meaning}")
+    lines.append(
+        f"\n  {f'{_MODULES}=[]':<{wide}}  modules of your own to import first, for what they register"
+    )
     if known := recipes(name, request.config_dir):
         lines.append(f"\n  {'recipe=NAME':<{wide}}  settings that go together: {', '.join(known)}")
         lines.append(

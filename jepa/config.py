@@ -33,11 +33,19 @@ class Command(NamedTuple):
     bare: str = ""  # the key that a word without = stands for, if any
     many: str = ""  # the key that may be given several times, if any
     extra: str = ""  # what installs everything that the command needs, if the base install does not
+    needs: tuple[str, ...] = ("hydra",)  # modules of that extra without which it cannot start
+    example: str = ""  # a line to paste, for --help
 
 
 COMMANDS = {
     "toyworld": Command(
-        "jepa.toyworld.write", "ToyWorldConfig", "run", "make the built-in world", extra="toyworld"
+        "jepa.toyworld.write",
+        "ToyWorldConfig",
+        "run",
+        "make the built-in world",
+        extra="toyworld",
+        example="jepa toyworld out=world videos=40 seed=0",
+        needs=("hydra", "pymunk"),
     ),
     "pretrain": Command(
         "jepa.pretrain",
@@ -45,9 +53,16 @@ COMMANDS = {
         "train",
         "train an encoder; the same command continues it",
         extra="train",
+        example="jepa pretrain recipe=small data.root=videos/ out=runs/a",
+        needs=("hydra", "rich"),
     ),
     "export": Command(
-        "jepa.pretrain.export", "ExportConfig", "run", "an encoder that others can load", extra="train"
+        "jepa.pretrain.export",
+        "ExportConfig",
+        "run",
+        "an encoder that others can load",
+        extra="train",
+        example="jepa export run=runs/a out=encoders/a",
     ),
     "report": Command(
         "jepa.pretrain.report",
@@ -57,9 +72,17 @@ COMMANDS = {
         bare="run",
         many="run",
         extra="train",
+        example="jepa report runs/a runs/b out=report.html",
+        needs=("hydra", "jinja2"),
     ),
     "probe": Command(
-        "jepa.probes", "ProbeConfig", "run", "train and test a probe on a frozen encoder", extra="probes"
+        "jepa.probes",
+        "ProbeConfig",
+        "run",
+        "train and test a probe on a frozen encoder",
+        extra="probes",
+        example="jepa probe task=classify encoder=encoders/a data.root=labels.csv out=probes/a",
+        needs=("hydra", "rich", "sklearn", "scipy", "jinja2"),
     ),
     "embed": Command(
         "jepa.probes.embed",
@@ -67,6 +90,7 @@ COMMANDS = {
         "run",
         "features or one vector of every video, as one file",
         extra="probes",
+        example="jepa embed encoder=encoders/a data.root=videos/ out=vectors.npz",
     ),
     "signals": Command(
         "jepa.signals.command",
@@ -75,6 +99,8 @@ COMMANDS = {
         "a video in; a document, exports and a report out",
         bare="video",
         extra="signals",
+        example="jepa signals clip.mp4",
+        needs=("hydra", "pydantic", "sklearn", "scipy", "jinja2"),
     ),
     "verify": Command(
         "jepa.signals.verify_command",
@@ -83,6 +109,8 @@ COMMANDS = {
         "check a signals document and replay it",
         bare="path",
         extra="signals",
+        example="jepa verify clip.signals",
+        needs=("hydra", "pydantic"),
     ),
     "shard": Command(
         "jepa.data.shards",
@@ -90,6 +118,7 @@ COMMANDS = {
         "run",
         "pack many small videos into a few large files",
         extra="cli",
+        example="jepa shard data.root=videos/ out=shards",
     ),
     "bench": Command(
         "jepa.bench",
@@ -97,6 +126,8 @@ COMMANDS = {
         "run",
         "how fast training, decoding, probing and signals are here",
         extra="cli",
+        example="jepa bench what=decode data.root=videos/",
+        needs=("hydra", "rich"),
     ),
     "doctor": Command(
         "jepa.doctor",
@@ -104,6 +135,8 @@ COMMANDS = {
         "run",
         "what works on this machine; data.root=... reads a data set",
         extra="cli",
+        example="jepa doctor",
+        needs=("hydra", "rich"),
     ),
 }
 

@@ -79,5 +79,5 @@ def require(module: str, extra: str) -> ModuleType:
         if error.name is None or error.name.partition(".")[0] != top:
             raise
         raise UserError(
-            f"This needs {top}, which is not installed: pip install 'jepa-video[{extra}]'."
+            f"This needs {top}, which is not installed (extra {extra}): {install_command(extra)}"
         ) from error

@@ -265,7 +265,7 @@ def describe_keys(
         else:
             yield (
                 key,
-                "required" if default in ("???", dataclasses.MISSING) else _show(default),
+                "required" if default in ("???", dataclasses.MISSING) else show_default(default),
                 docs.get(field.name, ""),
             )
 
@@ -285,8 +285,15 @@ def unknown_key(key: str, known: Iterable[str]) -> str:
     return f"There is no key {key!r}.{hint}"
 
 
-def _show(value: Any) -> str:
-    if isinstance(value, list) and value and dataclasses.is_dataclass(value[0]):
+def show_default(value: Any) -> str:
+    """A default as `--help` shows it.
+
+    Example:
+        >>> show_default(None), show_default(True), show_default((1, 2))
+        ('null', 'true', '[1, 2]')
+    """
+    plain = (str, int, float, bool, list, tuple, dict, type(None))
+    if isinstance(value, list) and value and not isinstance(value[0], plain):
         return f"[{len(value)} entries]"
     if isinstance(value, tuple):
         value = list(value)

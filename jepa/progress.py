@@ -1,7 +1,8 @@
-"""A progress bar on stderr, where `rich` is installed; silent where it is not, so that no library call needs it."""
+"""A progress bar on stderr, where `rich` is installed and stderr is a terminal; silent otherwise, and with --quiet."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -25,6 +26,8 @@ def progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
         yield lambda count: None
         return
     columns = (TextColumn(title), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True, force_jupyter=False), disable=total == 0) as bar:
+    console = Console(stderr=True, force_jupyter=False)
+    shown = total > 0 and console.is_terminal and logging.getLogger("jepa").isEnabledFor(logging.WARNING)
+    with Progress(*columns, console=console, disable=not shown) as bar:
         task = bar.add_task(title, total=total)
         yield lambda count: bar.advance(task, count)

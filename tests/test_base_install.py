@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from jepa.config import COMMANDS
+from jepa.errors import install_command
+
 # Whatever is not among these, or what they bring, is refused at import.
 BASE = {"torch", "torchvision", "numpy", "einops", "safetensors", "av"}
 PYPROJECT = Path(__file__).parents[1] / "pyproject.toml"
@@ -85,4 +88,4 @@ for name in {commands!r}:
     lines = result.stderr.splitlines()
     assert len(lines) == len(commands)
     for line, name in zip(lines, commands, strict=True):
-        assert "pip install 'jepa-video[" in line, (name, line)
+        assert install_command(COMMANDS[name].extra) in line, (name, line)

@@ -5,42 +5,34 @@ Names are loaded on first use: a decoding child process needs PyAV and NumPy, no
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from typing import TYPE_CHECKING
 
-_HOME = {
-    "BadVideo": "jepa.data.bad_videos",
-    "BadVideoLog": "jepa.data.bad_videos",
-    "TooManyBadVideosError": "jepa.data.bad_videos",
-    "TrainClipConfig": "jepa.data.dataset",
-    "EvalClipConfig": "jepa.data.dataset",
-    "ClipDataset": "jepa.data.dataset",
-    "collate": "jepa.data.dataset",
-    "open_item": "jepa.data.dataset",
-    "StreamSampler": "jepa.data.dataset",
-    "Frames": "jepa.data.video.reader",
-    "VideoReader": "jepa.data.video.reader",
-    "open_video": "jepa.data.video.reader",
-    "LimitsConfig": "jepa.data.video.limits",
-    "Item": "jepa.data.manifest",
-    "read_items": "jepa.data.manifest",
-    "normalise": "jepa.data.transforms",
-    "MixtureDataset": "jepa.data.mixture",
-    "SourceConfig": "jepa.data.stream",
-    "StreamConfig": "jepa.data.stream",
-    "Stream": "jepa.data.stream",
-    "open_stream": "jepa.data.stream",
-    "stream_of": "jepa.data.in_memory",
-    "ShardConfig": "jepa.data.shards",
-    "ScanConfig": "jepa.data.check",
-}
+from jepa.lazy import attach
 
-__all__ = [*_HOME]
+if TYPE_CHECKING:
+    from jepa.data.bad_videos import BadVideo as BadVideo
+    from jepa.data.bad_videos import BadVideoLog as BadVideoLog
+    from jepa.data.bad_videos import TooManyBadVideosError as TooManyBadVideosError
+    from jepa.data.check import ScanConfig as ScanConfig
+    from jepa.data.dataset import ClipDataset as ClipDataset
+    from jepa.data.dataset import EvalClipConfig as EvalClipConfig
+    from jepa.data.dataset import StreamSampler as StreamSampler
+    from jepa.data.dataset import TrainClipConfig as TrainClipConfig
+    from jepa.data.dataset import collate as collate
+    from jepa.data.dataset import open_item as open_item
+    from jepa.data.in_memory import stream_of as stream_of
+    from jepa.data.manifest import Item as Item
+    from jepa.data.manifest import read_items as read_items
+    from jepa.data.mixture import MixtureDataset as MixtureDataset
+    from jepa.data.shards import ShardConfig as ShardConfig
+    from jepa.data.stream import SourceConfig as SourceConfig
+    from jepa.data.stream import Stream as Stream
+    from jepa.data.stream import StreamConfig as StreamConfig
+    from jepa.data.stream import open_stream as open_stream
+    from jepa.data.transforms import normalise as normalise
+    from jepa.data.video.limits import LimitsConfig as LimitsConfig
+    from jepa.data.video.reader import Frames as Frames
+    from jepa.data.video.reader import VideoReader as VideoReader
+    from jepa.data.video.reader import open_video as open_video
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'jepa.data' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOME[name]), name)
-    globals()[name] = value
-    return value
+attach(globals())

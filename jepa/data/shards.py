@@ -25,6 +25,7 @@ from jepa.data.manifest import SHARD_INDEX, Item, RootConfig, read_items
 from jepa.errors import UserError, VideoError
 from jepa.fields import path_key
 from jepa.files import atomic_path, sha256_file, write_json, write_text
+from jepa.progress import progress
 
 _PLAN = "shards.json"
 
@@ -135,13 +136,15 @@ def run(config: ShardConfig) -> Path:
     todo = [path for path in files if path not in done]
     names = dict(zip(files, _names(files), strict=True))
     number = len({row["shard"] for row in packed})
-    while todo:
-        rows = _pack(out / f"shard-{number:05d}.tar", todo, names, config.shard_bytes)
-        # The part of the index is written after the shard it describes: a shard without one is made again.
-        write_text(out / f"shard-{number:05d}.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
-        packed += rows
-        todo = todo[len(rows) :]
-        number += 1
+    with progress("files", len(todo)) as advance:
+        while todo:
+            rows = _pack(out / f"shard-{number:05d}.tar", todo, names, config.shard_bytes)
+            # The part of the index is written after the shard it describes: a shard without one is made again.
+            write_text(out / f"shard-{number:05d}.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+            packed += rows
+            todo = todo[len(rows) :]
+            number += 1
+            advance(len(rows))
     by_path = {row["path"]: row for row in packed}
     with atomic_path(out / SHARD_INDEX) as partial, partial.open("w", encoding="utf-8") as index:
         for item in items:

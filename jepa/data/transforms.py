@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torchvision.transforms.v2 import functional as tv
 
 from jepa.data.crops import Box, random_box, random_flip
 
@@ -30,7 +29,10 @@ def resize(frames: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
     """
     if tuple(frames.shape[-2:]) == tuple(size):
         return frames
-    return tv.resize(frames, list(size), antialias=True)
+    # Imported where it is used: torchvision takes longer to import than torch.
+    from torchvision.transforms.v2 import functional
+
+    return functional.resize(frames, list(size), antialias=True)
 
 
 def crop_resize(frames: torch.Tensor, box: Box, size: int, flip: bool = False) -> torch.Tensor:

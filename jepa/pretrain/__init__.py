@@ -2,26 +2,18 @@
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from typing import TYPE_CHECKING
 
-_HOME = {
-    "Trainer": "jepa.pretrain.trainer",
-    "StepMetrics": "jepa.pretrain.trainer",
-    "train": "jepa.pretrain.trainer",
-    "PretrainConfig": "jepa.pretrain.config",
-    "build_objective": "jepa.pretrain.factory",
-    "Objective": "jepa.pretrain.objectives",
-    "register_objective": "jepa.pretrain.objectives",
-    "Callback": "jepa.pretrain.callbacks",
-}
+from jepa.lazy import attach
 
-__all__ = [*_HOME]
+if TYPE_CHECKING:
+    from jepa.pretrain.callbacks import Callback as Callback
+    from jepa.pretrain.config import PretrainConfig as PretrainConfig
+    from jepa.pretrain.factory import build_objective as build_objective
+    from jepa.pretrain.objectives import Objective as Objective
+    from jepa.pretrain.objectives import register_objective as register_objective
+    from jepa.pretrain.trainer import StepMetrics as StepMetrics
+    from jepa.pretrain.trainer import Trainer as Trainer
+    from jepa.pretrain.trainer import train as train
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'jepa.pretrain' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOME[name]), name)
-    globals()[name] = value
-    return value
+attach(globals())

@@ -7,6 +7,7 @@ Warnings go to `events.jsonl` beside it, one object a line: `{"step": 200, "kind
 from __future__ import annotations
 
 import json
+import logging
 import os
 import secrets
 import sys
@@ -62,7 +63,7 @@ class Logger:
         self.path, self.events = run / "metrics.jsonl", run / "events.jsonl"
         for path in (self.path, self.events):
             _forget_rows_after(path, start)
-        self.console = Console(stderr=True)
+        self.console = Console(stderr=True, quiet=not logging.getLogger("jepa").isEnabledFor(logging.WARNING))
         self._progress = Progress(
             TextColumn("step"),
             MofNCompleteColumn(),

@@ -5,32 +5,24 @@ Names are loaded on first use.
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from typing import TYPE_CHECKING
 
-_HOME = {
-    "ProbeConfig": "jepa.probes.config",
-    "run": "jepa.probes.tasks.base",
-    "fit": "jepa.probes.arrays",
-    "evaluate": "jepa.probes.arrays",
-    "Probe": "jepa.probes.saved",
-    "Results": "jepa.probes.arrays",
-    "load_probe": "jepa.probes.load",
-    "check_encoder": "jepa.probes.saved",
-    "encoder_hash": "jepa.models.weights.fingerprint",
-    "predict_future": "jepa.probes.features.encoder_tokens",
-    "Head": "jepa.probes.heads.base",
-    "register_head": "jepa.probes.heads.base",
-    "Task": "jepa.probes.tasks.base",
-    "register_task": "jepa.probes.tasks.base",
-}
+from jepa.lazy import attach
 
-__all__ = [*_HOME]
+if TYPE_CHECKING:
+    from jepa.models.weights.fingerprint import encoder_hash as encoder_hash
+    from jepa.probes.arrays import Results as Results
+    from jepa.probes.arrays import evaluate as evaluate
+    from jepa.probes.arrays import fit as fit
+    from jepa.probes.config import ProbeConfig as ProbeConfig
+    from jepa.probes.features.encoder_tokens import predict_future as predict_future
+    from jepa.probes.heads.base import Head as Head
+    from jepa.probes.heads.base import register_head as register_head
+    from jepa.probes.load import load_probe as load_probe
+    from jepa.probes.saved import Probe as Probe
+    from jepa.probes.saved import check_encoder as check_encoder
+    from jepa.probes.tasks.base import Task as Task
+    from jepa.probes.tasks.base import register_task as register_task
+    from jepa.probes.tasks.base import run as run
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'jepa.probes' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOME[name]), name)
-    globals()[name] = value
-    return value
+attach(globals())

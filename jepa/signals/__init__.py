@@ -7,47 +7,30 @@ Names are loaded on first use.
 
 from __future__ import annotations
 
-import importlib
-from typing import Any
+from typing import TYPE_CHECKING
 
-from jepa.errors import require
+from jepa.lazy import attach
 
-_HOME = {
-    "analyse": "jepa.signals.analysis",
-    "Analyser": "jepa.signals.analysis",
-    "AnalysisResult": "jepa.signals.analysis",
-    "verify": "jepa.signals.verification",
-    "Findings": "jepa.signals.verification",
-    "rebuild_detectors": "jepa.signals.verification",
-    "Detector": "jepa.signals.detect.detector",
-    "WindowScores": "jepa.signals.detect.detector",
-    "ProbeDetector": "jepa.signals.detect.probes",
-    "register_detector": "jepa.signals.detect.registry",
-    "register_export": "jepa.signals.export",
-    "DetectorMetadata": "jepa.signals.document.objects",
-    "HeadMetadata": "jepa.signals.document.objects",
-    "ClipMetadata": "jepa.signals.document.objects",
-    "SignalsDocument": "jepa.signals.document.objects",
-    "read_document": "jepa.signals.document.hash_chain",
-    "json_schema": "jepa.signals.document.schema",
-    "Policy": "jepa.signals.policy",
-    "read_policy": "jepa.signals.policy",
-    "render": "jepa.signals.report",
-}
+if TYPE_CHECKING:
+    from jepa.signals.analysis import Analyser as Analyser
+    from jepa.signals.analysis import AnalysisResult as AnalysisResult
+    from jepa.signals.analysis import analyse as analyse
+    from jepa.signals.detect.detector import Detector as Detector
+    from jepa.signals.detect.detector import WindowScores as WindowScores
+    from jepa.signals.detect.probes import ProbeDetector as ProbeDetector
+    from jepa.signals.detect.registry import register_detector as register_detector
+    from jepa.signals.document.hash_chain import read_document as read_document
+    from jepa.signals.document.objects import ClipMetadata as ClipMetadata
+    from jepa.signals.document.objects import DetectorMetadata as DetectorMetadata
+    from jepa.signals.document.objects import HeadMetadata as HeadMetadata
+    from jepa.signals.document.objects import SignalsDocument as SignalsDocument
+    from jepa.signals.document.schema import json_schema as json_schema
+    from jepa.signals.export import register_export as register_export
+    from jepa.signals.policy import Policy as Policy
+    from jepa.signals.policy import read_policy as read_policy
+    from jepa.signals.report import render as render
+    from jepa.signals.verification import Findings as Findings
+    from jepa.signals.verification import rebuild_detectors as rebuild_detectors
+    from jepa.signals.verification import verify as verify
 
-__all__ = [*_HOME]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'jepa.signals' has no attribute {name!r}")
-    try:
-        home = importlib.import_module(_HOME[name])
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.split(".")[0] == "jepa":
-            raise
-        require(error.name, extra="signals")  # raises, and names what to install
-        raise
-    value = getattr(home, name)
-    globals()[name] = value
-    return value
+attach(globals(), extra="signals")

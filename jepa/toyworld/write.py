@@ -11,6 +11,7 @@ from typing import Any
 
 from jepa.errors import UserError
 from jepa.files import atomic_path, write_json, write_text
+from jepa.progress import progress
 from jepa.toyworld.config import ToyWorldConfig
 from jepa.toyworld.lists import video_path, write_lists
 from jepa.toyworld.mp4 import write_mp4
@@ -47,14 +48,16 @@ def write_world(config: ToyWorldConfig) -> Path:
         leftover.unlink()
     todo = [i for i in range(config.videos) if not (_video(out, i).exists() and _truth(out, i).exists())]
     task = partial(_write_video, config)
-    if config.workers == 0:
-        for index in todo:
-            task(index)
-    else:
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(config.workers, mp_context=context) as pool:
-            for _ in pool.map(task, todo, chunksize=_CHUNK):
-                pass
+    with progress("videos", len(todo)) as advance:
+        if config.workers == 0:
+            for index in todo:
+                task(index)
+                advance(1)
+        else:
+            context = multiprocessing.get_context("spawn")
+            with ProcessPoolExecutor(config.workers, mp_context=context) as pool:
+                for _ in pool.map(task, todo, chunksize=_CHUNK):
+                    advance(1)
     indices = range(config.videos)
     write_lists(out, [world.plan(i) for i in indices], [_read_truth(world, out, i) for i in indices])
     return out

@@ -122,6 +122,7 @@ class ProbeDetector(Detector):
     def _future(self, probe: Any, tokens: Tensor, clip: Tensor) -> Tensor | None:
         if not probe.needs_future:
             return None
+        assert self._predictor is not None
         return predict_future(self._predictor, tokens, self._encoder.grid_of(clip), probe.future_slots)
 
 
