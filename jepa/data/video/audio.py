@@ -177,6 +177,9 @@ class AudioReader:
             self._start_clock()
         for output in self._outputs:
             yield from self._typed(output.flush())
+        if self._damaged_now:
+            reason = f"the last {self._damaged_now} packets of its sound do not decode"
+            raise VideoError(self.name, "decode", reason)
         self._check_end(end_s)
 
     def _typed(self, blocks: Iterator[AudioBlock]) -> Iterator[AudioBlock]:

@@ -11,6 +11,7 @@ Neither knows what is said, or by whom. Both hear the past only: silence is know
 from __future__ import annotations
 
 import importlib.util
+import math
 from collections import deque
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
@@ -31,6 +32,7 @@ MOMENTARY_MS = 400  # EBU Tech 3341: the window of momentary loudness
 _STEP_MS = 100
 _RATE = 48_000  # at which BS.1770 states its filters
 _GATED_LUFS = -70.0  # BS.1770: quieter blocks are not counted; FFmpeg's integrated loudness before any counts
+_DIGITAL_LUFS = -120.0  # where FFmpeg's meter stands without any sound
 
 CHUNK_MS = 32  # Silero VAD reads 512 samples at 16 kHz
 _CHUNK, _CONTEXT = 512, 64
@@ -128,6 +130,8 @@ class _LoudnessListener:
         self._steps += 1
         end_ms = self._steps * _STEP_MS
         momentary = float(values["lavfi.r128.M"])
+        if not math.isfinite(momentary):  # FFmpeg's sum of digital silence can round to just below zero
+            momentary = _DIGITAL_LUFS
         integrated = float(values["lavfi.r128.I"])
         if integrated > _GATED_LUFS:
             self._integrated, self._range = integrated, float(values["lavfi.r128.LRA"])
@@ -157,7 +161,7 @@ class _LoudnessListener:
                 id=f"q{number}",
                 start_ms=int(start),
                 end_ms=min(int(end), duration_ms),
-                loudest_lufs=loudest if loudest > -120 else None,
+                loudest_lufs=loudest if loudest > _DIGITAL_LUFS else None,
             )
             for number, (start, end, loudest) in enumerate(self._silences, start=1)
             if start < duration_ms
