@@ -179,7 +179,7 @@ def candidates(
     cuts = sorted(types)
     for pause in timeline.pauses:
         # A pause is one only after it has lasted; when it begins nobody can know.
-        known = pause.start_ms + policy.breaks.still_ms
+        known = _first_silent(timeline, pause.start_ms + policy.breaks.still_ms, pause.end_ms, context.causal)
         # Near a cut, the cut is the better break, and the pause is one more reason for it.
         near = [cut for cut in cuts if pause.start_ms - _MERGE_MS <= cut <= pause.end_ms + _MERGE_MS]
         for cut in near:
@@ -198,6 +198,21 @@ def candidates(
         snapped_ms = frame_ms[frame] if at_ms not in cuts else at_ms
         found.append(score_candidate(policy, context, timeline, snapped_ms, frame, types[at_ms], forecasts))
     return found
+
+
+def _first_silent(timeline: Timeline, first_ms: int, last_ms: int, causal: bool) -> int:
+    """The first time of a stretch at which it is silent; the first of all where it is nowhere.
+
+    A pause looks the same all through, so a break may go anywhere inside it. A cut, a fade or a dissolve is never moved:
+    a frame of the next shot would be seen before the advertisement.
+    """
+    for silence in timeline.silences or []:
+        # Causal: when it is known. Otherwise half of what `silence` counts, for the best value.
+        best = silence.start_ms + (MOMENTARY_MS if causal else _SILENT_MS)
+        at_ms = max(first_ms, min(best, (silence.start_ms + silence.end_ms) // 2) if not causal else best)
+        if at_ms < min(silence.end_ms, last_ms):
+            return at_ms
+    return first_ms
 
 
 def score_candidate(

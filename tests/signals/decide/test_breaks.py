@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from jepa.signals.decide.breaks import BreakContext, Candidate, candidates, choose
 from jepa.signals.decide.decide import decide
-from jepa.signals.document.objects import Pause, Scene, Shot, Timeline
+from jepa.signals.document.objects import Pause, Scene, Shot, Silence, Sound, Speech, Timeline
 from jepa.signals.document.tracks import AnticipatedTrack, ObservedTrack, Tracks
 from jepa.signals.policy import Policy
 
@@ -211,3 +211,102 @@ def test_what_another_head_assessed_counts_as_assessed() -> None:
     assert BreakContext(policy, both, True).assessed_before(10000, "red")
     alone = scores.model_copy(update={"observed": [blind]})
     assert not BreakContext(policy, alone, True).assessed_before(10000, "red")
+
+
+def with_sound(
+    line: Timeline,
+    silences: Sequence[tuple[int, int]] | None = (),
+    speech: Sequence[tuple[int, int]] | None = (),
+    unheard: Sequence[tuple[int, int]] = (),
+) -> Timeline:
+    """The timeline with these silences and stretches of speech; None is not assessed."""
+    sound = Sound(
+        track=0, tracks=1, codec="aac", sample_rate=48_000, channels=2, integrated_lufs=-20.0, loudness_range_lu=5.0,
+        gaps=[], unheard=list(unheard),
+    )  # fmt: skip
+    return line.model_copy(
+        update={
+            "sound": sound,
+            "silences": None
+            if silences is None
+            else [
+                Silence(id=f"q{i}", start_ms=a, end_ms=b, loudest_lufs=-70.0)
+                for i, (a, b) in enumerate(silences)
+            ],
+            "speech": None
+            if speech is None
+            else [Speech(id=f"v{i}", start_ms=a, end_ms=b, p=0.9) for i, (a, b) in enumerate(speech)],
+        }
+    )
+
+
+def sound_values(line: Timeline, causal: bool) -> list[dict[str, float]]:
+    names = ("silence", "speech_across", "speech_before")
+    found = candidates_of(line, tracks(), causal)
+    for item in found:
+        assert item.score == pytest.approx(sum(factor.value * factor.weight for factor in item.factors))
+    return [{name: v for name, v in values(item).items() if name in names} for item in found]
+
+
+CUTS = timeline((5000, "cut", 0.3), (10_000, "cut", 0.3), (15_000, "cut", 0.3))
+
+
+def test_a_break_inside_a_sentence_counts_in_full_and_one_in_a_pause_by_the_pauses_length() -> None:
+    # 5 s is spoken over, 10 s lies in a pause of 0.4 s, 15 s in one of 2 s with 0.5 s of silence around it.
+    line = with_sound(
+        CUTS,
+        silences=[(14_900, 15_400)],
+        speech=[(3000, 6000), (8000, 9900), (10_300, 14_000), (16_000, 17_000)],
+    )
+    assert sound_values(line, causal=False) == [
+        {"silence": 0.0, "speech_across": 1.0},
+        {"silence": 0.0, "speech_across": 0.6},
+        {"silence": 0.5, "speech_across": 0.0},
+    ]
+
+
+def test_one_sided_speech_is_cut_by_no_break() -> None:
+    assert sound_values(with_sound(CUTS, speech=[(1000, 4900)]), causal=False)[0]["speech_across"] == 0.0
+    assert sound_values(with_sound(CUTS, speech=[(15_100, 18_000)]), causal=False)[2]["speech_across"] == 0.0
+
+
+def test_a_causal_run_counts_the_sound_before_only_and_what_was_known_of_it() -> None:
+    line = with_sound(
+        CUTS,
+        silences=[(4700, 9000), (9300, 11_000)],
+        # Ended 60 ms before the first cut, which nobody could know yet; began 100 ms before the third, likewise.
+        speech=[(3000, 4940), (6000, 9500), (14_900, 16_000)],
+    )
+    assert sound_values(line, causal=True) == [
+        {"silence": 0.0, "speech_before": 1.0},  # silent for 300 ms: not known as silence before 400
+        {"silence": 1.0, "speech_before": 0.5},
+        {"silence": 0.0, "speech_before": 0.0},
+    ]
+    # What comes later changes nothing.
+    earlier = with_sound(CUTS, silences=[(4700, 9000), (9300, 11_000)], speech=[(3000, 4940), (6000, 9500)])
+    assert sound_values(earlier, causal=True) == sound_values(line, causal=True)
+
+
+@pytest.mark.parametrize("causal", [True, False])
+def test_what_nobody_assessed_is_no_factor(causal: bool) -> None:
+    across = "speech_before" if causal else "speech_across"
+    assert sound_values(CUTS, causal) == [{}, {}, {}]
+    assert [set(v) for v in sound_values(with_sound(CUTS, silences=None), causal)] == [{across}] * 3
+    assert [set(v) for v in sound_values(with_sound(CUTS, speech=None), causal)] == [{"silence"}] * 3
+    damaged = with_sound(CUTS, unheard=[(9500, 9800)])
+    assert [set(v) for v in sound_values(damaged, causal)] == [
+        {"silence", across},
+        set(),
+        {"silence", across},
+    ]
+
+
+def test_a_break_in_a_static_picture_waits_for_silence_and_a_cut_stays_where_it_is() -> None:
+    line = timeline((10_000, "cut", 0.3), pauses=[(4000, 7000), (9900, 12_000)])
+    quiet = with_sound(line, silences=[(5200, 6600), (10_400, 11_500)])
+    assert [item.at_ms for item in candidates_of(line, tracks(), causal=False)] == [4400, 10_000]
+    assert [item.at_ms for item in candidates_of(quiet, tracks(), causal=False)] == [5720, 10_000]
+    # 400 ms after the silence began it is known; the next frame is shown then.
+    assert [item.at_ms for item in candidates_of(quiet, tracks(), causal=True)] == [5600, 10_000]
+    late = with_sound(line, silences=[(6900, 9000)])
+    assert [item.at_ms for item in candidates_of(late, tracks(), causal=False)] == [4400, 10_000]
