@@ -127,7 +127,7 @@ def background(kind: str, count: int, rng: np.random.Generator) -> np.ndarray:
 def soundtrack(
     seconds: float, kind: str, snr_db: float, rng: np.random.Generator
 ) -> tuple[np.ndarray, list[list[float]]]:
-    """(float [N] at 16 kHz, sentences as [start, end] in seconds): sentences and pauses of 0.4 to 3 s over a background.
+    """(float [N] at 16 kHz, sentences as [start, end] in seconds): sentences, pauses of 0.4 to 3 s, a background.
 
     `snr_db` compares the power while somebody speaks with that of the background.
     """
@@ -172,8 +172,11 @@ def cut_times(spoken: list[list[float]], seconds: float, rng: np.random.Generato
 def prepare(clips: list[Path], folder: Path) -> list[Path]:
     """The clips at 320x180 and 12.5 fps, looped to one length, of key frames only, so that they can be cut anywhere."""
     made = []
+    folder.mkdir(exist_ok=True)
     for clip in clips:
         made.append(folder / f"{clip.stem}.mp4")
+        if made[-1].is_file():
+            continue
         command = [
             "ffmpeg", "-v", "error", "-y", "-stream_loop", "-1", "-i", clip, "-an", "-vf",
             f"fps={FPS},scale=320:180:force_original_aspect_ratio=increase,crop=320:180,setsar=1", "-t", str(CLIP_S),
@@ -198,8 +201,9 @@ def make_video(clips: list[Path], number: int, folder: Path) -> tuple[Path, dict
     wavfile.write(folder / "sound.wav", RATE, (wave * 32767).astype(np.int16))
     path = folder / f"video{number}.mp4"
     command = [
-        "ffmpeg", "-v", "error", "-y", "-f", "concat", "-safe", "0", "-i", folder / "list.txt", "-i", folder / "sound.wav",
-        "-map", "0:v", "-map", "1:a", "-c:v", "copy", "-c:a", "aac", "-b:a", "96k", "-ar", "48000", path,
+        "ffmpeg", "-v", "error", "-y", "-f", "concat", "-safe", "0", "-i", folder / "list.txt", "-i",
+        folder / "sound.wav", "-map", "0:v", "-map", "1:a", "-c:v", "copy", "-c:a", "aac", "-b:a", "96k",
+        "-ar", "48000", path,
     ]  # fmt: skip
     subprocess.run(command, check=True)
     truth = {"number": number, "background": kind, "snr_db": snr_db, "sentences": spoken, "cuts": cuts}
@@ -273,8 +277,8 @@ def run_breaks(data: str, out: str, videos: int, first: int, join: list[str]) ->
     policy = Policy.model_validate({"policy": "bench", "version": "1", "about": "the default weights"})
     analyser = Analyser([LoudnessDetector(), SpeechDetector()], policy, causal=False)
     rows: list[dict[str, Any]] = [row for name in join for row in json.loads(Path(name).read_text())]
+    prepared = prepare(clips, Path(out).resolve().parent / "prepared")
     with tempfile.TemporaryDirectory() as folder:
-        prepared = prepare(clips, Path(folder))
         for number in range(first, first + videos):
             path, truth = make_video(prepared, number, Path(folder))
             rows.append(judge(analyser.run(path).document, truth, policy))

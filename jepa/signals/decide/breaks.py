@@ -203,8 +203,8 @@ def candidates(
 def _first_silent(timeline: Timeline, first_ms: int, last_ms: int, causal: bool) -> int:
     """The first time of a stretch at which it is silent; the first of all where it is nowhere.
 
-    A pause looks the same all through, so a break may go anywhere inside it. A cut, a fade or a dissolve is never moved:
-    a frame of the next shot would be seen before the advertisement.
+    A pause looks the same all through, so a break may go anywhere inside it. A cut, a fade or a dissolve is never
+    moved, because a frame of the next shot would be seen before the advertisement.
     """
     for silence in timeline.silences or []:
         # Causal: when it is known. Otherwise half of what `silence` counts, for the best value.
