@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal, overload
 
+import torch
 from torch import Tensor, nn
 
 from jepa.errors import UserError
@@ -151,6 +152,30 @@ class Encoder(nn.Module):
                 f"blocks are 1 to {last}, and negative depths count from the end (-1 is {last})."
             )
         return [layer % (last + 1) for layer in layers]
+
+    def embed(self, frames: Tensor | np.ndarray) -> Tensor:
+        """One vector of a clip: preprocessed, encoded without gradients, averaged over all tokens.
+
+        Args:
+            frames: uint8 [T, C, H, W] or [T, H, W, C], as a tensor or a numpy array; T must fit the tubelets.
+
+        Returns:
+            [D], on the encoder's device. `jepa.embed(encoder, videos)` reads files and many clips.
+
+        Raises:
+            UserError: as `preprocess` and `features`.
+
+        Example:
+            >>> import torch
+            >>> from jepa.models import create_model
+            >>> list(create_model("vit_nano").embed(torch.zeros(4, 3, 240, 320, dtype=torch.uint8)).shape)
+            [128]
+        """
+        training, device = self.training, next(self.parameters()).device
+        with torch.no_grad():
+            vector = self.eval().features(self.preprocess(frames)[None].to(device), pool="mean")[0]
+        self.train(training)
+        return vector
 
     def preprocess(self, frames: Tensor | np.ndarray) -> Tensor:
         """Turns frames into the input that the weights expect.

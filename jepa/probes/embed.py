@@ -13,9 +13,10 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
+import torch
 
 from jepa.data.manifest import Item
 from jepa.errors import UserError
@@ -32,6 +33,7 @@ from jepa.probes.saved import encoder_metadata
 if TYPE_CHECKING:
     from jepa.models import Encoder
 
+Clip: TypeAlias = "np.ndarray | torch.Tensor"
 KINDS = ("mean", "stats", "tokens")
 SCHEMA = "jepa.embeddings/1"
 
@@ -62,7 +64,7 @@ class EmbedConfig:
 
 def embed(
     encoder: Encoder | str | os.PathLike[str],
-    videos: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    videos: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | Clip | Sequence[Clip] | None = None,
     kind: str = "mean",
     max_bad_fraction: float = 0.0,
     **features: Any,
@@ -71,7 +73,8 @@ def embed(
 
     Args:
         encoder: an encoder, or whatever `jepa.load_encoder` takes.
-        videos: a folder, a list file (.csv, .jsonl, ...), one video, or a sequence of video files.
+        videos: a folder, a list file (.csv, .jsonl, ...), one video, or a sequence of video files; or frames in memory,
+            uint8 [T, C, H, W], [T, H, W, C] or [B, T, ...], as arrays or tensors, which are taken as they are sampled.
         kind: mean (average of the tokens), stats (mean, standard deviation and temporal change), or tokens.
         max_bad_fraction: largest tolerated fraction of unreadable videos; their rows are NaN.
         features: fields of `FeatureSettings`: clips, max_tokens, layers, batch_size, workers, device, cache, int8.
@@ -93,18 +96,21 @@ def embed(
     """
     settings = _settings(features)
     _check(kind, settings)
+    _check_order(encoder, videos)
+    model = load_frozen_encoder(encoder) if isinstance(encoder, (str, os.PathLike)) else encoder
+    extractor = encoder_tokens("encoder", model, settings)
+    if (clips := _clips_in_memory(videos)) is not None:
+        return np.stack([_embed_clip(extractor, clip, kind, settings) for clip in clips])
     samples = (
         read_videos(videos)
         if isinstance(videos, (str, os.PathLike))
-        else [Item(os.fspath(path), os.fspath(path)) for path in videos]
+        else [Item(os.fspath(path), os.fspath(path)) for path in cast("Sequence[str]", videos)]
     )
     if not samples:
         raise UserError("jepa.embed was given no video.")
     for sample in samples:
         if sample.span is None and not Path(sample.path).is_file():
             raise UserError(f"{sample.path!r} does not exist. Correct the path.")
-    model = load_frozen_encoder(encoder) if isinstance(encoder, (str, os.PathLike)) else encoder
-    extractor = encoder_tokens("encoder", model, settings)
     kept, values, report = _embed(samples, extractor, kind, settings, max_bad_fraction)
     if not kept:
         raise UserError(f"No video could be read; the first: {report.bad[0].reason}")
@@ -114,6 +120,44 @@ def embed(
         if sample in row_of:
             out[row] = values[row_of[sample]]
     return out
+
+
+def _check_order(encoder: Any, videos: Any) -> None:
+    from jepa.models import Encoder
+
+    if videos is None:
+        raise UserError("jepa.embed takes an encoder and then videos: jepa.embed(encoder, 'videos/').")
+    if isinstance(videos, Encoder):
+        raise UserError("The encoder comes first: jepa.embed(encoder, videos).")
+    if not isinstance(encoder, (str, os.PathLike, Encoder)):
+        raise UserError(
+            f"jepa.embed takes an encoder first, or what jepa.load_encoder takes; got a {type(encoder).__name__}."
+        )
+
+
+def _clips_in_memory(videos: Any) -> Sequence[Any] | None:
+    """The clips [T, ...] of frames in memory; None for files."""
+    if isinstance(videos, (np.ndarray, torch.Tensor)):
+        if videos.ndim not in (4, 5):
+            raise UserError(
+                f"Frames in memory are [T, C, H, W], [T, H, W, C] or a batch of them; got {list(videos.shape)}."
+            )
+        return [videos] if videos.ndim == 4 else list(videos)
+    first = (
+        videos[0] if isinstance(videos, Sequence) and len(videos) and not isinstance(videos, str) else None
+    )
+    return list(videos) if isinstance(first, (np.ndarray, torch.Tensor)) else None
+
+
+def _embed_clip(extractor: EncoderTokens, clip: Any, kind: str, settings: FeatureSettings) -> np.ndarray:
+    """One clip as `embed` returns a video."""
+    batch = extractor.prepare(clip)[None]
+    tokens = extractor.features(batch).float().cpu()
+    if kind == "tokens":
+        return tokens.numpy()
+    steps = extractor.encoder.grid_of(batch).t * max(1, len(settings.layers))
+    data = FeatureSet.of("encoder", tokens, steps)
+    return (data.pooled() if kind == "stats" else data.pooled_means())[0].numpy()
 
 
 def _settings(features: dict[str, Any]) -> FeatureSettings:

@@ -13,7 +13,7 @@ import torch
 
 import jepa.data
 from jepa.errors import UserError
-from jepa.models import load_encoder
+from jepa.models import Preprocessing, load_encoder
 from jepa.probes.config import FeatureSettings
 from jepa.probes.embed import EmbedConfig, EmbedData, run
 
@@ -110,3 +110,38 @@ def test_two_processes_give_the_file_of_one(squares: Path, export: Path, tmp_pat
     with np.load(tmp_path / "one.npz") as one, np.load(tmp_path / "two.npz") as two:
         assert (one["names"] == two["names"]).all() and np.array_equal(one["features"], two["features"])
     assert len(list((tmp_path / "cache").rglob("shard-*.json"))) == 2  # one of each process
+
+
+@pytest.fixture(scope="module")
+def nano():
+    encoder = jepa.create_model("vit_nano").eval()
+    encoder.preprocessing = Preprocessing(num_frames=4, fps=4.0, resize_px=32, crop_px=32)
+    return encoder
+
+
+def test_frames_in_memory_give_what_the_encoder_gives(nano):
+    frames = torch.randint(0, 256, (3, 4, 3, 40, 48), dtype=torch.uint8)
+    with torch.no_grad():
+        expected = torch.stack([nano(nano.preprocess(clip)[None])[0].mean(0) for clip in frames])
+    for given in (
+        frames,
+        frames.numpy(),
+        list(frames),
+        [clip.permute(0, 2, 3, 1).numpy() for clip in frames],
+    ):
+        assert np.allclose(jepa.embed(nano, given), expected, atol=1e-5)
+    assert np.allclose(jepa.embed(nano, frames[0]), expected[:1], atol=1e-5)
+    assert np.allclose(nano.embed(frames[0]), expected[0], atol=1e-5)
+    assert jepa.embed(nano, frames, kind="stats").shape == (3, 3 * 128)
+    assert jepa.embed(nano, frames, kind="tokens").shape == (3, 1, 8, 128)
+
+
+def test_guesses_are_answered_with_the_right_call(nano):
+    with pytest.raises(UserError, match=r"jepa\.embed\(encoder, 'videos/'\)"):
+        jepa.embed("videos/")
+    with pytest.raises(UserError, match="encoder comes first"):
+        jepa.embed("videos/", nano)
+    with pytest.raises(UserError, match="encoder first"):
+        jepa.embed(np.zeros(3), "videos/")
+    with pytest.raises(UserError, match="got \\[4, 3\\]"):
+        jepa.embed(nano, np.zeros((4, 3), np.uint8))

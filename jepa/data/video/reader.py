@@ -274,9 +274,10 @@ class VideoReader:
 
 
 def open_video(
-    path: str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO,
+    path: str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO | np.ndarray | torch.Tensor,
     backend: str = "auto",
     *,
+    fps: float | None = None,
     limits: LimitsConfig | None = None,
     lenient: bool = False,
     threads: int = 1,
@@ -284,10 +285,11 @@ def open_video(
     """Opens a video.
 
     Args:
-        path: a local file, the bytes of one (bytes, bytearray, memoryview), or a seekable binary file (from fsspec,
-            say). Addresses are refused.
+        path: a local file, the bytes of one (bytes, bytearray, memoryview), a seekable binary file (from fsspec, say),
+            or decoded frames in memory, uint8 [T, C, H, W] or [T, H, W, C]. Addresses are refused.
         backend: "pyav", "torchcodec", "decord", or "auto" for PyAV, which is always installed, has a current FFmpeg and
             reads all that the other two read.
+        fps: frames per second of frames in memory.
         limits: what the file may cost, and whether it is decoded in a child process.
         lenient: pass over what does not decode and hold the frame before it; `VideoReader.notices` then says what was
             passed over. Only PyAV can.
@@ -305,6 +307,13 @@ def open_video(
         torch.Size([3, 3, 720, 1280])
     """
     limits = limits or LimitsConfig()
+    if isinstance(path, (np.ndarray, torch.Tensor)):
+        from jepa.data.video.frames_in_memory import FramesInMemory
+
+        name = f"<{len(path)} frames in memory>"
+        return VideoReader(FramesInMemory(path, fps, name), name, "memory")
+    if fps is not None:
+        raise UserError("fps= is for frames in memory; a file states its own times.")
     if isinstance(path, (str, os.PathLike)):
         source: Any = os.fspath(path)
         name = source
