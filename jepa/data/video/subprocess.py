@@ -25,6 +25,7 @@ from typing import IO, Any
 import numpy as np
 
 from jepa.data.crops import Cut
+from jepa.data.video.audio_track import AudioBlock, AudioInfo, AudioReader, AudioSpec
 from jepa.data.video.info import VideoInfo
 from jepa.data.video.limits import LimitsConfig
 from jepa.data.video.pyav import PyAvFile, Source
@@ -34,28 +35,27 @@ _GRACE_S = 2.0  # beyond the child's own clock, before it counts as hung
 _START_S = 60.0  # importing PyAV from a cold network disk
 
 
-class IsolatedFile:
-    """The same methods as `pyav.PyAvFile`, carried out in a child process."""
+class _Asking:
+    """One file in a child process, and questions about it."""
 
-    def __init__(self, source: Source, name: str, limits: LimitsConfig, lenient: bool, threads: int) -> None:
+    def _open(
+        self, source: Source, name: str, limits: LimitsConfig, request: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Has a child open the file."""
         self.name, self.limits = name, limits
         self._child: _Child | None = _borrow(limits)
         payload = b""
         if not isinstance(source, str):
             payload = source if isinstance(source, bytes) else _read_all(source)
-        self._turn = 0
+        opening = {
+            "path": source if isinstance(source, str) else None, "name": name,
+            "limits": asdict(replace(limits, isolate=False)),
+        }  # fmt: skip
         try:
-            reply = self._ask(
-                {
-                    "do": "open", "path": source if isinstance(source, str) else None, "name": name,
-                    "limits": asdict(replace(limits, isolate=False)), "lenient": lenient, "threads": threads,
-                },
-                payload,
-            )[0]  # fmt: skip
+            return self._ask({**request, **opening}, payload)[0]
         except VideoError:
             self.close()
             raise
-        self.start_s, self.duration_s = float(reply["start_s"]), float(reply["duration_s"])
 
     def _ask(self, request: dict[str, Any], payload: bytes = b"") -> tuple[dict[str, Any], bytes]:
         """One question, one answer.
@@ -65,7 +65,7 @@ class IsolatedFile:
         """
         if self._child is None:
             raise UserError(f"the video {self.name!r} was closed before this request.")
-        stage = "open" if request["do"] == "open" else "decode"
+        stage = "open" if request["do"] in ("open", "audio") else "decode"
         try:
             answer, data = self._child.ask(request, payload, self.limits)
         except _ChildError as error:
@@ -75,6 +75,22 @@ class IsolatedFile:
         if "error" in answer:
             raise VideoError(self.name, str(answer["stage"]), str(answer["error"]))
         return answer, data
+
+    def close(self) -> None:
+        """Gives the child back for the next file."""
+        if self._child is not None:
+            _give_back(self._child)
+            self._child = None
+
+
+class IsolatedFile(_Asking):
+    """The same methods as `pyav.PyAvFile`, carried out in a child process."""
+
+    def __init__(self, source: Source, name: str, limits: LimitsConfig, lenient: bool, threads: int) -> None:
+        self._turn = 0
+        request = {"do": "open", "lenient": lenient, "threads": threads}
+        reply = self._open(source, name, limits, request)
+        self.start_s, self.duration_s = float(reply["start_s"]), float(reply["duration_s"])
 
     @property
     def info(self) -> VideoInfo:
@@ -131,11 +147,43 @@ class IsolatedFile:
                 last = last.reshape((3, height, width) if planes else (height, width, 3))
             yield float(answer["time"]), last
 
-    def close(self) -> None:
-        """Gives the child back for the next file."""
-        if self._child is not None:
-            _give_back(self._child)
-            self._child = None
+
+class IsolatedAudio(_Asking):
+    """The same as `audio_track.AudioReader`, carried out in a child process."""
+
+    def __init__(
+        self,
+        source: Source,
+        name: str,
+        limits: LimitsConfig,
+        specs: tuple[AudioSpec, ...],
+        start_s: float | None,
+    ) -> None:
+        self._specs = specs
+        request = {"do": "audio", "specs": specs, "start_s": start_s}
+        reply = self._open(source, name, limits, request)
+        self.start_s = float(reply["start_s"])
+        self.info = None if reply["info"] is None else AudioInfo(*reply["info"])
+        self.notices = list(map(str, reply["notices"]))
+        self.damaged = 0
+        """how many packets were passed over so far"""
+
+    def __iter__(self) -> Iterator[AudioBlock]:
+        """See AudioReader."""
+        while True:
+            answer, data = self._ask({"do": "block"})
+            if "end" in answer:
+                return
+            self.damaged = int(answer["damaged"])
+            samples = np.frombuffer(bytearray(data), np.float32).reshape(int(answer["channels"]), -1)
+            spec = self._specs[int(answer["spec"])]
+            yield AudioBlock(float(answer["start_s"]), samples, spec, str(answer["layout"]), answer["kind"])
+
+    def __enter__(self) -> IsolatedAudio:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 class _ChildError(Exception):
@@ -244,6 +292,8 @@ class _Server:
         self.frames: Iterator[tuple[float, np.ndarray]] = iter(())
         self.last: np.ndarray | None = None
         self.planes = False
+        self.sound: AudioReader | None = None
+        self.blocks: Iterator[AudioBlock] = iter(())
 
     def answer(self, request: dict[str, Any], payload: bytes) -> tuple[dict[str, Any], bytes | memoryview]:
         what = request["do"]
@@ -260,6 +310,8 @@ class _Server:
                 request["threads"],
             )
             return {"start_s": self.file.start_s, "duration_s": self.file.duration_s}, b""
+        if what in ("audio", "block"):
+            return self.hear(request, payload)
         assert self.file is not None
         if what == "info":
             return {"info": asdict(self.file.info)}, b""
@@ -288,6 +340,28 @@ class _Server:
         height, width = frame.shape[1:] if self.planes else frame.shape[:2]
         pixels = b"" if same else np.ascontiguousarray(frame).tobytes()
         return {"time": time_s, "same": same, "height": height, "width": width}, pixels
+
+    def hear(self, request: dict[str, Any], payload: bytes) -> tuple[dict[str, Any], bytes | memoryview]:
+        """What is about sound."""
+        if request["do"] == "audio":
+            if self.sound is not None:
+                self.sound.close()
+            self.sound = None
+            source = payload if request["path"] is None else request["path"]
+            specs = tuple(AudioSpec(*spec) for spec in request["specs"])
+            limits = LimitsConfig(**request["limits"])
+            self.sound = reader = AudioReader(source, request["name"], limits, specs, request["start_s"])
+            self.blocks = iter(reader)
+            return {"start_s": reader.start_s, "info": reader.info, "notices": reader.notices}, b""
+        assert self.sound is not None
+        block = next(self.blocks, None)
+        if block is None:
+            return {"end": True}, b""
+        answer = {
+            "start_s": block.start_s, "layout": block.layout, "kind": block.kind, "damaged": self.sound.damaged,
+            "channels": block.samples.shape[0], "spec": self.sound.specs.index(block.spec),
+        }  # fmt: skip
+        return answer, np.ascontiguousarray(block.samples, np.float32).tobytes()
 
 
 def _serve() -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from jepa.data import LimitsConfig
-from jepa.data.video.audio import AudioBlock, AudioInfo, AudioReader, AudioSpec, open_audio
+from jepa.data.video.audio import AudioBlock, AudioInfo, AudioReader, AudioSpec, IsolatedAudio, open_audio
 from jepa.errors import VideoError
 from jepa.signals.detect.detector import DetectorSet, Listener, WindowScores
 from jepa.signals.document.objects import DetectorMetadata, Silence, Sound, Speech
@@ -58,7 +58,7 @@ class Hearing:
         self.notices: list[str] = []
         self._gaps: list[tuple[float, float]] = []
         self._unheard: list[tuple[float, float]] = []
-        self._reader: AudioReader | None = None
+        self._reader: AudioReader | IsolatedAudio | None = None
         self._info: AudioInfo | None = None
         self._origin_s = origin_s
         self._sources = {spec: _Source(spec) for spec in self._specs.values()}

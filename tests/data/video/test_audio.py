@@ -228,3 +228,18 @@ def test_the_limits_of_the_video_reader_hold(tmp_path: Path) -> None:
         open_audio(path, limits=LimitsConfig(max_bytes=10))
     with pytest.raises(UserError, match="sample_rate=10"):
         open_audio(path, AudioSpec(10))
+
+
+def test_a_child_process_gives_the_same_blocks_and_errors(tmp_path: Path) -> None:
+    path, limits = write(tmp_path / "a.mp4", layout="stereo", start_s=0.5), LimitsConfig(isolate=True)
+    specs = (MONO, AudioSpec(48_000, mono=False))
+    with open_audio(path, *specs) as one, open_audio(path, *specs, limits=limits) as two:
+        assert one.info == two.info and one.start_s == two.start_s
+        pairs = list(zip(one, two, strict=True))
+    for here, there in pairs:
+        assert here[0] == there[0] and here[2:] == there[2:] and (here.samples == there.samples).all()
+    damage(path, slice(0, None), b"\xff")
+    with open_audio(path, limits=limits) as reader, pytest.raises(VideoError, match="packets of its sound"):
+        list(reader)
+    with pytest.raises(VideoError, match="no such local file"):
+        open_audio(tmp_path / "absent.mp4", limits=limits)
