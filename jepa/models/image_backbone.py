@@ -9,6 +9,7 @@ the weights (weights/timm_images.py).
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -124,7 +125,8 @@ class ImageBackbone(Encoder):
             )
         frames = (video.unsqueeze(2) if video.ndim == 4 else video).transpose(1, 2).flatten(0, 1)
         weight = next(self.model.parameters(), frames)
-        tokens = self._map(frames.to(weight.dtype), self.model)
+        distinct, row_of = _distinct(frames)
+        tokens = self._map(distinct.to(weight.dtype), self.model)[row_of]
         tokens = tokens.unflatten(0, (len(video), grid.t)).flatten(1, 2)
         if keep is not None:
             check_ids("keep", keep, len(video))
@@ -157,6 +159,25 @@ class ImageBackbone(Encoder):
             )
         self._spatial[size[0], size[1]] = spatial[0], spatial[1]
         return found
+
+
+def _distinct(frames: Tensor) -> tuple[Tensor, Tensor]:
+    """The frames [n, C, H, W] without repetitions, and which of them each one is [n].
+
+    Windows that overlap share most of their frames, and a frame's features do not depend on its window. Only on the
+    CPU, where a hash is far cheaper than the model.
+    """
+    if frames.device.type != "cpu" or frames.requires_grad:
+        return frames, torch.arange(len(frames), device=frames.device)
+    first: dict[bytes, int] = {}
+    kept, row_of = [], []
+    for number, frame in enumerate(frames.detach().contiguous()):
+        content = hashlib.sha1(frame.view(-1).view(torch.uint8).numpy(), usedforsecurity=False).digest()
+        if content not in first:
+            first[content] = len(kept)
+            kept.append(number)
+        row_of.append(first[content])
+    return frames[kept], torch.tensor(row_of)
 
 
 def _pair(size: int | Sequence[int]) -> tuple[int, int]:

@@ -30,6 +30,9 @@ class ProbeData:
     itself"""
     classes: list[str] = field(default_factory=list)
     """the only class names allowed; empty takes what the labels hold"""
+    positive: str | None = None
+    """class that is to be detected: average precision, AUC, precision at 0.9 recall and calibration of its probability
+    are reported too (task=classify)"""
     test_split: str = "test"
     """which part of the split column is tested; other parts that start with "test" are left out"""
     folds: int | None = None
@@ -97,8 +100,9 @@ class HeadSettings:
     """Which heads, and the grid that the validation part chooses from."""
 
     kinds: list[str] = field(default_factory=lambda: list(HEADS))
-    """heads on every encoder: linear, attentive, ridge, knn; vjepa2_attentive is the attentive probe of V-JEPA 2
-    with its own grid of twenty settings (task=classify)"""
+    """heads on every encoder: linear, attentive, ridge, knn; change_linear and change_ridge, which also read the largest
+    change of a spatial position, for frame encoders; vjepa2_attentive is the attentive probe of V-JEPA 2 with its own
+    grid of twenty settings (task=classify)"""
     lrs: list[float] = field(default_factory=lambda: [2e-2, 4e-3])
     """learning rates tried"""
     weight_decays: list[float] = field(default_factory=lambda: [0.1, 3.0, 30.0])
@@ -123,6 +127,8 @@ class AnticipateSettings:
     """the probability that a hazard starts is given within each of these times"""
     stride_s: float = 1.0
     """seconds between the times at which hazards are predicted"""
+    current_heads: list[str] = field(default_factory=lambda: ["linear"])
+    """heads for the current action, which the current-action baselines and the probe of it use"""
     predictor: bool = True
     """also try the encoder's own predictor, where the export holds one"""
     future_slots: int = 2

@@ -43,6 +43,21 @@ def test_pooled_features_are_the_models_own():
     assert torch.equal(encoder(video, keep=keep)[1, 0], encoder(video)[1, 44])
 
 
+def test_a_frame_that_windows_share_is_encoded_once():
+    encoder = backbone("test_efficientnet")
+    frames = torch.randn(6, 3, 64, 64)
+    windows = torch.stack([frames[i : i + 4] for i in range(3)]).transpose(1, 2)
+    seen = []
+    encoder.model.forward_features = lambda x, f=encoder.model.forward_features: seen.append(len(x)) or f(x)
+    with torch.no_grad():
+        encoder.grid_of(windows)
+        seen.clear()
+        together = encoder(windows)
+        assert seen == [6]  # not twelve
+        for window, tokens in zip(windows, together, strict=True):
+            assert torch.allclose(encoder(window[None])[0], tokens, atol=1e-5)
+
+
 def test_the_grid_needs_no_pixels():
     encoder = backbone("test_efficientnet")
     assert encoder.grid_of(torch.empty(1, 3, 8, 160, 160, device="meta")) == TokenGrid(8, 5, 5)

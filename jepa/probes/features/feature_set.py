@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from jepa.errors import UserError
 from jepa.probes.features.cache import Features, join
-from jepa.probes.features.pooling import pool_stats
+from jepa.probes.features.pooling import pool_changes, pool_stats
 
 
 @dataclass
@@ -63,9 +63,10 @@ class FeatureSet:
         return self.features.shape[1]
 
     def read(self, form: str) -> Tensor:
-        """All windows [n * clips, ...] in the form that a head reads: vectors, means or tokens.
+        """All windows [n * clips, ...] in the form that a head reads: vectors, changes, means or tokens.
 
-        Vectors are pixels as they are, and of tokens the mean, standard deviation and temporal change.
+        Vectors are pixels as they are, and of tokens the mean, standard deviation and temporal change (`pool_stats`);
+        changes are the mean, mean change and largest change (`pool_changes`).
 
         Raises:
             UserError: tokens are requested, and the set holds vectors.
@@ -77,6 +78,8 @@ class FeatureSet:
                     "Use the heads linear, ridge or knn."
                 )
             return self.features.rows().flatten(0, 1)
+        if form == "changes" and self.time_slots:
+            return self._pooled(pool_changes)
         return self.pooled_means() if form == "means" else self.pooled()
 
     def pooled_means(self) -> Tensor:
@@ -87,13 +90,15 @@ class FeatureSet:
     def pooled(self) -> Tensor:
         """One vector per window [n * clips, F], in float32."""
         if self._vectors is None:
-            indices = np.arange(len(self.features))
-            parts = []
-            for start in range(0, len(indices), 64):
-                rows = self.features.rows(indices[start : start + 64]).flatten(0, 1)
-                parts.append(pool_stats(rows, self.time_slots) if self.time_slots else rows.float())
-            self._vectors = torch.cat(parts)
+            self._vectors = self._pooled(pool_stats)
         return self._vectors
+
+    def _pooled(self, pool: Callable[[Tensor, int], Tensor]) -> Tensor:
+        indices, parts = np.arange(len(self.features)), []
+        for start in range(0, len(indices), 64):
+            rows = self.features.rows(indices[start : start + 64]).flatten(0, 1)
+            parts.append(pool(rows, self.time_slots) if self.time_slots else rows.float())
+        return torch.cat(parts)
 
     def part(self, start: int, stop: int) -> FeatureSet:
         """The samples from `start` to `stop`."""

@@ -24,7 +24,7 @@ from jepa.errors import UserError
 from jepa.probes.config import HeadSettings
 from jepa.probes.data.splits import Fold
 
-Reads = Literal["vectors", "means", "tokens"]
+Reads = Literal["vectors", "changes", "means", "tokens"]
 Job = tuple[np.ndarray, Any]
 """indices of the training samples, and the hyper-parameters of one head"""
 
@@ -127,7 +127,7 @@ class Head(ABC):
 
     name: ClassVar[str]
     reads: ClassVar[Reads]
-    """what it takes of a feature set: pooled vectors, plain means, or all tokens"""
+    """what it takes of a feature set: pooled vectors, the same with the largest change, plain means, or all tokens"""
     classes_only: ClassVar[bool] = False
     """it can be fitted to class numbers alone"""
     seeded: ClassVar[bool] = True
@@ -180,6 +180,8 @@ _BUILT_IN = {
     "attentive": "stacked",
     "ridge": "closed_form",
     "knn": "closed_form",
+    "change_linear": "change",
+    "change_ridge": "change",
     "vjepa2_attentive": "successive_halving",
 }
 _OLD_NAMES = {"published": "vjepa2_attentive"}  # in probes saved with schema jepa.probe/1
