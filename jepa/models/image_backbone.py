@@ -170,7 +170,8 @@ def _distinct(frames: Tensor) -> tuple[Tensor, Tensor]:
     if frames.device.type != "cpu" or frames.requires_grad:
         return frames, torch.arange(len(frames), device=frames.device)
     first: dict[bytes, int] = {}
-    kept, row_of = [], []
+    kept: list[int] = []
+    row_of: list[int] = []
     for number, frame in enumerate(frames.detach().contiguous()):
         content = hashlib.sha1(frame.view(-1).view(torch.uint8).numpy(), usedforsecurity=False).digest()
         if content not in first:

@@ -100,9 +100,9 @@ class HeadSettings:
     """Which heads, and the grid that the validation part chooses from."""
 
     kinds: list[str] = field(default_factory=lambda: list(HEADS))
-    """heads on every encoder: linear, attentive, ridge, knn; change_linear and change_ridge, which also read the largest
-    change of a spatial position, for frame encoders; vjepa2_attentive is the attentive probe of V-JEPA 2 with its own
-    grid of twenty settings (task=classify)"""
+    """heads on every encoder: linear, attentive, ridge, knn; change_linear and change_ridge (task=classify), which also
+    read the largest change of a spatial position, for frame encoders; vjepa2_attentive is the attentive probe of
+    V-JEPA 2 with its own grid of twenty settings (task=classify)"""
     lrs: list[float] = field(default_factory=lambda: [2e-2, 4e-3])
     """learning rates tried"""
     weight_decays: list[float] = field(default_factory=lambda: [0.1, 3.0, 30.0])
@@ -129,6 +129,8 @@ class AnticipateSettings:
     """seconds between the times at which hazards are predicted"""
     current_heads: list[str] = field(default_factory=lambda: ["linear"])
     """heads for the current action, which the current-action baselines and the probe of it use"""
+    false_alarms_per_hour: list[float] = field(default_factory=lambda: [1.0, 6.0, 60.0])
+    """rates at which recall and lead are reported"""
     predictor: bool = True
     """also try the encoder's own predictor, where the export holds one"""
     future_slots: int = 2

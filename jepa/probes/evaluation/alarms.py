@@ -3,8 +3,8 @@
 An alarm is raised where a score reaches the threshold, and stands for `hold_s`; while it stands no other is raised. So
 one event costs one alarm, however many windows show it, and a score that stays high costs an alarm per `hold_s`.
 
-An event is *forecast* by an alarm in the `hold_s` before its onset: every alarm says "within hold_s". It is *observed* by
-an alarm between its onset and its end. An alarm that fits no event is false. It is not judged where the record ends
+An event is *forecast* by an alarm in the `hold_s` before its onset: every alarm says "within hold_s". It is *observed*
+by an alarm between its onset and its end. An alarm that fits no event is false. It is not judged where the record ends
 before what it says could have come.
 """
 
@@ -20,6 +20,8 @@ from jepa.probes.evaluation.metrics import group_bootstrap
 
 RATES_PER_HOUR = (1.0, 6.0, 60.0)
 _THRESHOLDS = 2000
+_SAME = 1e-9
+"""times and rates closer than this are equal"""
 
 
 @dataclass(frozen=True)
@@ -69,46 +71,69 @@ def forecast_recording(
     return Recording(times_s, scores, onsets, onsets - horizon_s, late, end_s - horizon_s, group)
 
 
-def alarms(recording: Recording, threshold: float, hold_s: float) -> np.ndarray:
-    """Times at which an alarm is raised.
+def observed_recording(
+    times_s: np.ndarray,
+    scores: np.ndarray,
+    events_s: Sequence[tuple[float, float]],
+    group: str,
+) -> Recording:
+    """A video whose alarms say that an event goes on; they fit from its start to its end.
+
+    Args:
+        times_s: ends of the windows [n].
+        scores: probability that the event goes on [n].
+        events_s: start and end of each event.
+        group: of the video.
 
     Example:
-        >>> scores = np.array([0.1, 0.9, 0.9, 0.9, 0.2])
-        >>> video = forecast_recording(np.arange(5.0), scores, [], 2.0, 9.0, "a")
-        >>> alarms(video, 0.5, hold_s=2.0).tolist()
-        [1.0, 3.0]
+        >>> observed_recording(np.arange(3.0), np.zeros(3), [(1.0, 2.0)], "a").last_s.tolist()
+        [2.0]
     """
-    raised: list[float] = []
-    for time_s in recording.times_s[recording.scores >= threshold]:
-        if not raised or time_s >= raised[-1] + hold_s - 1e-9:
-            raised.append(float(time_s))
-    return np.array(raised)
+    starts, ends = np.asarray(events_s, float).reshape(-1, 2).T
+    return Recording(times_s, scores, starts, starts, ends, np.inf, group)
 
 
 @dataclass(frozen=True)
-class Counts:
-    """What the alarms of one threshold were worth."""
+class Sweep:
+    """What the alarms of T thresholds were worth, over all videos."""
 
-    false_alarms: int
-    """alarms that fit no event"""
-    leads_s: list[float]
-    """onset minus the first alarm that fits, per event; NaN for a missed one. Negative: seconds after the onset"""
+    thresholds: np.ndarray
+    """[T], falling"""
+    false_alarms: np.ndarray
+    """alarms that fit no event [T]"""
+    leads_s: np.ndarray
+    """onset minus the first alarm that fits [T, events]; NaN for a missed one. Negative: seconds after the onset"""
     groups: list[str]
     """group of each event"""
 
 
-def count_alarms(recordings: Sequence[Recording], threshold: float, hold_s: float) -> Counts:
-    """Judges the alarms of all videos at one threshold."""
-    false, leads, groups = 0, [], []
+def sweep(recordings: Sequence[Recording], thresholds: np.ndarray, hold_s: float) -> Sweep:
+    """Judges the alarms of all videos at every threshold, in one pass over the windows.
+
+    Example:
+        >>> scores = np.array([0.1, 0.9, 0.9, 0.9, 0.2])
+        >>> video = forecast_recording(np.arange(5.0), scores, [], 2.0, 9.0, "a")
+        >>> sweep([video], np.array([0.95, 0.5]), hold_s=2.0).false_alarms.tolist()  # at 1 s and at 3 s
+        [0, 2]
+    """
+    false, leads, groups = np.zeros(len(thresholds), int), [], []
     for video in recordings:
-        raised = alarms(video, threshold, hold_s)
-        fits = (raised[:, None] >= video.first_s - 1e-9) & (raised[:, None] <= video.last_s)
-        false += int((~fits.any(1) & (raised <= video.judged_s + 1e-9)).sum())
-        for event, onset in enumerate(video.onsets_s):
-            own = raised[fits[:, event]]
-            leads.append(float(onset - own[0]) if len(own) else float("nan"))
-            groups.append(video.group)
-    return Counts(false, leads, groups)
+        until = np.full(len(thresholds), -np.inf)
+        first = np.full((len(thresholds), len(video.onsets_s)), np.nan)
+        for time_s, score in zip(video.times_s, video.scores, strict=True):
+            raised = (score >= thresholds) & (time_s >= until - _SAME)
+            if not raised.any():
+                continue
+            until[raised] = time_s + hold_s
+            fits = (time_s >= video.first_s - _SAME) & (time_s <= video.last_s)
+            if fits.any():
+                new = raised[:, None] & fits & np.isnan(first)
+                first = np.where(new, time_s, first)
+            elif time_s <= video.judged_s + _SAME:
+                false += raised
+        leads.append(video.onsets_s - first)
+        groups += [video.group] * len(video.onsets_s)
+    return Sweep(thresholds, false, np.concatenate(leads, axis=1), groups)
 
 
 def recall_at_false_alarms(
@@ -119,8 +144,8 @@ def recall_at_false_alarms(
 ) -> list[dict[str, Any]]:
     """The highest recall with at most so many false alarms per hour, and its lead time.
 
-    With a short recording a low rate means none at all: 1 per hour allows no false alarm in 35 minutes. The threshold is
-    chosen on the same recordings, as in any such curve; it is a point of it, not a promise for other videos.
+    With a short recording a low rate means none at all: 1 per hour allows no false alarm in 35 minutes. The threshold
+    is chosen on the same recordings, as in any such curve; it is a point of it, not a promise for other videos.
 
     Args:
         recordings: tested videos.
@@ -140,36 +165,29 @@ def recall_at_false_alarms(
         (1.0, 1.0, 0.8)
     """
     scores = np.unique(np.concatenate([video.scores for video in recordings]))
-    if len(scores) > _THRESHOLDS:  # the highest ones are kept, where the low rates of false alarms are decided
-        kept = np.unique(np.r_[np.linspace(0, len(scores) - 1, _THRESHOLDS // 2).astype(int)])
-        scores = np.unique(np.r_[scores[kept], scores[-_THRESHOLDS // 2 :]])
-    curve = [(float(t), count_alarms(recordings, float(t), hold_s)) for t in scores[::-1]]
-    return [_operating_point(curve, rate, hours) for rate in rates_per_hour]
+    if (
+        len(scores) > _THRESHOLDS
+    ):  # all of the highest, which decide the low rates, and a selection of the others
+        few = scores[np.linspace(0, len(scores) - 1, _THRESHOLDS // 2).astype(int)]
+        scores = np.unique(np.r_[few, scores[-_THRESHOLDS // 2 :]])
+    judged = sweep(recordings, scores[::-1], hold_s)
+    return [_operating_point(judged, rate, hours) for rate in rates_per_hour]
 
 
-def _operating_point(curve: Sequence[tuple[float, Counts]], rate: float, hours: float) -> dict[str, Any]:
+def _operating_point(judged: Sweep, rate: float, hours: float) -> dict[str, Any]:
     """The point of highest recall at a rate; among equals the one with the highest threshold."""
-    best: tuple[float, Counts] | None = None
-    found = -1
-    for threshold, counts in curve:
-        recalled = int(np.isfinite(counts.leads_s).sum())
-        if counts.false_alarms <= rate * hours + 1e-9 and recalled > found:
-            best, found = (threshold, counts), recalled
-    events = len(curve[0][1].leads_s) if curve else 0
-    row: dict[str, Any] = {"false_alarms_per_hour": float(rate), "events": events}
-    if best is None:
-        return row | {
-            "threshold": None, "recall": 0.0, "interval": [0.0, 0.0], "median_lead_s": None, "false_alarms": 0,
-            "per_hour": 0.0,
-        }  # fmt: skip
-    threshold, counts = best
-    leads = np.array(counts.leads_s)
+    events = len(judged.groups)
+    row: dict[str, Any] = {
+        "false_alarms_per_hour": float(rate), "events": events, "threshold": None, "recall": 0.0 if events else None,
+        "interval": [0.0, 0.0] if events else None, "median_lead_s": None, "false_alarms": 0, "per_hour": 0.0,
+    }  # fmt: skip
+    allowed = np.flatnonzero(judged.false_alarms <= rate * hours + _SAME)
+    if not len(allowed):
+        return row
+    best = allowed[np.isfinite(judged.leads_s[allowed]).sum(1).argmax()]
+    leads, raised = judged.leads_s[best], int(judged.false_alarms[best])
     hit = np.isfinite(leads).astype(float)
-    return row | {
-        "threshold": threshold,
-        "recall": float(hit.mean()) if events else None,
-        "interval": list(group_bootstrap(hit, counts.groups)) if events else None,
-        "median_lead_s": float(np.median(leads[hit > 0])) if hit.any() else None,
-        "false_alarms": counts.false_alarms,
-        "per_hour": counts.false_alarms / hours,
-    }
+    row |= {"threshold": float(judged.thresholds[best]), "false_alarms": raised, "per_hour": raised / hours}
+    if events:
+        row |= {"recall": float(hit.mean()), "interval": list(group_bootstrap(hit, judged.groups))}
+    return row | ({"median_lead_s": float(np.median(leads[hit > 0]))} if hit.any() else {})

@@ -54,6 +54,8 @@ class HeadRun:
     """mean over folds of the validation score with the chosen settings"""
     chosen: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     """settings of each fold"""
+    val_by_fold: list[float] = dataclasses.field(default_factory=list)
+    """validation score of each fold with the chosen settings"""
     seconds: float = 0.0
     """time of all fits"""
     own: CalibratedHead | None = None
@@ -132,6 +134,7 @@ def cross_validate(
         prediction,
         float(np.mean([candidate.score for candidate in found])),
         [dataclasses.asdict(candidate.setting) for candidate in found],
+        [candidate.score for candidate in found],
         time.perf_counter() - begin,
         first,
         first.predict(tested, data.clips).numpy(),

@@ -16,6 +16,9 @@ from jepa.probes.evaluation.cross_validate import HeadRun, cross_validate
 from jepa.probes.features.feature_set import FeatureSet
 from jepa.probes.heads.base import Targets, get_head
 
+NESTED = "best in validation"
+"""name of the head that every fold chooses anew"""
+
 
 @dataclass
 class Problem:
@@ -66,6 +69,18 @@ class Problem:
     def best(self, features: str) -> HeadRun:
         """The head that validation prefers on one feature set; among equals the first."""
         return max((run for run in self.runs if run.features == features), key=lambda run: run.val_score)
+
+    def nested(self, features: str) -> HeadRun:
+        """Each fold tested by the head that its own validation part prefers: the choice of a head is part of the
+        procedure, so the figure does not profit from it. Predictions are means over seeds."""
+        runs = [run for run in self.runs if run.features == features]
+        prediction, chosen, scores = np.full_like(runs[0].prediction[:1], np.nan), [], []
+        for number, fold in enumerate(self.folds):
+            best = max(runs, key=lambda run: run.val_by_fold[number])
+            prediction[0, fold.test] = best.prediction[:, fold.test].mean(0)
+            chosen.append({"head": best.head})
+            scores.append(best.val_by_fold[number])
+        return HeadRun(features, NESTED, prediction, float(np.mean(scores)), chosen, scores)
 
     def with_folds(self, folds: Sequence[Fold]) -> Problem:
         """The same problem with other folds, and nothing evaluated yet."""

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from jepa.probes.evaluation.cross_validate import HeadRun
+from jepa.probes.evaluation.detection import detection_report
 from jepa.probes.evaluation.metrics import (
     calibration_error,
     classification_report,
@@ -77,6 +78,63 @@ def own_metrics(run: HeadRun, problem: Problem) -> dict[str, Any]:
     right = run.own_prediction.argmax(-1) == problem.targets.values.numpy()[fold.test]
     names = [problem.groups[i] for i in fold.test]
     return {"test": float(right.mean()), "interval": list(group_bootstrap(right.astype(float), names))}
+
+
+def detection_rows(problem: Problem, positive: int) -> list[dict[str, Any]]:
+    """How well every head finds one class, and the head that each fold's validation prefers, if there are several.
+
+    Args:
+        problem: class targets, evaluated; predictions are averaged over seeds.
+        positive: number of the class.
+    """
+    names = [problem.groups[i] for i in problem.tested]
+    truth = problem.targets.values.numpy()[problem.tested]
+    runs = list(problem.runs)
+    for features in dict.fromkeys(run.features for run in problem.runs):
+        own = [run for run in problem.runs if run.features == features]
+        runs += [problem.nested(features)] if len(own) > 1 else []
+    rows = []
+    for run in runs:
+        averaged = run.prediction[:, problem.tested].mean(0)
+        right = averaged.argmax(-1) == truth
+        rows.append(
+            {
+                "features": run.features,
+                "head": run.head,
+                "accuracy": float(right.mean()),
+                "accuracy_interval": list(group_bootstrap(right.astype(float), names)),
+                **detection_report(averaged[:, positive], truth == positive, names),
+            }
+        )
+    return rows
+
+
+def print_detection(console: Any, positive: str, rows: Sequence[dict[str, Any]]) -> None:
+    """The table of a class that is to be detected."""
+    from rich import box
+    from rich.markup import escape
+    from rich.table import Table
+
+    console.print(
+        f"Detection of {escape(positive)} ({rows[0]['prevalence']:.3f} of the samples), over all folds together: "
+        f"value and 95 % interval."
+    )
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table.add_column("features", no_wrap=True)
+    table.add_column("head", no_wrap=True)
+    columns = ("auc", "average_precision", "precision_at_recall", "ece")
+    for name in ("AUC", "AP", f"precision at recall {rows[0]['recall']:g}", "ECE"):
+        table.add_column(name, justify="right")
+    for row in rows:
+        table.add_row(row["features"], row["head"], *(_with_interval(row, name) for name in columns))
+    console.print(table)
+
+
+def _with_interval(row: dict[str, Any], name: str) -> str:
+    if row[name] is None:
+        return "-"
+    low, high = row[f"{name}_interval"]
+    return f"{row[name]:.3f} ({low:.2f}-{high:.2f})"
 
 
 def verdict(interval: Sequence[float]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from jepa.probes.config import HeadSettings
-from jepa.probes.heads.base import FitData, FittedHeads, Head, Job, register_head
+from jepa.probes.heads.base import FitData, FittedHeads, Head, Job, Reads, register_head
 from jepa.probes.heads.stacked import StackedHeads, StackedLinear
 
 RIDGE_STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
@@ -71,7 +72,8 @@ class RidgeSetting:
 class RidgeHead(Head):
     """Ridge regression on class indicators; its scores become probabilities by a temperature."""
 
-    name, reads, classes_only, seeded, prefers_first = "ridge", "vectors", True, False, True
+    name, classes_only, seeded, prefers_first = "ridge", True, False, True
+    reads: ClassVar[Reads] = "vectors"
 
     def grid(self, settings: HeadSettings) -> list[RidgeSetting]:
         """Strengths from the smoothest: it wins among equals."""

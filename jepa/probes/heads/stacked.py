@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 
 from jepa.errors import UserError
 from jepa.probes.config import HeadSettings
-from jepa.probes.heads.base import FitData, Head, Job, register_head
+from jepa.probes.heads.base import FitData, Head, Job, Reads, register_head
 from jepa.rng import generator
 
 
@@ -330,7 +331,8 @@ class _Trained(Head):
 class LinearHead(_Trained):
     """One linear layer on a pooled vector; softmax regression where targets are classes."""
 
-    name, reads = "linear", "vectors"
+    name = "linear"
+    reads: ClassVar[Reads] = "vectors"
 
     def build(
         self, seeds: int, heads: int, channels: int, outputs: int, settings: HeadSettings

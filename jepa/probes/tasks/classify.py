@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from jepa.data.manifest import Item
+from jepa.errors import UserError
 from jepa.probes.config import PROTOCOLS
 from jepa.probes.data.labels import class_names, fingerprint, read_labelled
 from jepa.probes.data.splits import check_no_leak, missing_classes, select_test_part
@@ -23,7 +24,15 @@ from jepa.probes.evaluation.metrics import calibration_error
 from jepa.probes.evaluation.problem import Problem
 from jepa.probes.evaluation.protocols import run_protocols
 from jepa.probes.evaluation.report import write_report
-from jepa.probes.evaluation.results import compare, correct, own_metrics, print_results, result_row
+from jepa.probes.evaluation.results import (
+    compare,
+    correct,
+    detection_rows,
+    own_metrics,
+    print_detection,
+    print_results,
+    result_row,
+)
 from jepa.probes.features.build import ENCODER, Encoded
 from jepa.probes.heads.base import class_targets, get_head, list_heads
 from jepa.probes.saved import Probe
@@ -92,6 +101,11 @@ class Classify(Task):
         if data.folds is None:
             listed, _ = select_test_part(listed, data.test_split)
         self.classes = class_names(listed, data.classes or None)
+        if data.positive is not None and data.positive not in self.classes:
+            raise UserError(
+                f"data.positive={data.positive!r} is not a label of {data.root!r}; the labels are "
+                f"{', '.join(self.classes)}."
+            )
         return listed
 
     def problems(self, encoded: Encoded) -> list[Problem]:
@@ -134,12 +148,19 @@ class Classify(Task):
             ],
             "rows": [result_row(run, problem) for run in problem.runs],
             "comparison": compare(problem),
+            "detection": self._detection(problem),
             "wrong": most_wrong(predicted, truth, [problem.samples[i] for i in tested], self.classes),
             "abstention": conformal_report(predicted, truth, groups, self.config.conformal)
             if self.config.conformal
             else [],
             "protocols": protocols,
         }  # fmt: skip
+
+    def _detection(self, problem: Problem) -> dict[str, Any] | None:
+        positive = self.config.data.positive
+        if positive is None:
+            return None
+        return {"positive": positive, "rows": detection_rows(problem, self.classes.index(positive))}
 
     def probes(
         self, problems: Sequence[Problem], encoded: Encoded, results: dict[str, Any]
@@ -154,6 +175,8 @@ class Classify(Task):
     def show(self, console: Any, results: dict[str, Any], encoded: Encoded) -> None:
         """The table, and OUT/report.html."""
         print_results(console, results, encoded.report)
+        if results["detection"] is not None:
+            print_detection(console, results["detection"]["positive"], results["detection"]["rows"])
         page = Path(self.config.out) / "report.html"
         write_report(page, results, encoded.samples)
         console.print(f"wrote {page}", markup=False, highlight=False, soft_wrap=True)

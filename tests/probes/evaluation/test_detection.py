@@ -22,7 +22,9 @@ def test_every_weighting_gives_what_scikit_learn_gives(seed: int) -> None:
     weights = np.random.default_rng(seed).integers(0, 4, (3, len(scores))).astype(float)
     ours = ranking_metrics(scores, happened, weights)
     for draw, weight in enumerate(weights):
-        assert ours["auc"][draw] == pytest.approx(metrics.roc_auc_score(happened, scores, sample_weight=weight))
+        assert ours["auc"][draw] == pytest.approx(
+            metrics.roc_auc_score(happened, scores, sample_weight=weight)
+        )
         expected = metrics.average_precision_score(happened, scores, sample_weight=weight)
         assert ours["average_precision"][draw] == pytest.approx(expected)
         precision, recall, _ = metrics.precision_recall_curve(happened, scores, sample_weight=weight)
@@ -51,4 +53,6 @@ def test_one_outcome_alone_has_no_ranking() -> None:
 def test_a_constant_finds_nothing_better_than_the_prevalence() -> None:
     report = detection_report(np.full(10, 0.3), np.r_[np.ones(3), np.zeros(7)], [str(i) for i in range(10)])
     assert report["auc"] == 0.5 and report["average_precision"] == pytest.approx(0.3)
-    assert report["precision_at_recall"] == pytest.approx(0.3) and report["ece"] == pytest.approx(0.0, abs=0.8)
+    assert report["precision_at_recall"] == pytest.approx(0.3) and report["ece"] == pytest.approx(
+        0.0, abs=0.8
+    )

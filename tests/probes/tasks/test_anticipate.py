@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +99,12 @@ def config(flashes: Path, export: Path, out: Path, **settings: Any) -> ProbeConf
         data=ProbeData(root=str(flashes), folds=3),
         heads=HeadSettings(kinds=["linear"], steps=80, lrs=[0.02], weight_decays=[0.1]),
         anticipate=AnticipateSettings(
-            tau_s=0.5, hazards=["flash"], horizons_s=[0.5, 1.0, 2.0], stride_s=0.25, **settings
+            tau_s=0.5,
+            hazards=["flash"],
+            horizons_s=[0.5, 1.0, 2.0],
+            stride_s=0.25,
+            false_alarms_per_hour=[60, 400],
+            **settings,
         ),
         seeds=[0, 1],
     )
@@ -142,6 +148,49 @@ def test_the_tables_can_be_worked_out_from_the_forecasts_on_disk(done: tuple[Pat
     better = (((base - happened) ** 2 - ((late - happened) ** 2).mean(0)) * known).sum((1, 2))
     seen = known.any((1, 2))
     assert rows[6]["gain"] == pytest.approx((better / known.sum((1, 2)).clip(1))[seen].mean(), abs=1e-5)
+
+
+def test_alarms_at_a_stated_threshold_are_those_counted_from_the_forecasts_on_disk(
+    done: tuple[Path, dict[str, Any]], flashes: Path
+) -> None:
+    out, results = done
+    kept, alarms = np.load(out / "forecasts.npz"), results["hazard"]["alarms"]
+    assert [f"{a['features']}, {a['head']}" for a in alarms] == kept["names"].tolist()
+    assert alarms[0]["hours"] == pytest.approx(18 * 5 / 3600) and alarms[0]["hold_s"] == 2.0
+    point = alarms[6]["points"][1]  # the encoder's, at 400 false alarms per hour: ten
+    with open(flashes / "segments.csv") as handle:
+        onsets = {r["video"]: float(r["start_s"]) for r in csv.DictReader(handle) if r["label"] == "flash"}
+    false, leads = 0, []
+    for name in np.unique(kept["video"]):
+        own = np.flatnonzero(kept["video"] == name)
+        own = own[np.argsort(kept["end_s"][own])]
+        raised: list[float] = []
+        for i in own:
+            time_s = float(kept["end_s"][i])
+            if kept["p6"][:, i, 0, 2].mean() >= point["threshold"] - 1e-6 and (
+                not raised or time_s >= raised[-1] + 2.0
+            ):
+                raised.append(time_s)
+        onset = onsets.get(str(name), np.inf)
+        fits = [time_s for time_s in raised if time_s < onset <= time_s + 2.0]
+        false += sum(
+            time_s not in fits and time_s <= 3.0 for time_s in raised
+        )  # judged up to 2 s before the end
+        leads += [onset - fits[0]] if fits else []
+    assert point["events"] == len(onsets) and point["recall"] == pytest.approx(len(leads) / len(onsets))
+    assert point["false_alarms"] == false and point["per_hour"] <= 400
+    assert point["median_lead_s"] == pytest.approx(float(np.median(leads)))
+    base = alarms[0]["points"][1]
+    assert point["recall"] > base["recall"] + 0.2  # the omen tells
+
+
+def test_hazards_that_are_actions_are_observed_too(done: tuple[Path, dict[str, Any]]) -> None:
+    observed = done[1]["current_action"]["alarms"]
+    assert {entry["category"] for entry in observed} == {"flash"}
+    (encoder,) = [e for e in observed if (e["features"], e["head"]) == ("encoder", "linear")]
+    (majority,) = [e for e in observed if e["features"] == "majority"]
+    assert encoder["points"][1]["recall"] > majority["points"][1]["recall"]
+    assert encoder["points"][1]["median_lead_s"] <= 0  # an event is observed after it has begun
 
 
 def test_videos_are_never_divided_between_parts(done: tuple[Path, dict[str, Any]]) -> None:

@@ -254,3 +254,27 @@ def test_settings_of_one_task_are_refused_by_the_others(change: dict[str, Any], 
     settings = ProbeConfig(task="anticipate", encoder="e", out="o", **change)
     with pytest.raises(UserError, match=says):
         get_task("anticipate")(settings).check()
+
+
+def test_a_class_to_detect_has_its_own_table_with_the_head_that_each_fold_chooses(
+    squares: Path, export: Path, tmp_path: Path
+) -> None:
+    settings = config(squares, export, tmp_path)
+    settings.data.positive, settings.data.folds, settings.seeds = "left", 3, [0]
+    settings.heads.kinds, settings.baselines = ["ridge", "change_ridge"], ["motion"]
+    results = run(settings)
+    assert results["detection"]["positive"] == "left"
+    rows = {(r["features"], r["head"]): r for r in results["detection"]["rows"]}
+    assert set(rows) == {
+        ("majority", "-"), ("motion", "ridge"), ("encoder", "ridge"), ("encoder", "change_ridge"),
+        ("encoder", "best in validation"),
+    }  # fmt: skip
+    for r in rows.values():
+        assert r["prevalence"] == pytest.approx(1 / 3)
+        low, high = r["auc_interval"]
+        assert 0 <= low <= r["auc"] <= high <= 1
+    assert rows["motion", "ridge"]["auc"] > rows["majority", "-"]["auc"]
+    assert load_probe(tmp_path / "probe").metadata["head"] in ("ridge", "change_ridge")
+    settings.data.positive = "up"
+    with pytest.raises(UserError, match=r"data.positive='up' is not a label .* left, rest, right"):
+        run(settings)

@@ -14,6 +14,7 @@ from jepa.probes.evaluation.cross_validate import HeadRun
 from jepa.probes.evaluation.metrics import brier, calibration_error, group_bootstrap, mean_and_std
 from jepa.probes.evaluation.problem import Problem
 from jepa.probes.features.encode import EncodeReport
+from jepa.probes.tasks.anticipate.alarm_tables import print_alarms
 from jepa.probes.tasks.anticipate.hazard import known_outcome
 
 FORECASTS_FILE = "forecasts.npz"
@@ -240,6 +241,8 @@ def print_anticipation(console: Any, results: dict[str, Any], report: EncodeRepo
                     cells.append(_show(float(np.mean(values)) if values else None))
                 table.add_row(row["features"], row["head"], *cells)
             console.print(table)
+        print_alarms(console, "Hazard forecast", hazard["alarms"])
+    print_alarms(console, "Observed", current["alarms"])
     if report.bad:
         console.print(
             f"left out {len(report.bad)} windows of unreadable videos, first {escape(report.bad[0].name)}"

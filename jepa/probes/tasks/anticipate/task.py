@@ -33,8 +33,9 @@ from jepa.probes.features.build import ENCODER, Encoded, make_extractors
 from jepa.probes.features.encode import Extractor
 from jepa.probes.features.encoder_tokens import preprocessing_of
 from jepa.probes.features.feature_set import FeatureSet
-from jepa.probes.heads.base import class_targets
+from jepa.probes.heads.base import class_targets, list_heads
 from jepa.probes.saved import Probe
+from jepa.probes.tasks.anticipate.alarm_tables import forecast_alarms, observed_alarms
 from jepa.probes.tasks.anticipate.baselines import (
     base_rate_run,
     certain,
@@ -81,6 +82,9 @@ class Anticipate(Task):
     def check(self) -> None:
         """Heads must be fitted to hazards, and the video task's further tables have no meaning here."""
         super().check()
+        self.config.refuse_unknown(
+            "anticipate.current_heads", self.config.anticipate.current_heads, list_heads()
+        )
         features = self.config.features
         self.config.refuse_unused(
             features__int8=features.int8,
@@ -188,7 +192,7 @@ class Anticipate(Task):
         """Cross-validates the heads, after the baselines from the current action."""
         heads, seeds = self.config.heads, self.config.seeds
         if problem.name == CURRENT:
-            problem.evaluate_all(["linear"], heads, seeds)
+            problem.evaluate_all(self.config.anticipate.current_heads, heads, seeds)
             return
         if problem.name == HAZARD:
             problem.runs.append(base_rate_run(problem.targets.values, problem.folds))
@@ -196,9 +200,11 @@ class Anticipate(Task):
         numbers = current.targets.values.numpy()
         known = {ORACLE: certain(numbers, current.targets.outputs)}
         if current.targets.outputs > 1:
-            own = next(data for data in current.sets if data.name == ENCODER)
-            done = [run for run in current.runs if (run.features, run.head) == (ENCODER, "linear")]
-            known[CURRENT_PROBE] = (done or [current.evaluate("linear", own, heads, seeds)])[0].prediction
+            if not current.runs[1:]:  # only the majority: this problem has windows of its own
+                own = next(data for data in current.sets if data.name == ENCODER)
+                kinds = self.config.anticipate.current_heads
+                current.runs += [current.evaluate(kind, own, heads, seeds) for kind in kinds]
+            known[CURRENT_PROBE] = current.best(ENCODER).prediction
         for name, p in known.items():
             if problem.name == HAZARD:
                 run = hazards_after_action(name, p, numbers, problem.targets.values, problem.folds)
@@ -222,6 +228,7 @@ class Anticipate(Task):
         """Next action, current action and hazards; every hazard forecast goes to OUT/forecasts.npz."""
         by_name = {problem.name: problem for problem in problems}
         following, current, hazard = by_name[NEXT], by_name.get(CURRENT), by_name.get(HAZARD)
+        rates = self.config.anticipate.false_alarms_per_hour
         out: dict[str, Any] = {
             "anchor": "segment start",
             "window_s": self.window_s,
@@ -234,6 +241,11 @@ class Anticipate(Task):
             CURRENT: {
                 "classes": self._classes(self.current),
                 "rows": [result_row(run, current) for run in current.runs] if current else [],
+                "alarms": observed_alarms(
+                    current, self._classes(current), self.timelines, self.hazards, rates
+                )
+                if current
+                else [],
             },
             NEXT: {
                 "classes": self._classes(following),
@@ -253,6 +265,7 @@ class Anticipate(Task):
                 "onsets": int((event < len(self.horizons_s)).sum()),
                 "known": known.float().mean((0, 1)).tolist(),
                 "rows": hazard_rows(hazard, event, observed, self.horizons_s),
+                "alarms": forecast_alarms(hazard, self.timelines, self.hazards, self.horizons_s, rates),
             }
         return out
 
