@@ -25,6 +25,7 @@ from typing import Any
 import numpy as np
 from scipy.io import wavfile
 
+from jepa.data import open_video
 from jepa.data.video.audio import AudioBlock, AudioSpec, open_audio
 from jepa.errors import UserError
 from jepa.signals import Analyser
@@ -199,13 +200,29 @@ def make_video(clips: list[Path], number: int, folder: Path) -> tuple[Path, dict
         lines.append(f"file '{clips[which]}'\ninpoint {first:.3f}\noutpoint {first + end - start:.3f}\n")
     (folder / "list.txt").write_text("".join(lines))
     wavfile.write(folder / "sound.wav", RATE, (wave * 32767).astype(np.int16))
-    path = folder / f"video{number}.mp4"
-    command = [
-        "ffmpeg", "-v", "error", "-y", "-f", "concat", "-safe", "0", "-i", folder / "list.txt", "-i",
-        folder / "sound.wav", "-map", "0:v", "-map", "1:a", "-c:v", "copy", "-c:a", "aac", "-b:a", "96k",
-        "-ar", "48000", path,
-    ]  # fmt: skip
-    subprocess.run(command, check=True)
+    silent, path = folder / "silent.mp4", folder / f"video{number}.mp4"
+    ffmpeg = ["ffmpeg", "-v", "error", "-y"]
+    joined = ["-f", "concat", "-safe", "0", "-i", folder / "list.txt", "-c", "copy", silent]
+    subprocess.run([*ffmpeg, *joined], check=True)
+    # In a second step, because the joined parts start later than 0, which only reading them as a file takes away.
+    sound = [
+        "-i",
+        folder / "sound.wav",
+        "-map",
+        "0:v",
+        "-map",
+        "1:a",
+        "-c:v",
+        "copy",
+        "-c:a",
+        "aac",
+        "-ar",
+        "48000",
+    ]
+    subprocess.run([*ffmpeg, "-i", silent, *sound, path], check=True)
+    with open_video(path) as video:
+        # The document's times start at the first frame.
+        spoken = [[start - video.start_s, end - video.start_s] for start, end in spoken]
     truth = {"number": number, "background": kind, "snr_db": snr_db, "sentences": spoken, "cuts": cuts}
     return path, truth
 
