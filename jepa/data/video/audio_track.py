@@ -93,8 +93,7 @@ class AudioReader:
     ) -> None:
         self.name, self.limits, self.specs = name, limits, specs
         self._container, _ = open_container(source, name, limits)
-        self.notices: list[str] = []
-        """what a reader needs to know about the track, one sentence each"""
+        self._choice: list[str] = []
         try:
             self._stream = self._pick()
             self.info = self._describe()
@@ -127,7 +126,7 @@ class AudioReader:
         if len(streams) > 1:
             number = streams.index(stream) + 1
             language = f" ({stream.language})" if stream.language else ""
-            self.notices.append(f"Of {len(streams)} audio tracks, track {number}{language} was read.")
+            self._choice.append(f"Of {len(streams)} audio tracks, track {number}{language} was read.")
         return stream
 
     def _describe(self) -> AudioInfo | None:
@@ -141,9 +140,14 @@ class AudioReader:
         )  # fmt: skip
 
     @property
-    def overlap_s(self) -> float:
-        """Seconds of sound that were left out because their timestamps went back."""
-        return self._overlap_s
+    def notices(self) -> list[str]:
+        """What a reader needs to know about the track, as far as it was read, one sentence each."""
+        found = list(self._choice)
+        if self._damaged:
+            found.append(f"{self._damaged} packets of the sound do not decode and were passed over.")
+        if self._overlap_s > _JUMP_S:
+            found.append(f"{self._overlap_s:.1f} s of the sound were left out, because their times go back.")
+        return found
 
     def __iter__(self) -> Iterator[AudioBlock]:
         """Yields blocks in order of time; those of several specs alternate.
@@ -234,11 +238,6 @@ class AudioReader:
                 "decode",
                 f"{self._damaged_now} packets of its sound in a row do not decode: {reason}",
             ) from error
-
-    @property
-    def damaged(self) -> int:
-        """How many packets were passed over."""
-        return self._damaged
 
     def _packets(self) -> Iterator[tuple[Any, float]]:
         """(packet of the sound, seconds to add to its times), and at last (None, 0) for the decoder's rest."""

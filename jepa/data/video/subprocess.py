@@ -165,8 +165,6 @@ class IsolatedAudio(_Asking):
         self.start_s = float(reply["start_s"])
         self.info = None if reply["info"] is None else AudioInfo(*reply["info"])
         self.notices = list(map(str, reply["notices"]))
-        self.damaged = 0
-        """how many packets were passed over so far"""
 
     def __iter__(self) -> Iterator[AudioBlock]:
         """See AudioReader."""
@@ -174,7 +172,7 @@ class IsolatedAudio(_Asking):
             answer, data = self._ask({"do": "block"})
             if "end" in answer:
                 return
-            self.damaged = int(answer["damaged"])
+            self.notices = list(map(str, answer["notices"]))
             samples = np.frombuffer(bytearray(data), np.float32).reshape(int(answer["channels"]), -1)
             spec = self._specs[int(answer["spec"])]
             yield AudioBlock(float(answer["start_s"]), samples, spec, str(answer["layout"]), answer["kind"])
@@ -358,7 +356,7 @@ class _Server:
         if block is None:
             return {"end": True}, b""
         answer = {
-            "start_s": block.start_s, "layout": block.layout, "kind": block.kind, "damaged": self.sound.damaged,
+            "start_s": block.start_s, "layout": block.layout, "kind": block.kind, "notices": self.sound.notices,
             "channels": block.samples.shape[0], "spec": self.sound.specs.index(block.spec),
         }  # fmt: skip
         return answer, np.ascontiguousarray(block.samples, np.float32).tobytes()

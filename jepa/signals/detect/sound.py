@@ -55,7 +55,6 @@ class Hearing:
         self._metadata = [item.metadata for item in hearing]
         self._specs = {item.id: _spec_of(item) for item in self._metadata}
         self.reason: str | None = None
-        self.notices: list[str] = []
         self._gaps: list[tuple[float, float]] = []
         self._unheard: list[tuple[float, float]] = []
         self._reader: AudioReader | IsolatedAudio | None = None
@@ -144,13 +143,9 @@ class Hearing:
     def finish(self, duration_ms: int) -> Heard:
         """Hears the rest and closes the file."""
         self.advance(duration_ms / 1000)
-        found = Heard(reason=self.reason, notices=self.notices)
+        found = Heard(reason=self.reason)
         if self._reader is not None:
-            found.notices = [*self._reader.notices, *self.notices]
-            if self._reader.damaged:
-                found.notices.append(
-                    f"{self._reader.damaged} packets of the sound do not decode and were passed over."
-                )
+            found.notices = list(self._reader.notices)
             self._reader.close()
         if self._info is None:
             return found
