@@ -5,13 +5,14 @@ BIN := $(VENV)/bin
 # Installed again only when the list of dependencies changes.
 STAMP := $(VENV)/.installed
 
-.PHONY: help install demo test test-slow lint clean
+.PHONY: help install demo docs test test-slow lint clean
 
 help:
 	@echo "make demo       toy worlds, pretraining, probes, and the reports of an unseen film and of a real video"
 	@echo "                in about seven minutes on two cores; VIDEO=FILE takes a video of yours"
 	@echo "make test       linters, types, import rules and the fast tests"
 	@echo "make test-slow  the tests that take longer: kills, many processes"
+	@echo "make docs       the documentation site, into site/"
 	@echo "make lint       linters, types and import rules alone"
 
 install: $(STAMP)
@@ -26,6 +27,11 @@ $(STAMP): pyproject.toml
 
 demo: $(STAMP)
 	@$(BIN)/python scripts/demo.py $(if $(VIDEO),--video "$(VIDEO)")
+
+docs: $(STAMP)
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --editable '.[docs]'
+	@$(BIN)/mkdocs build --quiet
+	@echo "Open site/index.html."
 
 lint: $(STAMP)
 	@$(BIN)/ruff check .
@@ -44,4 +50,4 @@ test-slow: $(STAMP)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2 -m "(slow or dist) and not gpu and not parity"
 
 clean:
-	rm -rf $(VENV) demo .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) demo site .pytest_cache .mypy_cache .ruff_cache
