@@ -54,6 +54,7 @@ def test_every_extra_of_the_package_is_examined():
     extras = set(declared["optional-dependencies"]) - {
         "all",
         "dev",
+        "docs",
         "decord",
         "fast-video",
     }  # examined as decoders
