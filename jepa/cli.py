@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import difflib
 import importlib
-import importlib.metadata
 import importlib.util
 import logging
 import os
@@ -30,7 +29,7 @@ from jepa.config import (
     to_dataclass,
     to_yaml,
 )
-from jepa.errors import UserError, VideoError, install_command
+from jepa.errors import UserError, VideoError, import_name_clash, install_command
 from jepa.fields import describe_keys, find_field, unknown_key
 from jepa.static_keys import StaticKey, UnsettledError, static_keys
 
@@ -180,18 +179,6 @@ def _misses(name: str, modules: list[str]) -> str:
     extra = COMMANDS[name].extra if name in COMMANDS else ""
     remedy = install_command(extra) if extra else f"pip install {' '.join(modules)}"
     return f"`jepa {name}` needs {what}{f' (extra {extra})' if extra else ''}: {remedy}"
-
-
-def import_name_clash() -> str | None:
-    """One sentence if the unrelated distribution `jepa` is installed beside this one, which shares its import name."""
-    try:
-        other = importlib.metadata.distribution("jepa")
-    except importlib.metadata.PackageNotFoundError:
-        return None
-    return (
-        f"The distribution jepa {other.version} is another project and owns the same import name, so one overwrites "
-        "files of the other: pip uninstall jepa, then install this one (jepa-video) again."
-    )
 
 
 def _import_modules(request: Request) -> list[str]:

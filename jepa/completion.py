@@ -51,7 +51,7 @@ def complete(words: list[str]) -> list[str]:
     Example:
         >>> complete(["pret"])
         ['pretrain']
-        >>> complete(["pretrain", "train.st"])
+        >>> complete(["pretrain", "train.ste"])
         ['train.steps=']
     """
     last = words[-1] if words else ""

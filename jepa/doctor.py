@@ -20,7 +20,7 @@ from rich.table import Table
 
 from jepa.data.check import ScanConfig, scan, summary
 from jepa.data.manifest import RootConfig
-from jepa.errors import install_command
+from jepa.errors import import_name_clash, install_command
 
 
 @dataclass
@@ -102,7 +102,7 @@ def examine() -> list[Finding]:
         >>> [finding.part for finding in examine()][:3]
         ['Python', 'PyTorch', 'device']
     """
-    return [_python(), _torch(), *_devices(), *_readers(), *_extras()]
+    return [_python(), *_import_name(), _torch(), *_devices(), *_readers(), *_extras()]
 
 
 def _python() -> Finding:
@@ -115,6 +115,11 @@ def _python() -> Finding:
         "Python", True, f"{platform.python_version()} on {platform.system()} {platform.machine()}, "
         f"{os.cpu_count()} cores, {memory:.0f} GiB"
     )  # fmt: skip
+
+
+def _import_name() -> list[Finding]:
+    clash = import_name_clash()
+    return [Finding("import name", False, clash, "pip uninstall jepa")] if clash else []
 
 
 def _torch() -> Finding:

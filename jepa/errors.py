@@ -58,6 +58,18 @@ def install_command(extra: str) -> str:
     return f"pip install 'jepa-video[{extra}] @ {prefix}{origin['url']}'"
 
 
+def import_name_clash() -> str | None:
+    """One sentence if the unrelated distribution `jepa` is installed beside this one, which shares its import name."""
+    try:
+        other = importlib.metadata.distribution("jepa")
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    return (
+        f"The distribution jepa {other.version} is another project and owns the same import name, so one overwrites "
+        "files of the other: pip uninstall jepa, then install this one (jepa-video) again."
+    )
+
+
 def require(module: str, extra: str) -> ModuleType:
     """Imports an optional dependency, or says which extra of the package installs it.
 

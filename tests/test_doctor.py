@@ -92,3 +92,18 @@ def test_the_remedy_fits_the_way_of_installation(monkeypatch, tmp_path):
         found = SimpleNamespace(read_text=lambda name, stated=stated: stated)
         monkeypatch.setattr("importlib.metadata.distribution", lambda name, found=found: found)
         assert install_command("viz") == f"pip install 'jepa-video[viz]{where}'"
+
+
+def test_another_distribution_of_the_same_import_name_is_named(monkeypatch):
+    import importlib.metadata
+    from types import SimpleNamespace
+
+    real = importlib.metadata.distribution
+    other = SimpleNamespace(version="0.0.9")
+    monkeypatch.setattr(
+        importlib.metadata, "distribution", lambda name: other if name == "jepa" else real(name)
+    )
+    (finding,) = doctor._import_name()
+    assert finding.works is False
+    assert "jepa 0.0.9 is another project" in finding.detail
+    assert finding.detail.count(". ") == 0

@@ -80,6 +80,7 @@ class JepaEncoderModel(PreTrainedModel):
         config: with the fields of EncoderConfig.
 
     Example:
+        >>> import torch
         >>> config = JepaEncoderConfig(asdict(EncoderConfig(48, depth=2, num_heads=2, mlp_dim=96)))
         >>> out = JepaEncoderModel(config)(torch.zeros(1, 4, 3, 32, 32), output_hidden_states=True)
         >>> list(out.last_hidden_state.shape), len(out.hidden_states)
