@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import importlib
-import importlib.metadata
-import json
 import os
 from pathlib import Path
 from types import ModuleType
+
+# `import jepa` imports this file: what only a message needs is imported where it is made.
 
 
 class UserError(ValueError):
@@ -43,13 +43,16 @@ def install_command(extra: str) -> str:
         >>> install_command("probes").endswith("[probes]'")
         True
     """
+    import json
+    from importlib import metadata
+
     root = Path(__file__).parent.parent
     if (root / "pyproject.toml").is_file():
         where = "." if root == Path.cwd() else str(root)
         return f"pip install -e '{where}[{extra}]'"
     try:
-        stated = importlib.metadata.distribution("jepa-video").read_text("direct_url.json")
-    except importlib.metadata.PackageNotFoundError:
+        stated = metadata.distribution("jepa-video").read_text("direct_url.json")
+    except metadata.PackageNotFoundError:
         stated = None
     if not stated:
         return f"pip install 'jepa-video[{extra}]'"
@@ -60,9 +63,11 @@ def install_command(extra: str) -> str:
 
 def import_name_clash() -> str | None:
     """One sentence if the unrelated distribution `jepa` is installed beside this one, which shares its import name."""
+    from importlib import metadata
+
     try:
-        other = importlib.metadata.distribution("jepa")
-    except importlib.metadata.PackageNotFoundError:
+        other = metadata.distribution("jepa")
+    except metadata.PackageNotFoundError:
         return None
     return (
         f"The distribution jepa {other.version} is another project and owns the same import name, so one overwrites "

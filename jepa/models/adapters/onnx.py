@@ -111,6 +111,9 @@ def save_onnx(
             f"{num_frames} frames of {height_px} x {width_px} pixels are {tuple(grid)} tokens; a free size needs two "
             "or more along each axis. Give a larger example, or free_size=False for this size alone."
         )
+    if free_size and config.sincos_grid == tuple(grid):
+        # At the trained size nothing is interpolated, and the program would be for that size alone.
+        video = torch.cat([video, video[:, :, : config.tubelet_frames]], dim=2)
     axes: dict[int, Any] = {0: torch.export.Dim("batch")}
     if free_size:
         # Products: the exported model need not handle what tubelet or patch do not divide.
