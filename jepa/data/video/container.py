@@ -72,9 +72,6 @@ class Container:
         context.thread_count = self._threads
         if self._threads != 1:
             context.thread_type = "AUTO"
-        if context.name == "mjpeg" and not self.lenient:
-            # Otherwise the rest of a damaged picture is whatever was in memory.
-            context.options = {"err_detect": "explode"}
         self._format = self._container.format.name
         self._coded = (context.width, context.height)
         self._to_rgb = ToRgb(*self._coded)

@@ -98,7 +98,7 @@ class PacketIndex:
                 if start:
                     self.starts[i] = start
                 self.new_header |= packet.has_sidedata("new_extradata")
-            if packet.is_discard or (self._hidden is not None and self._hidden(memoryview(packet))):
+            if self.hides(packet):
                 self.hidden.add(i)
                 self.discards |= packet.is_discard
         self.damaged |= any(p.is_corrupt for p in packets)
@@ -110,6 +110,10 @@ class PacketIndex:
     def add(self, packet: Any) -> None:
         """Appends one packet."""
         self.extend((packet,))
+
+    def hides(self, packet: Any) -> bool:
+        """Whether a packet's frame is not shown."""
+        return packet.is_discard or (self._hidden is not None and self._hidden(memoryview(packet)))
 
     def shown(self) -> list[int]:
         """Packets whose frame is shown, in the order of decoding."""

@@ -8,19 +8,19 @@ bit-identical to a pass from the start. Where the index proves nothing, that pas
 
 from __future__ import annotations
 
+import heapq
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-import av.error
 import numpy as np
 
-from jepa.data.crops import Cut, coded_box
-from jepa.data.video.access import ContradictedError, PacketAccess, Stretch, UnprovenError
-from jepa.data.video.container import END_SLACK_S, Source, reason_of
-from jepa.data.video.index import PacketIndex, Segment
-from jepa.data.video.info import AS_CODED, VideoInfo, read_orientation, upright
-from jepa.data.video.packets import flushes, may_skip_non_reference
+from jepa.data.crops import Cut
+from jepa.data.video.access import ContradictedError, Stretch, UnprovenError
+from jepa.data.video.container import END_SLACK_S, Source
+from jepa.data.video.decoding import Decoding
+from jepa.data.video.index import Segment
+from jepa.data.video.info import AS_CODED, VideoInfo
 from jepa.errors import VideoError
 
 __all__ = ["TOLERANCE_S", "PyAvFile", "Source"]
@@ -33,7 +33,7 @@ _SEEK_GAP_S = 2.0  # between two targets: below this distance reading on costs l
 _CHUNK, _CHUNK_S = 64, 30.0  # targets looked ahead at once in a long file, which bounds the packets held
 
 
-class PyAvFile(PacketAccess):
+class PyAvFile(Decoding):
     """One open video: `info`, `times()`, `at(seconds)`, `numbered(indices)`, `every()`.
 
     Frames are uint8 [H, W, 3], upright, of the coded size; stretching to square pixels is the caller's, to be the same
@@ -42,7 +42,6 @@ class PyAvFile(PacketAccess):
 
     _straight = False  # the index was contradicted: every request is a pass from the start
     _straight_times: np.ndarray | None = None
-    _skip = True
 
     @property
     def info(self) -> VideoInfo:
@@ -134,91 +133,6 @@ class PyAvFile(PacketAccess):
                 self._check_frames(len(found))
         return np.asarray(found, dtype=np.float64)
 
-    def _reset(self) -> None:
-        """An empty decoder, as at the start."""
-        if self._clean:
-            return
-        if flushes(self._context.name, self._context.codec.intra_only):
-            self._context.flush_buffers()
-            self._clean = True
-        else:
-            self._renew()
-
-    def _renew(self) -> None:
-        """A decoder that never saw a packet. Flushing leaves parameter sets and what damage did to them."""
-        if not self._clean or not self._at_start:
-            self._container.close()
-            self._open()
-
-    def _decoded(
-        self, packets: Iterable[Any], shown_pts: set[int] | None = None
-    ) -> Iterator[tuple[int | None, Any]]:
-        """(time, frame) in the order of display; with `shown_pts`, other non-reference frames may be skipped."""
-        self._reset()
-        self._clean = False
-        context = self._context
-        skips = (
-            shown_pts is not None and self._skip and may_skip_non_reference(context.name, context.extradata)
-        )
-        skip_now = context.skip_frame = "DEFAULT"
-        for packet in itertools.chain(packets, [None]):
-            self._check_deadline()
-            if skips and packet is not None:
-                skip = "DEFAULT" if packet.pts in (shown_pts or ()) else "NONREF"
-                if skip != skip_now:
-                    context.skip_frame = skip_now = skip
-            try:
-                frames = context.decode(packet)
-            except (av.error.FFmpegError, ValueError) as error:
-                if not self.lenient:
-                    raise VideoError(self.name, "decode", reason_of(error)) from error
-                if packet is not None:
-                    self._damaged.add(packet.pts or packet.dts or 0)
-                if shown_pts is not None:
-                    raise UnprovenError from None
-                continue
-            for frame in frames:
-                if self._orientation is None:
-                    self._orientation = read_orientation(frame)
-                yield frame.pts, frame
-
-    def _pass(self) -> Iterator[tuple[int, Any]]:
-        """(time, frame) of a pass from the start, which is what every shortcut has to agree with; times ascend."""
-        self._renew()
-        timed = self._coding.has_times and (self._index is not None or self._first_has_time())
-        index = self._whole() if self._index is not None or not timed else None
-        # Frames come out in the order of display, so the n-th has the n-th time.
-        clock = None if index is None or not index.timeline.untimed else self._clock()
-        first: int | None = None
-        last: int | None = None
-        for number, (pts, frame) in enumerate(self._decoded(self._packets())):
-            if clock is not None:
-                at = clock[number] if number < len(clock) else (clock[-1] if clock else 0) + self._step
-            elif pts is None:
-                at = number * self._step if last is None else last + self._step
-            else:
-                at = pts
-            last = at if last is None else max(last, at)
-            first = last if first is None else first
-            yield last, frame
-        if first is not None and last is not None and self._index is None:
-            self._reaches(first, last, self._step)
-
-    def _settle_head(self, index: PacketIndex) -> None:
-        first = next((i for i in index.starts if index.pts[i] is not None), None)
-        if first is None:
-            raise UnprovenError
-        anchor = index.pts[first] or 0
-        kept: set[int] = set()
-        for pts, _ in self._decoded(self._packets()):
-            if pts is None:
-                raise UnprovenError
-            if pts >= anchor:
-                index.settle(anchor, kept)
-                return
-            kept.add(pts)
-        raise UnprovenError
-
     def every(self, start_s: float | None = None) -> Iterator[tuple[float, np.ndarray]]:
         """(seconds, frame) of all frames from the one on screen at `start_s` on, each decoded once, one in memory.
 
@@ -236,17 +150,21 @@ class PyAvFile(PacketAccess):
             self._start_clock()  # a limit for each frame
 
     def _onward(self, target: int | None) -> Iterator[tuple[int, Any]]:
+        last: int | None = None
         if target is not None and not self._straight and not self.lenient:
             try:
-                yield from self._onward_from(self._stretch([target]))
+                for last, frame in self._onward_from(target):
+                    yield last, frame
                 return
             except UnprovenError:
-                pass
+                pass  # the pass goes on behind what is already proven
         elif self._index is None and self._is_short():
             self._load()
         held: tuple[int, Any] | None = None
         for pair in self._pass():
-            if target is not None and pair[0] <= target:
+            if last is not None and pair[0] <= last:
+                continue
+            if last is None and target is not None and pair[0] <= target:
                 held = pair
                 continue
             if held is not None:
@@ -256,18 +174,28 @@ class PyAvFile(PacketAccess):
         if held is not None:
             yield held
 
-    def _onward_from(self, stretch: Stretch) -> Iterator[tuple[int, Any]]:
+    def _onward_from(self, target: int) -> Iterator[tuple[int, Any]]:
+        """From the frame on screen at `target` on, while each packet's frame comes out in the order of their times."""
+        self._ready(proving=True)
+        stretch = self._stretch([target])
         first, begin = stretch.plan.shown[0], stretch.plan.segments[0].first
-        source = itertools.chain(stretch.packets[begin:], stretch.rest)
-        last: int | None = None
-        for pts, frame in self._decoded(source):
-            if pts is None or (last is None and pts != first):
-                if pts is None or pts > first:
+        pending: list[int] = []  # times of packets whose frames have not come out
+
+        def noted() -> Iterator[Any]:
+            for packet in itertools.chain(stretch.packets[begin:], stretch.rest):
+                if packet.pts is None:
                     raise UnprovenError
+                if packet.pts >= first and not stretch.index.hides(packet):
+                    heapq.heappush(pending, packet.pts)
+                yield packet
+
+        for pts, frame in self._decoded(noted(), proving=True):
+            if pts is not None and pts < first:
                 continue
-            last = pts if last is None else max(last, pts)
-            yield last, frame
-        if last is None:
+            if not pending or pts != heapq.heappop(pending):
+                raise UnprovenError
+            yield pts, frame
+        if pending:
             raise UnprovenError
 
     def at(self, seconds: Sequence[float], cut: Cut | None = None) -> Iterator[tuple[float, np.ndarray]]:
@@ -353,6 +281,7 @@ class PyAvFile(PacketAccess):
             done += 1
 
     def _fast(self, targets: list[int], cut: Cut | None) -> Iterator[tuple[int, np.ndarray]]:
+        self._ready(proving=True)
         stretch = self._stretch(targets)
         plan, index = stretch.plan, stretch.index
         if index.complete:
@@ -379,10 +308,8 @@ class PyAvFile(PacketAccess):
         begin = index.pts[first] if first or not index.from_start else None
         kept: list[tuple[int, Any]] = []
         found: list[int] = []
-        for pts, frame in self._decoded(packets, requested if plan.skip else None):
-            if pts is None or frame.is_corrupt:
-                raise UnprovenError
-            if begin is not None and pts < begin:
+        for pts, frame in self._decoded(packets, requested, skip=plan.skip, proving=True):
+            if pts is None or (begin is not None and pts < begin):
                 continue  # a leading picture, predicted from what was not decoded
             if found and pts <= found[-1]:
                 raise ContradictedError
@@ -420,26 +347,3 @@ class PyAvFile(PacketAccess):
         if not self.lenient and (target - end) * self._unit > END_SLACK_S and target * self._unit < stated:
             reason = f"it ends at {end * self._unit:.3f} s but states {stated:.3f} s"
             raise VideoError(self.name, "decode", reason)
-
-    def _picture(self, frame: Any, cut: Cut | None) -> np.ndarray:
-        """The entire frame, or the part that a sample shows."""
-        if cut is None:
-            return self._rgb(frame)
-        self._check_pixels(frame.width, frame.height)
-        orientation = self._orientation or AS_CODED
-        display = self.display
-        box = coded_box(cut.box(display[1], display[0]), display, self._coded, orientation)
-        try:
-            part = self._to_rgb.cut(frame, box, cut.size)
-        except (av.error.FFmpegError, ValueError) as error:
-            raise VideoError(self.name, "convert", reason_of(error)) from error
-        return upright(part.transpose(1, 2, 0), orientation).transpose(2, 0, 1)
-
-    def _rgb(self, frame: Any) -> np.ndarray:
-        """Upright uint8 [H, W, 3] of the coded size."""
-        self._check_pixels(frame.width, frame.height)
-        try:
-            array = self._to_rgb(frame)
-        except (av.error.FFmpegError, ValueError) as error:
-            raise VideoError(self.name, "convert", reason_of(error)) from error
-        return upright(array, self._orientation or AS_CODED)

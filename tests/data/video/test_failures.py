@@ -11,7 +11,7 @@ import torch
 
 from jepa.data.images import read_image
 from jepa.data.manifest import Item
-from jepa.data.video import pyav
+from jepa.data.video import decoding
 from jepa.data.video.info import read_orientation
 from jepa.data.video.limits import LimitsConfig
 from jepa.data.video.reader import open_video
@@ -57,7 +57,7 @@ def test_any_exception_while_a_video_is_handled_is_its_video_error(clips, monkey
     def broken(*_, **__):
         raise error
 
-    monkeypatch.setattr(pyav, "read_orientation", broken)
+    monkeypatch.setattr(decoding, "read_orientation", broken)
     requests = [
         lambda v: v.frames_at([1.0]), lambda v: v.frames([3]), lambda v: next(iter(v)), lambda v: v.info,
         lambda v: next(v.windows(2, 4.0, 1.0)),
