@@ -24,6 +24,7 @@ from jepa.errors import VideoError
 _JUMP_S = 0.05  # timestamps off by less are rounding; by more, something is missing
 _GAP_BLOCK_S = 1.0  # longest block of zeros, which bounds memory
 _DAMAGED_IN_A_ROW = 50  # packets; about a second of AAC. Beyond it there is no sound to speak of
+_MOST_CHANNELS = 8
 _HELD_PACKETS = 2000  # of the sound, while the pictures of the second of two joined files are waited for
 
 Kind = Literal["sound", "gap", "damaged"]
@@ -32,7 +33,8 @@ Kind = Literal["sound", "gap", "damaged"]
 class AudioSpec(NamedTuple):
     """The samples that a reader of sound gets: how many a second, and whether channels are mixed into one.
 
-    Channels are mixed as FFmpeg does (ITU-R BS.775). With `mono=False` they are those of the track's first frame.
+    Channels are mixed as FFmpeg does (ITU-R BS.775). With `mono=False` they are those that the track
+    states, up to eight; more are mixed into one.
     """
 
     sample_rate: int = 16_000
@@ -108,7 +110,10 @@ class AudioReader:
             video = self._video
             start_s = 0.0 if video is None else float((video.start_time or 0) * video.time_base)
         self.start_s = start_s
-        self._outputs = [_Output(spec, start_s) for spec in specs]
+        # Interleaved samples ("flt"), because PyAV reads beyond the memory of planar ones of many channels.
+        few = self.info is not None and 0 < self.info.channels <= _MOST_CHANNELS
+        stated = self._stream.codec_context.layout.name if few else "mono"
+        self._outputs = [_Output(spec, start_s, "mono" if spec.mono else stated) for spec in specs]
         self._damaged_now = 0
         self._damaged = 0
         self._overlap_s = 0.0
@@ -163,16 +168,16 @@ class AudioReader:
             if start_s > end_s + slack_s:
                 yield from self._fill(start_s)
                 end_s = start_s
-            elif start_s < end_s - slack_s:
-                rest = _cut_off_start(frame, end_s - start_s)
-                self._overlap_s += min(frame.samples / frame.sample_rate, end_s - max(start_s, self.start_s))
-                if rest is None:  # before the first picture, or heard already
+            lasts_s, skip_s = frame.samples / frame.sample_rate, 0.0
+            if start_s < end_s - slack_s:  # before the first picture, or heard already
+                skip_s = end_s - start_s
+                self._overlap_s += min(lasts_s, end_s - max(start_s, self.start_s))
+                if skip_s >= lasts_s:
                     continue
-                frame = rest
             self._damaged_now, slack_s = 0, _JUMP_S
-            end_s += frame.samples / frame.sample_rate
+            end_s += lasts_s - skip_s
             for output in self._outputs:
-                yield from self._typed(output.push(frame))
+                yield from self._typed(output.push(frame, skip_s))
             self._start_clock()
         for output in self._outputs:
             yield from self._typed(output.flush())
@@ -330,9 +335,8 @@ class _Joints:
 class _Output:
     """Makes one kind of samples out of decoded frames, and counts them, so that its clock cannot drift."""
 
-    def __init__(self, spec: AudioSpec, start_s: float) -> None:
-        self.spec, self._start_s = spec, start_s
-        self._layout: str | None = "mono" if spec.mono else None
+    def __init__(self, spec: AudioSpec, start_s: float, layout: str) -> None:
+        self.spec, self._start_s, self._layout = spec, start_s, layout
         self._count = 0
         self._resampler: Any = None
         self._source: tuple[Any, ...] = ()
@@ -343,15 +347,13 @@ class _Output:
         """When the samples made so far end."""
         return self._start_s + self._count / self.spec.sample_rate
 
-    def push(self, frame: Any) -> Iterator[AudioBlock]:
-        """Takes a frame that follows without a hole."""
+    def push(self, frame: Any, skip_s: float) -> Iterator[AudioBlock]:
+        """Takes a frame that follows without a hole once its first `skip_s` seconds are left out."""
         source = (frame.format.name, frame.layout.name, frame.sample_rate)
-        if source != self._source:
+        if source != self._source or skip_s:
             yield from self.flush()
-            self._layout = self._layout or frame.layout.name
-            self._resampler = av.AudioResampler(
-                format="fltp", layout=self._layout, rate=self.spec.sample_rate
-            )
+            self._skip = round(skip_s * self.spec.sample_rate)
+            self._resampler = av.AudioResampler(format="flt", layout=self._layout, rate=self.spec.sample_rate)
             self._source = source
         frame.pts = None  # the clock is kept here; FFmpeg would fill holes of its own
         yield from self._blocks(self._resampler.resample(frame))
@@ -366,32 +368,20 @@ class _Output:
         """Zeros up to a time."""
         count = round((until_s - self.end_s) * self.spec.sample_rate)
         if count > 0:
-            channels = len(av.AudioLayout(self._layout or "mono").channels)
+            channels = len(av.AudioLayout(self._layout).channels)
             yield self._block(np.zeros((channels, count), np.float32), kind)
 
     def _blocks(self, frames: list[Any]) -> Iterator[AudioBlock]:
         for frame in frames:
-            if frame.samples:
+            drop = min(self._skip, frame.samples)
+            self._skip -= drop
+            if frame.samples > drop:
                 # A NaN or an infinity in float audio would poison every later sum.
-                samples = np.nan_to_num(frame.to_ndarray(), nan=0.0, posinf=1.0, neginf=-1.0)
+                samples = frame.to_ndarray().reshape(frame.samples, -1).T[:, drop:]
+                samples = np.nan_to_num(samples, nan=0.0, posinf=1.0, neginf=-1.0)
                 yield self._block(np.clip(samples, -8.0, 8.0), "sound")
 
     def _block(self, samples: np.ndarray, kind: Kind) -> AudioBlock:
         start_s = self.end_s
         self._count += samples.shape[1]
-        return AudioBlock(start_s, samples, self.spec, self._layout or "mono", kind)
-
-
-def _cut_off_start(frame: Any, seconds: float) -> Any | None:
-    """The frame without its first part; None if nothing is left."""
-    drop = round(seconds * frame.sample_rate)
-    if drop >= frame.samples:
-        return None
-    samples = frame.to_ndarray()
-    if not frame.format.is_planar:
-        drop *= len(frame.layout.channels)
-    rest = av.AudioFrame.from_ndarray(
-        np.ascontiguousarray(samples[:, drop:]), format=frame.format.name, layout=frame.layout.name
-    )
-    rest.sample_rate = frame.sample_rate
-    return rest
+        return AudioBlock(start_s, samples, self.spec, self._layout, kind)

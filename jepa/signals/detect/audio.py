@@ -101,10 +101,10 @@ class _LoudnessListener:
         if self._source is None:
             self._build(block.layout)
         frame = av.AudioFrame.from_ndarray(
-            np.ascontiguousarray(block.samples), format="fltp", layout=block.layout
+            np.ascontiguousarray(block.samples.T).reshape(1, -1), format="flt", layout=block.layout
         )
         frame.sample_rate, frame.pts, frame.time_base = _RATE, self._samples, Fraction(1, _RATE)
-        self._samples += frame.samples
+        self._samples += block.samples.shape[1]
         self._source.push(frame)
         while True:
             try:
@@ -117,7 +117,7 @@ class _LoudnessListener:
         # Kept, because PyAV's filters do not keep the graph that they belong to.
         self._graph = graph = av.filter.Graph()
         self._source = graph.add_abuffer(
-            sample_rate=_RATE, format="fltp", layout=layout, time_base=Fraction(1, _RATE)
+            sample_rate=_RATE, format="flt", layout=layout, time_base=Fraction(1, _RATE)
         )
         meter = graph.add("ebur128", "metadata=1:framelog=quiet")
         self._sink = graph.add("abuffersink")

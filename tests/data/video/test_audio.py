@@ -105,6 +105,11 @@ def test_a_late_track_starts_with_a_gap_and_keeps_its_times(tmp_path: Path) -> N
         assert sum(block.samples.shape[1] for block in gap) / 16_000 == pytest.approx(0.7, abs=0.03)
         assert not any(block.samples.any() for block in gap)
         assert first == pytest.approx(1.0, abs=0.03)
+        # All blocks have the track's channels, those of the gap too.
+        both = heard(
+            write(tmp_path / f"both-{name}", layout="stereo", start_s=0.7), AudioSpec(48_000, mono=False)
+        )[0]
+        assert both[0].kind == "gap" and {block.samples.shape[0] for block in both} == {2}
 
 
 def test_sound_before_the_first_frame_is_left_out(tmp_path: Path) -> None:
@@ -260,3 +265,24 @@ def test_sound_whose_times_go_back_is_left_out_and_said(tmp_path: Path) -> None:
         blocks = list(reader)
         assert len(reader.notices) == 1 and "their times go back" in reader.notices[0]
     assert blocks[-1].end_s == pytest.approx(0.4, abs=0.01)
+
+
+@pytest.mark.parametrize("channels, kept", [(3, 3), (8, 8), (12, 1), (16, 1)])
+def test_unusual_numbers_of_channels_are_read(tmp_path: Path, channels: int, kept: int) -> None:
+    path, layout = tmp_path / "a.mkv", f"{channels} channels"
+    with av.open(str(path), "w") as container:
+        sound = container.add_stream("pcm_s16le", rate=16_000, layout=layout)
+        wave = np.full((1, 16_000 * channels), 9000, np.int16)
+        frame = av.AudioFrame.from_ndarray(wave, format="s16", layout=layout)
+        frame.sample_rate, frame.pts, frame.time_base = 16_000, 0, Fraction(1, 16_000)
+        for packet in [*sound.encode(frame), *sound.encode()]:
+            container.mux(packet)
+    for spec, count in ((MONO, 1), (AudioSpec(48_000, mono=False), kept)):
+        with open_audio(path, spec) as reader:
+            try:
+                blocks = list(reader)
+            except VideoError as error:  # FFmpeg knows no way to mix channels without names
+                assert "sound" in error.reason and spec.mono
+                continue
+        assert {block.samples.shape[0] for block in blocks} == {count}
+        assert blocks[-1].end_s == pytest.approx(1.0, abs=0.01)
