@@ -111,8 +111,9 @@ class AudioReader:
             start_s = 0.0 if video is None else float((video.start_time or 0) * video.time_base)
         self.start_s = start_s
         # Interleaved samples ("flt"), because PyAV reads beyond the memory of planar ones of many channels.
-        few = self.info is not None and 0 < self.info.channels <= _MOST_CHANNELS
-        stated = self._stream.codec_context.layout.name if few else "mono"
+        stated = "mono"
+        if self._stream is not None and 0 < self._stream.codec_context.channels <= _MOST_CHANNELS:
+            stated = self._stream.codec_context.layout.name
         self._outputs = [_Output(spec, start_s, "mono" if spec.mono else stated) for spec in specs]
         self._damaged_now = 0
         self._damaged = 0

@@ -60,6 +60,20 @@ def load_kind(name: str) -> str:
     return kind
 
 
+def _of_sound(name: str) -> Builder:
+    """A builder of `detect/audio.py`, imported when it is asked for."""
+
+    def build(source: Mapping[str, str], device: str) -> Detector:
+        from jepa.signals.detect import audio
+
+        return getattr(audio, name)(source, device)
+
+    return build
+
+
+_BUILDERS.update(loudness=_of_sound("build_loudness"), speech=_of_sound("build_speech"))
+
+
 def build_detector(name: str, source: Mapping[str, str] | None = None, device: str = "auto") -> Detector:
     """Makes a detector.
 

@@ -18,7 +18,8 @@ from jepa.data.video.audio import AudioBlock, AudioSpec
 from jepa.errors import UserError
 from jepa.signals.detect import audio
 from jepa.signals.detect.audio import LoudnessDetector, SpeechDetector, SpeechStretches
-from jepa.signals.detect.detector import Listener, SoundTimeline
+from jepa.signals.detect.detector import Detector, Listener, SoundTimeline
+from jepa.signals.detect.registry import build_detector
 
 MONO = AudioSpec(16_000)
 needs_silero = pytest.mark.skipif(audio.available_speech() is not None, reason="silero-vad is not installed")
@@ -174,6 +175,15 @@ def test_settings_that_make_no_sense_are_refused() -> None:
         SpeechDetector(threshold=0.05)
     with pytest.raises(UserError, match="no number"):
         audio.build_loudness({"below_lu": "much"})
+
+
+def test_a_document_states_enough_to_make_the_detectors_again() -> None:
+    made: list[Detector] = [LoudnessDetector(-55, 20)] + (
+        [] if audio.available_speech() else [SpeechDetector(0.6)]
+    )
+    for detector in made:
+        again = build_detector(detector.metadata.kind, detector.metadata.settings)
+        assert again.metadata == detector.metadata
 
 
 def test_a_missing_package_is_named_with_its_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
