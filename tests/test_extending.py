@@ -1,5 +1,6 @@
 """What can be added from outside the package, without touching it, and the test of each in its room."""
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from jepa.cli import main
 from jepa.config import compose_config, to_dataclass
 from jepa.fields import to_dict
 from jepa.pretrain import Objective, PretrainConfig, Trainer, register_objective
@@ -78,3 +80,34 @@ def test_an_objective_is_added_from_outside(tmp_path, monkeypatch):
     assert trainer.step == 3
     assert isinstance(trainer.objective, Brightness)
     assert "name: brightness" in (tmp_path / "run" / "config.yaml").read_text()
+
+
+def test_the_command_imports_a_module_that_registers_an_objective(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(base, "_REGISTRY", dict(base._REGISTRY))
+    monkeypatch.setattr("sys.path", [*sys.path])
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my_brightness.py").write_text(
+        "from dataclasses import dataclass\n"
+        "from jepa.pretrain import Objective, register_objective\n"
+        "@dataclass\n"
+        "class Config:\n"
+        '    """Brightness."""\n'
+        "    shades: int = 3\n"
+        '    """how many shades"""\n'
+        "@register_objective('my_brightness', Config)\n"
+        "class MyBrightness(Objective):\n"
+        "    pass\n"
+    )
+    keys = [
+        "pretrain",
+        "objective=my_brightness",
+        "objective.shades=5",
+        "data.root=x",
+        "out=y",
+        "--cfg",
+        "job",
+    ]
+    assert main(keys) == 2
+    assert "my_brightness is unknown" in capsys.readouterr().err
+    assert main([*keys, "modules=[my_brightness]"]) == 0
+    assert "shades: 5" in capsys.readouterr().out

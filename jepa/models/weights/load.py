@@ -14,7 +14,7 @@ from typing import TypeAlias, TypeVar
 
 import torch
 
-from jepa.errors import UserError
+from jepa.errors import UserError, install_command
 from jepa.models.architectures import ENTRIES, published_weights
 from jepa.models.base import Encoder
 from jepa.models.encoder import EncoderConfig
@@ -108,8 +108,7 @@ def _read(
     elif (path / native.ENCODER_FILE).is_file():
         encoder = native.read_encoder(path / native.ENCODER_FILE)
     elif (path / "checkpoints").is_dir():
-        # By name, and only for a folder of this kind: models need nothing of the trainer.
-        encoder = importlib.import_module("jepa.pretrain.export").encoder_of_run(path)
+        encoder = _read_run(path)
     else:
         document = huggingface_read.read_json(path / "config.json")
         if document.get("model_type") == huggingface_custom.MODEL_TYPE:
@@ -118,6 +117,20 @@ def _read(
             encoder = huggingface_read.Folder(path).encoder()
         encoder.metadata = {"format": "transformers", "source": name}
     _check_architecture(source, encoder.config, config)
+    return encoder
+
+
+def _read_run(path: Path) -> Encoder:
+    """The encoder of a pretraining run."""
+    try:
+        # By name, and only for a folder of this kind: models need nothing of the trainer.
+        export = importlib.import_module("jepa.pretrain.export")
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"{path} is the folder of a run, and reading one needs {error.name} (extra train): "
+            f"{install_command('train')}. An export of it, `jepa export run={path} out=FOLDER`, is read without."
+        ) from error
+    encoder: Encoder = export.encoder_of_run(path)
     return encoder
 
 
