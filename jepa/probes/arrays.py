@@ -107,7 +107,7 @@ def fit(
     Returns:
         The results, whose rows are cross-validated; and a probe with the preferred head of the first fold, fitted on
         its training part and calibrated on its validation part. `probe.metadata["results"]["test"]` is the accuracy of
-        exactly these weights on that fold's test part.
+        exactly these weights on that fold's test part; `probe.domain` tells samples like these from others.
 
     Raises:
         UserError: shapes that do not fit, too few groups or classes, or a head that cannot read the features.
@@ -147,7 +147,9 @@ def fit(
         problem.runs.append(problem.evaluate("ridge", other, settings, seeds))
     for kind in heads:
         problem.runs.append(problem.evaluate(kind, data, settings, seeds))
-    return _results(problem, classes), _array_probe(problem.best(ENCODER), problem, classes, time_steps)
+    probe = _array_probe(problem.best(ENCODER), problem, classes, time_steps)
+    probe.add_domain(problem.domain(ENCODER))
+    return _results(problem, classes), probe
 
 
 def _results(problem: Problem, classes: list[str]) -> Results:

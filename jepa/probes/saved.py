@@ -24,6 +24,7 @@ from jepa.errors import UserError
 from jepa.files import atomic_path, sha256_file, write_json
 from jepa.models.weights.fingerprint import encoder_hash
 from jepa.probes.data.labels import fingerprint
+from jepa.probes.evaluation.domain import PREFIX, Domain, DomainScores
 from jepa.probes.features.cache import Features
 from jepa.probes.features.encoder_tokens import EncoderTokens, coarsen, coarsen_future
 from jepa.probes.features.feature_set import FeatureSet
@@ -32,9 +33,10 @@ from jepa.probes.heads.base import FittedHeads, get_head
 if TYPE_CHECKING:
     from jepa.models import Encoder
 
-SCHEMA = "jepa.probe/2"
-# Version 1 stated the figure of heads that were fitted on more data than the saved one.
-_READABLE = (SCHEMA, "jepa.probe/1")
+SCHEMA = "jepa.probe/3"
+# Version 2 had no domain check. Version 1 stated the figure of heads that were fitted on more data than the saved one.
+_OLDEST = "jepa.probe/1"
+_READABLE = (SCHEMA, "jepa.probe/2", _OLDEST)
 WEIGHTS_FILE, METADATA_FILE = "probe.safetensors", "probe.json"
 
 
@@ -75,6 +77,9 @@ class Probe(ABC):
     ) -> None:
         self.metadata, self.weights, self.weights_sha256 = metadata, weights, weights_sha256
         self.classes: tuple[str, ...] = tuple(metadata["classes"])
+        about = metadata.get("domain")
+        self.domain: Domain | None = Domain.from_state(about, weights) if about else None
+        """tells windows like those of training from others; None where there is no such check"""
 
     @property
     def window(self) -> Window:
@@ -93,6 +98,24 @@ class Probe(ABC):
     @abstractmethod
     def predict(self, tokens: Tensor, future: Tensor | None = None) -> Any:
         """Predictions for a batch of windows from their encoder tokens [B, N, D]."""
+
+    def add_domain(self, domain: Domain | None) -> None:
+        """Gives the probe a domain check, which it is saved with; None says that there is none."""
+        kept = {name: value for name, value in self.weights.items() if not name.startswith(PREFIX)}
+        self.domain = domain
+        self.metadata = {**self.metadata, "domain": None if domain is None else domain.metadata}
+        self.weights = kept | ({} if domain is None else domain.state())
+
+    def domain_scores(self, tokens: Tensor) -> DomainScores | None:
+        """How like the training windows these are; None without a domain check.
+
+        Args:
+            tokens: as `predict` takes them; the future plays no part.
+
+        Raises:
+            UserError: the number of tokens is not that of the probe's window.
+        """
+        return None if self.domain is None else self.domain.score(self._features(tokens).pooled())
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
         """Writes the probe for `jepa.load_probe`; the folder is made if needed."""
@@ -116,16 +139,20 @@ class Probe(ABC):
         Raises:
             UserError: the number of tokens is not that of the head's window.
         """
+        return self._features(tokens, future).read(get_head(kind).reads)
+
+    def _features(self, tokens: Tensor, future: Tensor | None = None) -> FeatureSet:
+        """Encoder tokens as the features that the heads were fitted on."""
         from jepa.models import TokenGrid
 
-        metadata, form = self.metadata, get_head(kind).reads
+        metadata = self.metadata
         if metadata.get("array_shape") is not None:
             if list(tokens.shape[1:]) != list(metadata["array_shape"]):
                 raise UserError(
                     f"The probe was fitted on arrays of shape {metadata['array_shape']} per sample, and was given "
                     f"{list(tokens.shape[1:])}."
                 )
-            return FeatureSet.of("input", tokens, metadata["time_slots"]).read(form)
+            return FeatureSet.of("input", tokens, metadata["time_slots"])
         grid = TokenGrid(*metadata["grid"])
         if tokens.ndim != 3 or tokens.shape[1] != grid.size:
             raise UserError(
@@ -139,7 +166,7 @@ class Probe(ABC):
             expected = coarsen_future(future.float().cpu(), grid, more, metadata["max_tokens"])
             coarse, slots = torch.cat([coarse, expected], dim=1), slots + more
         # Features were stored in half precision; the same rounding here keeps live and cached scores equal.
-        return FeatureSet("input", Features.of(coarse.half().numpy()[:, None]), slots).read(form)
+        return FeatureSet("input", Features.of(coarse.half().numpy()[:, None]), slots)
 
 
 def data_metadata(name: str, samples: Sequence[Item]) -> dict[str, Any]:
@@ -227,7 +254,7 @@ def read_probe(folder: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str
             f"{str(path)!r} states schema {metadata.get('schema')!r}; this version reads {', '.join(_READABLE)}. Train "
             "the probe again with `jepa probe`."
         )
-    if metadata["schema"] != SCHEMA and "results" in metadata:
+    if metadata["schema"] == _OLDEST and "results" in metadata:
         old = metadata["results"]
         metadata["results"] = {"metric": old.get("metric"), "test": None, "cross_validation": old}
     return metadata, weights, sha256_file(path)

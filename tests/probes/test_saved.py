@@ -29,8 +29,9 @@ def test_a_probe_saved_by_the_first_version_predicts_the_same_values(name: str) 
     expected = json.loads((LEGACY / "predictions.json").read_text())
     probe = load_probe(LEGACY / name)
     prediction = probe.predict(torch.tensor(expected["tokens"]))
-    assert prediction._asdict().keys() == expected[name].keys()
-    for field, value in prediction._asdict().items():
+    known = {field: value for field, value in prediction._asdict().items() if value is not None}
+    assert known.keys() == expected[name].keys()  # it had no domain check, so it says nothing about that
+    for field, value in known.items():
         torch.testing.assert_close(value, torch.tensor(expected[name][field]), rtol=1e-6, atol=1e-7)
 
 

@@ -13,6 +13,7 @@ from jepa.data.manifest import Item
 from jepa.probes.config import HeadSettings
 from jepa.probes.data.splits import Fold, tested_samples
 from jepa.probes.evaluation.cross_validate import HeadRun, cross_validate
+from jepa.probes.evaluation.domain import Domain, fit_domain
 from jepa.probes.features.feature_set import FeatureSet
 from jepa.probes.heads.base import Targets, get_head
 
@@ -81,6 +82,17 @@ class Problem:
             chosen.append({"head": best.head})
             scores.append(best.val_by_fold[number])
         return HeadRun(features, NESTED, prediction, float(np.mean(scores)), chosen, scores)
+
+    def domain(self, features: str) -> Domain | None:
+        """The domain of the heads of the first fold: their training part describes it, and its validation and test
+        part, neither of which trained them, calibrate it. None where there is too little."""
+        data, fold = next(item for item in self.sets if item.name == features), self.folds[0]
+        groups = [group for group in self.groups for _ in range(data.clips)]
+        train, rest = (
+            (part[:, None] * data.clips + np.arange(data.clips)).ravel()
+            for part in (fold.train, np.concatenate([fold.val, fold.test]))
+        )
+        return fit_domain(data.pooled(), groups, train, rest)
 
     def with_folds(self, folds: Sequence[Fold]) -> Problem:
         """The same problem with other folds, and nothing evaluated yet."""

@@ -21,9 +21,11 @@ from jepa.errors import UserError, require
 from jepa.files import write_json
 from jepa.probes.config import ProbeConfig
 from jepa.probes.data.splits import Fold, make_folds
+from jepa.probes.evaluation.domain import describe
 from jepa.probes.evaluation.problem import Problem
 from jepa.probes.evaluation.results import table_console
 from jepa.probes.features.build import (
+    ENCODER,
     Encoded,
     encode_samples,
     load_frozen_encoder,
@@ -214,6 +216,8 @@ def run(config: ProbeConfig) -> dict[str, Any]:
     problems = task.problems(encoded)
     for problem in problems:
         task.evaluate(problem, encoded)
+    # The last problem's windows are those that the probe will read: evenly over each video.
+    domain = None if config.features.layers else problems[-1].domain(ENCODER)
     results = {
         "schema": RESULTS_SCHEMA,
         "task": config.task,
@@ -223,6 +227,7 @@ def run(config: ProbeConfig) -> dict[str, Any]:
         "encoder": encoder_metadata(encoder, encoded.tokens.sha256, config.encoder),
         "excluded": [dataclasses.asdict(bad) for bad in encoded.report.bad],
         **task.tables(problems, encoded),
+        "domain": None if domain is None else domain.metadata,
         "decoded_videos": encoded.report.decoded,
         "int8_error": encoded.report.int8_error,
     }
@@ -238,7 +243,9 @@ def run(config: ProbeConfig) -> dict[str, Any]:
         )
     else:
         for folder, probe in task.probes(problems, encoded, results).items():
+            probe.add_domain(domain)
             probe.save(Path(config.out) / folder)
+        console.print(describe(domain), markup=False)
     task.show(console, results, encoded)
     return results
 

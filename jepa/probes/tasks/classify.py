@@ -20,6 +20,7 @@ from jepa.probes.evaluation.augment import augmented
 from jepa.probes.evaluation.calibration import SoftmaxCalibration, softmax_calibrator
 from jepa.probes.evaluation.conformal import check_conformal, conformal_report
 from jepa.probes.evaluation.cross_validate import HeadRun, majority
+from jepa.probes.evaluation.domain import PREFIX
 from jepa.probes.evaluation.metrics import calibration_error
 from jepa.probes.evaluation.problem import Problem
 from jepa.probes.evaluation.protocols import run_protocols
@@ -49,6 +50,12 @@ class ClassPrediction(NamedTuple):
 
     probability: Tensor
     """[B, classes], calibrated, rows sum to 1"""
+    distance: Tensor | None = None
+    """[B], how unlike the training windows, 1 is typical; None, as the next two, without a domain check"""
+    domain_p: Tensor | None = None
+    """[B], conformal p-values"""
+    in_domain: Tensor | None = None
+    """[B], bool; what is outside was not assessed, whatever the scores say"""
 
 
 class ClassifyProbe(Probe):
@@ -63,7 +70,11 @@ class ClassifyProbe(Probe):
         temperature = float(metadata["calibration"]["temperature"])
         self.calibration = SoftmaxCalibration(temperature, weights.get("isotonic"))
         self.kind = str(metadata["head"])
-        own = {name: value for name, value in weights.items() if name != "isotonic"}
+        own = {
+            name: value
+            for name, value in weights.items()
+            if name != "isotonic" and not name.startswith(PREFIX)
+        }
         self.fitted = get_head(self.kind).from_state(own)
 
     @torch.inference_mode()
@@ -78,7 +89,7 @@ class ClassifyProbe(Probe):
             UserError: tokens of another window size.
         """
         logits = self.fitted.logits(self.read(self.kind, tokens))[0, 0]
-        return ClassPrediction(self.calibration(logits))
+        return ClassPrediction(self.calibration(logits), *(self.domain_scores(tokens) or ()))
 
 
 @register_task

@@ -24,6 +24,7 @@ from jepa.signals.document.objects import (
     Calibration,
     ClipMetadata,
     DetectorMetadata,
+    DomainMetadata,
     EncoderMetadata,
     HeadMetadata,
 )
@@ -94,6 +95,12 @@ class ProbeDetector(Detector):
             heads=heads,
         )
         self._horizons = max((len(head.horizons_ms) for head in heads), default=0)
+        self._reasons = {
+            head.id: f"These windows are outside the domain of probe {head.id}, which was trained on "
+            f"{head.trained_on}."
+            for head in heads
+            if head.domain is not None
+        }
         self._predictor = None
         if any(probe.needs_future for probe in self._probes):
             self._predictor = load_predictor(export).eval().to(self._device)
@@ -103,21 +110,29 @@ class ProbeDetector(Detector):
         return self._encoder.preprocess(frame[None])[:, 0]
 
     def score(self, clips: Sequence[Tensor]) -> WindowScores:
-        """Calibrated probabilities of B windows, given as one clip tensor [B, C, T, h, w] per clip rate."""
-        observed = [np.zeros((clips[0].shape[0], 0))]
-        anticipated = [np.zeros((clips[0].shape[0], 0, self._horizons))]
+        """Calibrated probabilities of B windows, given as one clip tensor [B, C, T, h, w] per clip rate; NaN for the
+        windows outside a probe's domain."""
+        distances: dict[str, np.ndarray] = {}
+        observed: list[np.ndarray] = [np.zeros((clips[0].shape[0], 0))]
+        anticipated: list[np.ndarray] = [np.zeros((clips[0].shape[0], 0, self._horizons))]
         with torch.inference_mode():
             inputs = [clip.to(self._device) for clip in clips]
             tokens = [self._encoder(clip) for clip in inputs]
-            for probe, which in zip(self._probes, self._clip_of, strict=True):
+            for probe, head, which in zip(self._probes, self.metadata.heads, self._clip_of, strict=True):
                 future = self._future(probe, tokens[which], inputs[which])
                 prediction = probe.predict(tokens[which], future)
                 if probe.task == "anticipate":
-                    anticipated.append(_numbers(prediction.hazard))
+                    p, into = _numbers(prediction.hazard), anticipated
                 else:
                     p = prediction.probability if probe.task == "classify" else prediction.tags
-                    observed.append(_numbers(p))
-        return WindowScores(np.concatenate(observed, axis=1), np.concatenate(anticipated, axis=1))
+                    p, into = _numbers(p), observed
+                if prediction.in_domain is not None:
+                    p[~prediction.in_domain.numpy()] = np.nan
+                    distances[head.id] = prediction.distance.numpy()
+                into.append(p)
+        return WindowScores(
+            np.concatenate(observed, axis=1), np.concatenate(anticipated, axis=1), self._reasons, distances
+        )
 
     def _future(self, probe: Any, tokens: Tensor, clip: Tensor) -> Tensor | None:
         if not probe.needs_future:
@@ -195,4 +210,17 @@ def _head(name: str, probe: Any, calibration: Calibration | None) -> HeadMetadat
         base_rates=dict(zip(labels, rates, strict=True)) if ahead else {},
         calibration=calibration.id if calibration else None,
         trained_on=f"{trained_on['videos']} videos of {data['name']}",
+        domain=_domain(probe.metadata.get("domain")),
+    )
+
+
+def _domain(stated: dict[str, Any] | None) -> DomainMetadata | None:
+    if stated is None:
+        return None
+    return DomainMetadata(
+        method=str(stated["method"]),
+        alpha=float(stated["alpha"]),
+        threshold=float(stated["threshold"]),
+        groups=int(stated["groups"]),
+        promised=bool(stated["promised"]),
     )

@@ -21,6 +21,12 @@ class Anticipation(NamedTuple):
     """[B, classes], rows sum to 1"""
     hazard: Tensor
     """[B, hazards, horizons], never decreasing along the last axis"""
+    distance: Tensor | None = None
+    """[B], how unlike the training windows, 1 is typical; None, as the next two, without a domain check"""
+    domain_p: Tensor | None = None
+    """[B], conformal p-values"""
+    in_domain: Tensor | None = None
+    """[B], bool; what is outside was not assessed, whatever the scores say"""
 
 
 class AnticipateProbe(Probe):
@@ -63,7 +69,8 @@ class AnticipateProbe(Probe):
         future = future if self.needs_future else None
         kind = self.metadata["next_head"]
         following = self.next_calibration(self.next_head.logits(self.read(kind, tokens, future))[0, 0])
+        domain = self.domain_scores(tokens) or ()
         if self.hazard_head is None:
-            return Anticipation(following, torch.zeros(len(tokens), 0, len(self.horizons_s)))
+            return Anticipation(following, torch.zeros(len(tokens), 0, len(self.horizons_s)), *domain)
         logits = self.hazard_head.logits(self.read(self.metadata["hazard_head"], tokens, future))[0, 0]
-        return Anticipation(following, self.hazard_calibration(logits))
+        return Anticipation(following, self.hazard_calibration(logits), *domain)

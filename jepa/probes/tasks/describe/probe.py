@@ -21,6 +21,12 @@ class Description(NamedTuple):
     """[B, classes], calibrated, each tag by itself"""
     embedding: Tensor
     """[B, E], unit length, comparable with `DescribeProbe.encode_text`"""
+    distance: Tensor | None = None
+    """[B], how unlike the training windows, 1 is typical; None, as the next two, without a domain check"""
+    domain_p: Tensor | None = None
+    """[B], conformal p-values"""
+    in_domain: Tensor | None = None
+    """[B], bool; what is outside was not assessed, whatever the scores say"""
 
 
 class DescribeProbe(Probe):
@@ -52,7 +58,8 @@ class DescribeProbe(Probe):
         """
         inputs = self.read(self.metadata["head"], tokens)
         tags = self.calibration(self.tag_head.logits(inputs)[0, 0])
-        return Description(tags, unit_length(self.text_head.logits(inputs)[0, 0]))
+        embedding = unit_length(self.text_head.logits(inputs)[0, 0])
+        return Description(tags, embedding, *(self.domain_scores(tokens) or ()))
 
     def encode_text(self, sentences: Sequence[str]) -> Tensor:
         """Unit vectors [n, E] of sentences.
