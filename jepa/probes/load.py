@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from jepa.probes.evaluation.domain import PREFIX, Domain
 from jepa.probes.saved import Probe, check_encoder, read_probe
 from jepa.probes.tasks.base import get_task
 
@@ -34,4 +35,9 @@ def load_probe(folder: str | os.PathLike[str], encoder: Encoder | None = None) -
     metadata, weights, sha256 = read_probe(folder)
     if encoder is not None:
         check_encoder(metadata, encoder)
-    return get_task(metadata["task"]).probe(metadata, weights, sha256)
+    # A probe's class, which may be of another project, sees the weights of its heads only.
+    own = {name: value for name, value in weights.items() if not name.startswith(PREFIX)}
+    probe = get_task(metadata["task"]).probe(metadata, own, sha256)
+    if metadata.get("domain"):
+        probe.domain = Domain.from_state(metadata["domain"], weights)
+    return probe

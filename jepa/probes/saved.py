@@ -24,7 +24,7 @@ from jepa.errors import UserError
 from jepa.files import atomic_path, sha256_file, write_json
 from jepa.models.weights.fingerprint import encoder_hash
 from jepa.probes.data.labels import fingerprint
-from jepa.probes.evaluation.domain import PREFIX, Domain, DomainScores
+from jepa.probes.evaluation.domain import Domain, DomainScores
 from jepa.probes.features.cache import Features
 from jepa.probes.features.encoder_tokens import EncoderTokens, coarsen, coarsen_future
 from jepa.probes.features.feature_set import FeatureSet
@@ -77,8 +77,7 @@ class Probe(ABC):
     ) -> None:
         self.metadata, self.weights, self.weights_sha256 = metadata, weights, weights_sha256
         self.classes: tuple[str, ...] = tuple(metadata["classes"])
-        about = metadata.get("domain")
-        self.domain: Domain | None = Domain.from_state(about, weights) if about else None
+        self.domain: Domain | None = None
         """tells windows like those of training from others; None where there is no such check"""
 
     @property
@@ -101,10 +100,8 @@ class Probe(ABC):
 
     def add_domain(self, domain: Domain | None) -> None:
         """Gives the probe a domain check, which it is saved with; None says that there is none."""
-        kept = {name: value for name, value in self.weights.items() if not name.startswith(PREFIX)}
         self.domain = domain
         self.metadata = {**self.metadata, "domain": None if domain is None else domain.metadata}
-        self.weights = kept | ({} if domain is None else domain.state())
 
     def domain_scores(self, tokens: Tensor) -> DomainScores | None:
         """How like the training windows these are; None without a domain check.
@@ -119,7 +116,9 @@ class Probe(ABC):
 
     def save(self, folder: str | os.PathLike[str]) -> Path:
         """Writes the probe for `jepa.load_probe`; the folder is made if needed."""
-        path = save_probe(folder, self.metadata, self.weights)
+        path = save_probe(
+            folder, self.metadata, self.weights | ({} if self.domain is None else self.domain.state())
+        )
         self.weights_sha256 = sha256_file(path / WEIGHTS_FILE)
         return path
 

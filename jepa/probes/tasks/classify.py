@@ -20,7 +20,6 @@ from jepa.probes.evaluation.augment import augmented
 from jepa.probes.evaluation.calibration import SoftmaxCalibration, softmax_calibrator
 from jepa.probes.evaluation.conformal import check_conformal, conformal_report
 from jepa.probes.evaluation.cross_validate import HeadRun, majority
-from jepa.probes.evaluation.domain import PREFIX
 from jepa.probes.evaluation.metrics import calibration_error
 from jepa.probes.evaluation.problem import Problem
 from jepa.probes.evaluation.protocols import run_protocols
@@ -70,11 +69,7 @@ class ClassifyProbe(Probe):
         temperature = float(metadata["calibration"]["temperature"])
         self.calibration = SoftmaxCalibration(temperature, weights.get("isotonic"))
         self.kind = str(metadata["head"])
-        own = {
-            name: value
-            for name, value in weights.items()
-            if name != "isotonic" and not name.startswith(PREFIX)
-        }
+        own = {name: value for name, value in weights.items() if name != "isotonic"}
         self.fitted = get_head(self.kind).from_state(own)
 
     @torch.inference_mode()
