@@ -16,7 +16,7 @@ sys.path.insert(0, str(ROOT))
 
 from mkdocs.structure.files import File  # noqa: E402
 
-from jepa.config import COMMANDS, recipes  # noqa: E402
+from jepa.config import COMMANDS, configs_folder, recipes  # noqa: E402
 from jepa.static_keys import static_keys  # noqa: E402
 
 # Folders beside docs/ whose pages and pictures the guides link to.
@@ -47,6 +47,8 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
     """Writes generated parts, and makes links that leave the site text."""
     if page.file.src_uri == "configuration.md":
         markdown = markdown.replace("<!-- generated: keys -->", _configuration())
+    elif page.file.src_uri == "recipes.md":
+        markdown = markdown.replace("<!-- generated: recipes -->", _recipes())
     elif page.file.src_uri == "api.md":
         markdown = markdown.replace("<!-- generated: api -->", _api())
     source = Path(page.file.abs_src_path)
@@ -79,6 +81,29 @@ def _configuration() -> str:
             default = f"`{_cell(key.default)}`" if key.default else "a choice" if key.open else ""
             lines.append(f"| `{key.name}` | {default} | {_cell(key.meaning)} |")
         lines.append("")
+    return "\n".join(lines)
+
+
+def _recipes() -> str:
+    lines: list[str] = []
+    for name in recipes("pretrain"):
+        text = (configs_folder() / "pretrain" / "recipe" / f"{name}.yaml").read_text(encoding="utf-8")
+        head, _, keys = text.partition("\ndata:")
+        said = [
+            line.removeprefix("#").strip() for line in head.splitlines() if not line.startswith("# @package")
+        ]
+        lines += [
+            f"## {name}",
+            "",
+            "```text",
+            *said,
+            "```",
+            "",
+            "```yaml",
+            f"data:{keys.rstrip()}",
+            "```",
+            "",
+        ]
     return "\n".join(lines)
 
 
