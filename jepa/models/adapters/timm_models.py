@@ -353,6 +353,25 @@ def _published(name: str, fields: dict[str, Any]) -> VideoEncoder:
     return adapted
 
 
-default_cfgs = {f"jepa_{name}": _default_cfg(name) for name in ENTRIES}
+def register(name: str) -> None:
+    """Makes a model of `jepa.register_model` known to timm, as `jepa_NAME`; those that come with the library are.
+
+    Raises:
+        UserError: there is no such model.
+
+    Example:
+        >>> import jepa, timm
+        >>> from jepa.models import EncoderConfig
+        >>> jepa.register_model("vit_pico", EncoderConfig(64, depth=2, num_heads=2, mlp_dim=256))
+        >>> register("vit_pico")
+        >>> timm.create_model("jepa_vit_pico").num_features
+        64
+        >>> del ENTRIES["vit_pico"]
+    """
+    default_cfgs[f"jepa_{name}"] = _default_cfg(name)
+    register_model(_entry_point(name))
+
+
+default_cfgs: dict[str, dict[str, Any]] = {}
 for _name in ENTRIES:
-    register_model(_entry_point(_name))
+    register(_name)
