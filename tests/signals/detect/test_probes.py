@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from jepa.errors import UserError
 from jepa.models import EncoderConfig, Preprocessing, VideoEncoder, save_encoder
-from jepa.probes import encoder_hash
+from jepa.probes import encoder_hash, load_probe
+from jepa.probes.evaluation.domain import fit_domain
+from jepa.probes.features.feature_set import FeatureSet
 from jepa.probes.heads.stacked import StackedLinear
 from jepa.probes.saved import save_probe
 from jepa.signals.detect.probes import ProbeDetector
@@ -82,3 +85,24 @@ def test_a_probe_of_another_encoder_is_refused(folder: Path) -> None:
         ProbeDetector(folder / "probes", None, "cpu")
     with pytest.raises(UserError, match="holds no probe"):
         ProbeDetector(folder / "export", str(folder / "export"), "cpu")
+
+
+def test_windows_outside_the_domain_of_a_probe_are_not_assessed(folder: Path) -> None:
+    """A probe that was trained on dim grain leaves bright windows out, and says why."""
+    one = encoder(0)
+    rng = torch.Generator().manual_seed(0)
+    clips = 0.1 * torch.randn(200, 3, 4, 16, 16, generator=rng)
+    probe = load_probe(folder / "probes/now/probe")
+    with torch.inference_mode():
+        vectors = FeatureSet.of("tokens", one(clips).half(), 2).pooled()
+    groups = [str(i) for i in range(len(clips))]
+    probe.add_domain(fit_domain(vectors, groups, np.arange(100), np.arange(100, 200)))
+    probe.save(folder / "probes/now/probe")
+    detector = ProbeDetector(folder / "probes", str(folder / "export"), "cpu")
+    (head,) = detector.metadata.heads
+    assert head.domain is not None and head.domain.promised and head.domain.groups == 100
+    scores = detector.score([torch.cat([clips[:8], clips[:2] + 3])])
+    outside = scores.distances["now"] > head.domain.threshold
+    assert outside.tolist() == [False] * 8 + [True] * 2
+    assert np.isnan(scores.observed).all(axis=1).tolist() == outside.tolist()
+    assert "outside the domain of probe now" in scores.reasons["now"]
