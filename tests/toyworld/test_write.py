@@ -187,5 +187,5 @@ def test_every_knob_has_a_line_of_description():
 def test_a_world_with_physics_names_the_extra_that_it_misses(monkeypatch):
     monkeypatch.setitem(sys.modules, "pymunk", None)
     assert len(list(World(ToyWorldConfig(out="", duration_s=0.5)).frames(0))) == 8
-    with pytest.raises(UserError, match=r"jepa-video\[toyworld\]"):
+    with pytest.raises(UserError, match=r"\[toyworld\]"):
         World(ToyWorldConfig(out="", family="tower", duration_s=4.0)).truth(0)

@@ -22,6 +22,12 @@ from jepa.data.video.limits import CONTAINERS, LimitsConfig, check_opening, chec
 from jepa.data.video.packets import REORDERED, nal_length_of
 from jepa.errors import UserError, VideoError
 
+# Tags that are no UTF-8 are no reason to refuse a video. PyAV 19 always replaces what it cannot decode, and takes no
+# keyword for it.
+_UNDECODABLE: dict[str, Any] = (
+    {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
+)
+
 Source: TypeAlias = "str | bytes | BinaryIO"
 
 END_SLACK_S = 0.5  # frames missing at the end of a file before it counts as cut off
@@ -290,7 +296,7 @@ def open_container(source: Source, name: str, limits: LimitsConfig) -> tuple[Any
         "threads": "1",
     }
     try:
-        container = av.open(target, options=options, metadata_errors="replace")
+        container = av.open(target, options=options, **_UNDECODABLE)
     except (av.error.FFmpegError, ValueError) as error:
         raise VideoError(name, "open", _unreadable(source, error)) from error
     if len(container.streams) > limits.max_streams:
