@@ -22,8 +22,8 @@ from jepa.data.video.limits import CONTAINERS, LimitsConfig, check_opening, chec
 from jepa.data.video.packets import REORDERED, nal_length_of
 from jepa.errors import UserError, VideoError
 
-# Tags that are no UTF-8 are no reason to refuse a video. PyAV 19 always replaces what it cannot decode, and takes no
-# keyword for it.
+# Tags that are no UTF-8 are no reason to refuse a video. PyAV 19 escapes what it cannot decode, and takes no keyword
+# for it.
 _UNDECODABLE: dict[str, Any] = (
     {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 )
