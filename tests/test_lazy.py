@@ -14,7 +14,10 @@ def test_every_name_loads(name):
     package = importlib.import_module(name)
     assert package.__all__
     for attribute in package.__all__:
-        assert getattr(package, attribute) is not None
+        try:
+            assert getattr(package, attribute) is not None
+        except ModuleNotFoundError as error:  # an extra that is not installed here
+            assert error.name.partition(".")[0] != "jepa"
         assert attribute in dir(package)
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = package.nothing
