@@ -2,8 +2,8 @@
 
     python benchmarks/moderation.py OUT violence=FOLDER falls=FOLDER [key=value ...]
 
-Each part is `jepa probe recipe=NAME data.root=FOLDER out=OUT/NAME` with the keys given behind; the tables are printed in
-Markdown from its results. Further keys go to both, such as features.device=cuda. A second run decodes nothing.
+Each part is `jepa probe recipe=NAME data.root=FOLDER out=OUT/NAME` with the keys given behind; the tables are printed
+in Markdown from its results. Further keys go to both, such as features.device=cuda. A second run decodes nothing.
 
 violence=FOLDER has labels.csv with the columns file, label_name (fight, no_fight) and source_group. falls=FOLDER has
 segments.csv with video, start_s, end_s and label, some of them `falling`.
@@ -35,11 +35,17 @@ def ranged(row: dict[str, Any], name: str) -> str:
 def detection_table(results: dict[str, Any]) -> None:
     """One class: every head and baseline."""
     detection = results["detection"]
-    print(f"\n{results['data']['samples']} clips, {results['data']['groups']} sources, {len(results['folds'])} folds\n")
-    print("| features | head | accuracy | AUC | AP | precision at recall 0.9 | ECE |\n|---|---|---|---|---|---|---|")
+    print(
+        f"\n{results['data']['samples']} clips, {results['data']['groups']} sources, {len(results['folds'])} folds\n"
+    )
+    print(
+        "| features | head | accuracy | AUC | AP | precision at recall 0.9 | ECE |\n|---|---|---|---|---|---|---|"
+    )
     for row in detection["rows"]:
         names = ("accuracy", "auc", "average_precision", "precision_at_recall", "ece")
-        print(f"| {row['features']} | {row['head']} | " + " | ".join(ranged(row, name) for name in names) + " |")
+        print(
+            f"| {row['features']} | {row['head']} | " + " | ".join(ranged(row, name) for name in names) + " |"
+        )
 
 
 def alarm_table(title: str, entries: Sequence[dict[str, Any]]) -> None:
