@@ -1,10 +1,12 @@
 """Checkpoints: written whole or not at all, refused when damaged or when they would run code."""
 
+import io
 import json
 import os
 import pickle
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -28,6 +30,14 @@ def save(run, step, tensors=None, keep=2):
     with CheckpointWriter(run, keep, ALONE) as saver:
         saver.save(step, tensors or {"weights": torch.randn(5000)}, {"skipped": 0})
     return checkpoint_path(run, step)
+
+
+def test_a_path_as_python_3_13_pickles_it_is_read_and_others_of_its_module_are_not():
+    # Protocol 0 names the class in plain text, module and name on a line each.
+    path = b"cpathlib._local\nPosixPath\n(S'a'\ntR."
+    assert checkpoint._IndexUnpickler(io.BytesIO(path)).load() == Path("a")
+    with pytest.raises(UserError, match=r"pathlib\.os"):
+        checkpoint._IndexUnpickler(io.BytesIO(b"cpathlib._local\nos\n.")).load()
 
 
 def test_what_is_saved_is_read_back(tmp_path):
