@@ -95,8 +95,9 @@ def test_a_probe_is_trained_on_any_encoder_and_signals_find_it_again(
     stated = probe.metadata["encoder"]
     assert stated["source"] == source and stated["sha256"] == encoder_hash(jepa.load_encoder(source))
     detector = ProbeDetector(tmp_path / "out/probe", device="cpu")
-    window = probe.window
-    frames = torch.randint(0, 256, (window.num_frames, 3, 40, 40), dtype=torch.uint8)
+    with jepa.open_video(squares / "clips/00.mp4") as video:  # of its domain, which noise would not be
+        times_s = [i / probe.window.fps for i in range(probe.window.num_frames)]
+        frames = video.frames_at(times_s).data
     clip = torch.stack([detector.prepare(frame) for frame in frames], dim=1)
     assert detector.score([clip[None]]).observed.sum() == pytest.approx(1.0)
 
