@@ -12,7 +12,7 @@ from typing import Any
 import av
 import av.filter
 import numpy as np
-from av.video.reformatter import Interpolation, VideoReformatter
+from av.video.reformatter import VideoReformatter
 
 from jepa.data.crops import Box
 
@@ -21,7 +21,8 @@ _PLANAR = {
     "yuv420p": "yuv422p", "yuv422p": "yuv422p", "yuv444p": "yuv422p",
     "yuvj420p": "yuvj422p", "yuvj422p": "yuvj422p", "yuvj444p": "yuvj422p",
 }  # fmt: skip
-_CAREFUL = Interpolation.BILINEAR | Interpolation.ACCURATE_RND
+# swscale's SWS_BILINEAR and SWS_ACCURATE_RND; PyAV 17, the last for Python 3.10, has no name for the second.
+_CAREFUL = 0x2 | 0x40000
 
 
 def bits_of(owner: Any) -> int:
