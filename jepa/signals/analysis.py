@@ -24,8 +24,9 @@ from jepa.signals.decide.evidence import EvidenceFrame, EvidenceKeeper
 from jepa.signals.detect.detector import Detector, DetectorSet
 from jepa.signals.detect.risks import risks_of
 from jepa.signals.detect.scan import Scan, scan
+from jepa.signals.detect.transnetv2 import LICENCE, TransNetV2, load_transnetv2
 from jepa.signals.document.hash_chain import digest
-from jepa.signals.document.objects import SCHEMA_ID, Asset, Run, SignalsDocument
+from jepa.signals.document.objects import SCHEMA_ID, Asset, Run, ShotDetectorMetadata, SignalsDocument
 from jepa.signals.policy import Policy, read_policy
 
 # How far a replayed probability may be off: forward passes in other batches, or on other hardware, round
@@ -59,6 +60,7 @@ class Analyser:
         batch_size: windows per forward pass.
         lenient: pass over what does not decode instead of refusing the video; a notice in the document says so.
         limits: what a file may cost.
+        shots: what finds cuts and dissolves: "pyscenedetect", or "transnetv2", which finds more and costs more.
 
     Raises:
         UserError: a policy that cannot be read, detectors that do not go together, horizons that none of them
@@ -81,6 +83,7 @@ class Analyser:
         batch_size: int = 8,
         lenient: bool = False,
         limits: LimitsConfig | None = None,
+        shots: str = "pyscenedetect",
     ) -> None:
         for key, value, low, high in (
             ("stride_ms", stride_ms, 20, 60_000),
@@ -92,6 +95,7 @@ class Analyser:
         self.policy = policy if isinstance(policy, Policy) else read_policy(policy)
         self.stride_ms, self.causal, self.batch_size = stride_ms, causal, batch_size
         self.lenient, self.limits = lenient, limits
+        self.shots, self._transnetv2 = _shot_detector(shots)
         # Wrong horizons are one mistake in the policy, not one per video.
         check_horizons(self.policy, self.detectors.horizons_ms)
         self.risks = risks_of(self.policy, self.detectors)
@@ -105,6 +109,7 @@ class Analyser:
                 "stride_ms": stride_ms,
                 "causal": causal,
                 "lenient": lenient,
+                "shots": self.shots.model_dump(mode="json"),
             }
         )
         """hash of everything besides the video that decides what a document says"""
@@ -142,6 +147,7 @@ class Analyser:
             self.limits,
             self.lenient,
             evidence.push,
+            self._transnetv2,
         )
         asset = Asset(
             id=identifier or asset_id(path, sha256),
@@ -167,6 +173,7 @@ class Analyser:
             lenient=self.lenient,
             stride_ms=self.stride_ms,
             tolerance=TOLERANCE,
+            shots=self.shots,
             detectors=list(self.risks.detectors),
         )
 
@@ -181,6 +188,7 @@ def analyse(
     batch_size: int = 8,
     lenient: bool = False,
     limits: LimitsConfig | None = None,
+    shots: str = "pyscenedetect",
 ) -> SignalsDocument:
     """Analyses one video: what was observed, what is forecast, where ad breaks could go, what the policy decides.
 
@@ -193,6 +201,7 @@ def analyse(
         batch_size: windows per forward pass.
         lenient: pass over what does not decode; a notice in the document says so.
         limits: what the file may cost.
+        shots: what finds cuts and dissolves: "pyscenedetect" or "transnetv2".
 
     Raises:
         VideoError: the video cannot be read.
@@ -212,8 +221,18 @@ def analyse(
         batch_size=batch_size,
         lenient=lenient,
         limits=limits,
+        shots=shots,
     )
     return analyser.run(video).document
+
+
+def _shot_detector(name: str) -> tuple[ShotDetectorMetadata, TransNetV2 | None]:
+    if name == "pyscenedetect":
+        return ShotDetectorMetadata(kind="pyscenedetect"), None
+    if name != "transnetv2":
+        raise UserError(f"shots={name!r} is no shot detector. Choose pyscenedetect or transnetv2.")
+    model, sha256 = load_transnetv2()
+    return ShotDetectorMetadata(kind="transnetv2", licence=LICENCE, weights_sha256=sha256), model
 
 
 def decoder_name() -> str:

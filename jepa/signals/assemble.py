@@ -41,6 +41,7 @@ from jepa.signals.document.tracks import AnticipatedTrack, DomainTrack, Observed
 from jepa.signals.policy import Policy
 
 NO_SOUND = "speech, music and other sound"
+_SHOWN_MS = 2000  # a scene's tag is shown for this long, or for a third of the scene if that is longer
 # What no picture shows. A reader must not take the silence of a visual probe for an all-clear.
 BEYOND_PICTURES = (
     ("text on screen and its meaning", "No detector reads text."),
@@ -90,21 +91,26 @@ def segments_of(
     track: ScoreTrack,
     scenes: Sequence[Scene],
     observed: Sequence[Observed],
+    stride_ms: int,
 ) -> list[Segment]:
-    """What each scene is about: tags averaged over the windows that end in it and were assessed, and the risks observed
-    in it."""
+    """What each scene shows: tags over the windows that end in it and were assessed, and the risks observed in it.
+
+    A tag counts by the mean over the third of these windows where it is likeliest, two seconds at least: what a scene
+    shows need not be in every frame of it, and one odd window is not enough.
+    """
     ends, found = np.array(track.end_ms), []
     tags = np.array(track.tags).reshape(len(ends), len(detectors.observed))
     tables = {head.id: head.categories for head in detectors.heads}
+    least = math.ceil(_SHOWN_MS / stride_ms)
     for scene in scenes:
         inside = (ends >= scene.start_ms) & (ends < scene.end_ms)
-        known = (~np.isnan(tags[inside])).sum(axis=0)
-        mean = np.nansum(tags[inside], axis=0) / known.clip(min=1)
-        means = zip(detectors.observed, mean.tolist(), known.tolist(), strict=True)
+        means = [
+            (signal, _likeliest_mean(tags[inside, i], least)) for i, signal in enumerate(detectors.observed)
+        ]
         scored = [
             (signal, round(p, DIGITS))
-            for signal, p, count in sorted(means, key=lambda item: -item[1])
-            if count and p >= policy.tags_at
+            for signal, p in sorted(means, key=lambda item: -item[1])
+            if p > 0 and p >= policy.tags_at
         ]
         # Several labels may stand for one category; the likeliest comes first and names it.
         cats: dict[str, CategoryScore] = {}
@@ -126,6 +132,12 @@ def segments_of(
             )
         )
     return found
+
+
+def _likeliest_mean(p: np.ndarray, least: int) -> float:
+    """The mean over the likeliest third of one label's windows, `least` of them at least; 0 where none was assessed."""
+    known = np.sort(p[~np.isnan(p)])[::-1]
+    return float(known[: max(least, math.ceil(len(known) / 3))].mean()) if len(known) else 0.0
 
 
 def left_out(track: ScoreTrack, stride_ms: int, duration_ms: int) -> list[NotAssessed]:
@@ -243,6 +255,7 @@ def assemble(
     frame_ms = [round(time_s * 1000) for time_s in scan.shots.times_s]
     found = candidates(policy, context, timeline, issued, frame_ms, duration)
     breaks, decisions = decide(policy, context, observed, issued, found)
+    segments = segments_of(policy, detectors, scan.track, scenes, observed, run.stride_ms)
     parts = {
         "schema": SCHEMA_ID,
         "asset": asset,
@@ -259,7 +272,7 @@ def assemble(
         "tracks": tracks,
         "observed": observed,
         "anticipated": issued,
-        "ads": Ads(segments=segments_of(policy, detectors, scan.track, scenes, observed), breaks=breaks),
+        "ads": Ads(segments=segments, breaks=breaks),
         "decisions": decisions,
         "evidence": _evidence(evidence, names),
     }

@@ -31,7 +31,7 @@ from jepa.signals.annotations import Annotation, Annotations, read_annotations
 from jepa.signals.console import closing, findings_of, introduction, result_lines
 from jepa.signals.decide.forecasts import statistics_of
 from jepa.signals.detect.detector import Detector
-from jepa.signals.detect.registry import PROBES, build_detector
+from jepa.signals.detect.registry import PACKAGED, PROBES, available, build_detector
 from jepa.signals.document.hash_chain import append_chain, read_chain, read_document
 from jepa.signals.export import write_exports
 from jepa.signals.policy import policy_path, read_policy
@@ -62,6 +62,8 @@ class SignalsConfig:
     detectors: list[str] = field(default_factory=lambda: [INSTALLED])
     """detectors beside the probes: installed (all packaged ones that `jepa doctor` finds), kinds given to
     register_detector, or package.module:KIND, which imports the module first; [] for none"""
+    shots: str = "pyscenedetect"
+    """what finds cuts and dissolves: pyscenedetect, or transnetv2, which finds more of them and costs more"""
     stride_ms: int = 500
     """time between two windows"""
     causal: bool = False
@@ -99,8 +101,10 @@ def run(config: SignalsConfig) -> dict[str, Any]:
         VideosFailed: all videos have been tried, and at least one failed.
     """
     videos, policy = find_videos(Path(config.video)), read_policy(config.policy)
-    installed: list[str] = []
-    absent: dict[str, str] = {}
+    packaged = [item for item in PACKAGED.values() if item.detects]
+    remedies = {item.kind: available(item.kind) for item in packaged} if INSTALLED in config.detectors else {}
+    installed = [kind for kind, remedy in remedies.items() if remedy is None]
+    absent = {kind: remedy for kind, remedy in remedies.items() if remedy is not None}
     analyser = Analyser(
         _detectors(config, installed),
         policy,
@@ -109,6 +113,7 @@ def run(config: SignalsConfig) -> dict[str, Any]:
         batch_size=config.batch_size,
         lenient=config.lenient,
         limits=config.limits,
+        shots=config.shots,
     )
     summary = process(config, videos, analyser, absent)
     if "failed" in summary["counts"]:

