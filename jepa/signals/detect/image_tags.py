@@ -42,7 +42,7 @@ _SIDE_PX = 288  # the shorter side; larger than in training, so that an object m
 _LONGEST = 5.0  # sides; what is longer is squeezed
 _POSITION = 7  # feature-map cells along the side of a training picture
 _PART = 0.25  # of the positions must show a label
-_MIDPOINT, _SLOPE = 0.3, 1.5  # of the logistic curve from summed softmax to probability
+_MIDPOINT, _SLOPE = 0.27, 1.5  # of the logistic curve from summed softmax to probability
 _CERTAIN = 1e-6  # softmax sums are kept this far from 0 and 1
 
 
@@ -191,7 +191,7 @@ def calibrated(softmax: np.ndarray) -> np.ndarray:
     """Summed softmax as probabilities: even at the midpoint, and never in another order.
 
     Example:
-        >>> calibrated(np.array([0.0, 0.3, 1.0])).round(3).tolist()
+        >>> calibrated(np.array([0.0, 0.27, 1.0])).round(3).tolist()
         [0.0, 0.5, 1.0]
     """
     odds = np.clip(softmax, _CERTAIN, 1 - _CERTAIN)

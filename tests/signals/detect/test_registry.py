@@ -37,7 +37,9 @@ def test_a_module_that_registers_a_kind_is_imported_by_name(
 
 
 def test_an_unknown_kind_names_those_that_are_known() -> None:
-    with pytest.raises(UserError, match=r"no detector called 'sirens' is registered; known are probes"):
+    with pytest.raises(
+        UserError, match=r"no detector called 'sirens' is registered; known are image_tags, loudness"
+    ):
         registry.build_detector("sirens")
     with pytest.raises(UserError, match="No module named 'no_such_module'"):
         registry.build_detector("no_such_module:sirens")
