@@ -47,6 +47,13 @@ COMMANDS = {
         example="jepa toyworld out=world videos=40 seed=0",
         needs=("hydra", "pymunk"),
     ),
+    "collect": Command(
+        "jepa.toyworld.envs.collect",
+        "CollectConfig",
+        "run",
+        "trajectories of a toy environment: videos, states, actions",
+        extra="act",
+    ),
     "pretrain": Command(
         "jepa.pretrain",
         "PretrainConfig",

@@ -310,6 +310,10 @@ def open_item(
     return open_video(source, backend, limits=limits, lenient=lenient)
 
 
+EXTRA_KEYS = ("actions", "states", "tokens")
+"""What a sample may hold beside the video: actions [T - 1, A], states [T, S], features [T, N, D] of its frames."""
+
+
 def collate(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Stacks samples: video uint8 [B, C, T, H, W], times float64 [B, T], and int64 [B] index, item, clip and source.
 
@@ -331,6 +335,8 @@ def collate(samples: Sequence[dict[str, Any]]) -> dict[str, Any]:
         batch["times"] = torch.stack([s["times"] for s in kept])
         # In a loader worker this writes straight into the memory that the training process will read.
         batch["video"] = default_collate([s["video"] for s in kept])
+        for name in kept[0].keys() & set(EXTRA_KEYS):
+            batch[name] = default_collate([s[name] for s in kept])
     else:
         batch["times"] = torch.empty(0, 0, dtype=torch.float64)
         batch["video"] = torch.empty(0, 3, 0, 0, 0, dtype=torch.uint8)

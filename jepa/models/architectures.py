@@ -41,6 +41,7 @@ _FILES = "https://dl.fbaipublicfiles.com/"
 
 # name: (embed_dim, depth, num_heads, mlp_dim)
 SIZES = {
+    "pico": (64, 2, 2, 256),
     "nano": (128, 4, 4, 512),
     "micro": (192, 6, 3, 768),
     "tiny": (192, 12, 3, 768),

@@ -58,10 +58,10 @@ def register_model(
         UserError: the name is taken, or the predictor reads tokens of another width.
 
     Example:
-        >>> register_model("vit_pico", EncoderConfig(64, depth=2, num_heads=2, mlp_dim=256))
-        >>> create_model("vit_pico").embed_dim, create_predictor("vit_pico").config.dim
+        >>> register_model("vit_mine", EncoderConfig(64, depth=2, num_heads=2, mlp_dim=256))
+        >>> create_model("vit_mine").embed_dim, create_predictor("vit_mine").config.dim
         (64, 32)
-        >>> del ENTRIES["vit_pico"]
+        >>> del ENTRIES["vit_mine"]
     """
     if name in ENTRIES:
         raise UserError(f"there is a model named {name!r} already; choose another name.")

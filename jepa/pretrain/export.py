@@ -10,6 +10,7 @@ import jepa
 from jepa.errors import UserError, require
 from jepa.fields import from_dict, path_key, to_dict
 from jepa.models import Preprocessing, VideoEncoder, save_encoder, save_hf
+from jepa.models.action import save_world_model
 from jepa.pretrain.checkpoint import newest_checkpoint, read_tensors
 from jepa.pretrain.config import PretrainConfig
 from jepa.pretrain.factory import build_objective
@@ -51,6 +52,8 @@ def run(config: ExportConfig) -> Path:
         from jepa.models.adapters.onnx import export_onnx
 
         export_onnx(config.out, encoder)
+    elif (world := objective.world_model()) is not None:
+        save_world_model(config.out, world)
     else:
         # What a predictor of pixels predicts is nothing that a probe could read.
         predictor = objective.predictor if objective.predicts_latents else None

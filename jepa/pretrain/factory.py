@@ -11,6 +11,7 @@ import torch
 from jepa.errors import UserError
 from jepa.models import Predictor, VideoEncoder, create_model, create_predictor, load_encoder, load_predictor
 from jepa.models.architectures import entry_of
+from jepa.models.image_backbone import PREFIX
 from jepa.pretrain.config import PretrainConfig
 from jepa.pretrain.objectives import Objective
 from jepa.pretrain.objectives.base import objective_class
@@ -36,23 +37,21 @@ def build_objective(config: PretrainConfig) -> Objective:
     options = {
         "patch_px": model.patch_px,
         "tubelet_frames": model.tubelet_frames,
-        **cls.encoder_options(config.objective, entry_of(model.name).encoder.depth),
     }
+    if not model.name.startswith(PREFIX):
+        options |= cls.encoder_options(config.objective, entry_of(model.name).encoder.depth)
     # A fork keeps the caller's random state: building a model must not change what a notebook draws next.
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(
             config.train.seed
         )  # torch.manual_seed would reach the GPUs' as well
-        encoder = create_model(model.name, **options)
-        if model.weights:
-            start_from_weights(encoder, model.weights)
-        return cls.from_config(
-            config.objective,
-            encoder,
-            partial(build_predictor, config, encoder),
-            seed=config.train.seed,
-            num_masks=len(config.masks),
-        )
+        if model.name.startswith(PREFIX) and not cls.uses_masks:
+            encoder: Any = load_encoder(model.name)
+        else:
+            encoder = create_model(model.name, **options)
+            if model.weights:
+                start_from_weights(encoder, model.weights)
+        return cls.build(config, encoder, partial(build_predictor, config, encoder))
 
 
 def start_from_weights(encoder: VideoEncoder, source: str) -> None:

@@ -19,7 +19,7 @@ import yaml
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from jepa.data import Stream, collate, open_stream, stream_of
+from jepa.data import Stream, collate, stream_of
 from jepa.data.transforms import normalise
 from jepa.errors import UserError
 from jepa.fields import to_dict
@@ -34,6 +34,7 @@ from jepa.pretrain.factory import build_objective
 from jepa.pretrain.logger import ConsoleLogger, Logger, NullLogger
 from jepa.pretrain.nonfinite import MicroBatch, NonFiniteGuard, StepStatus
 from jepa.pretrain.objectives import Objective
+from jepa.pretrain.objectives.base import objective_class
 from jepa.pretrain.optim import set_rates
 from jepa.pretrain.resume import check_same_everywhere, check_same_run
 from jepa.pretrain.state import TrainState
@@ -118,7 +119,8 @@ class Trainer:
         elif dataset is not None:
             self.stream = stream_of(dataset, train.seed, train.batch_size)
         else:
-            self.stream = open_stream(config.data, train.seed, train.batch_size)
+            kind = objective_class(config.objective) if objective is None else type(objective)
+            self.stream = kind.open_data(config)
         check_same_everywhere(self.context, self.stream.fingerprint, config.data.root or "data.mix")
         out = config.run_folder
         # One process looks, so that all resume from the same state.
@@ -127,6 +129,7 @@ class Trainer:
         path, saved, self._problems = self.context.gather(found)[0]
         precision = saved.get("precision") or choose_precision(config, self.context.device)
         objective = objective if objective is not None else build_objective(config)
+        objective.attach(self.stream.dataset, config.data.workers)
         self.state = TrainState(config, objective, self.context, self.stream.fingerprint, precision)
         if path is not None and out is not None:
             check_same_run(saved, config, self.stream.fingerprint, out)
@@ -179,7 +182,12 @@ class Trainer:
             with no_sync(state.model, enabled=number < self.micro_steps):
                 with torch.autocast(device.type, torch.bfloat16, enabled=state.precision == "bf16"):
                     targets = objective.make_targets(video)
-                    row = state.model(video, targets, masks, state.step / config.train.steps)
+                    extra = {
+                        key: batch[key].to(device, non_blocking=True)
+                        for key in objective.batch_keys
+                        if key in batch
+                    }
+                    row = state.model(video, targets, masks, state.step / config.train.steps, **extra)
                 (row["loss"] / self.micro_steps).backward()
             losses = {k: losses.get(k, 0.0) + v.detach() / self.micro_steps for k, v in row.items()}
             used.append(MicroBatch(batch, masks))
@@ -252,6 +260,8 @@ class Trainer:
 
     def _draw_masks(self, video: Tensor, index: Tensor) -> list[Mask]:
         """One mask pair per entry of `masks`, for the samples of this batch."""
+        if not self.objective.uses_masks:
+            return []
         grid = self.objective.encoder.grid_of(video)
         drawn = [
             sample_masks(mask, grid, self.config.train.seed, index.tolist(), stream)

@@ -1,5 +1,6 @@
 """Pretraining objectives: what is predicted, against which targets, and the loss (docs/pretraining.md)."""
 
+from jepa.pretrain.objectives.action_prediction import ActionPrediction, ActionPredictionConfig
 from jepa.pretrain.objectives.base import Objective, objective_configs, register_objective
 from jepa.pretrain.objectives.masked_prediction import (
     ContextLossConfig,
@@ -15,6 +16,8 @@ __all__ = [
     "Objective",
     "register_objective",
     "objective_configs",
+    "ActionPrediction",
+    "ActionPredictionConfig",
     "MaskedPrediction",
     "MaskedPredictionConfig",
     "ContextLossConfig",

@@ -13,15 +13,20 @@ Shapes: video [B, C, T, H, W], normalised; targets [B, N, E] for the N tokens of
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from jepa.data import Stream, open_stream
 from jepa.errors import UserError
 from jepa.masking import Mask
 from jepa.models import Predictor, VideoEncoder
 from jepa.pretrain.objectives.targets import Targets
+
+if TYPE_CHECKING:
+    from jepa.models.action import WorldModel
+    from jepa.pretrain.config import PretrainConfig
 
 MakePredictor = Callable[..., Predictor]
 
@@ -38,6 +43,10 @@ class Objective(nn.Module):
     """
 
     config_class: ClassVar[type]
+    batch_keys: ClassVar[tuple[str, ...]] = ()
+    """what `loss` takes from a batch beside the video, where the batch has it, by keyword"""
+    uses_masks: ClassVar[bool] = True
+    """whether `loss` needs masks, which are then drawn for every batch"""
     predictor: Predictor | None
 
     def __init__(self, encoder: VideoEncoder, target: Targets | None = None) -> None:
@@ -73,6 +82,20 @@ class Objective(nn.Module):
         """
         raise NotImplementedError(f"{cls.__name__} needs from_config, which builds it around an encoder")
 
+    @classmethod
+    def build(cls, run: PretrainConfig, encoder: VideoEncoder, make_predictor: MakePredictor) -> Objective:
+        """Builds the objective of a run; override it where `from_config` does not say enough."""
+        seed, num_masks = run.train.seed, len(run.masks)
+        return cls.from_config(run.objective, encoder, make_predictor, seed=seed, num_masks=num_masks)
+
+    @classmethod
+    def open_data(cls, run: PretrainConfig) -> Stream:
+        """The samples of a run."""
+        return open_stream(run.data, run.train.seed, run.train.batch_size)
+
+    def attach(self, dataset: Any, workers: int) -> None:
+        """Called once before training with the dataset and the number of processes that read it."""
+
     def make_targets(self, video: Tensor) -> Tensor | None:
         """Targets of every token, [B, N, E], without gradient; None where `loss` makes its own."""
         if self.target is None or self.target.needs_gradient:
@@ -97,10 +120,15 @@ class Objective(nn.Module):
         raise NotImplementedError
 
     def forward(
-        self, video: Tensor, targets: Tensor | None, masks: Sequence[Mask], progress: float = 0.0
+        self,
+        video: Tensor,
+        targets: Tensor | None,
+        masks: Sequence[Mask],
+        progress: float = 0.0,
+        **extra: Tensor,
     ) -> dict[str, Tensor]:
-        """`loss`; DDP and FSDP2 hook in here."""
-        return self.loss(video, targets, masks, progress)
+        """`loss`; DDP and FSDP2 hook in here. `extra` holds what `batch_keys` names."""
+        return self.loss(video, targets, masks, progress, **extra)
 
     def update_targets(self, momentum: float) -> None:
         """Ends an optimizer step: the target encoder's EMA, the PCA of the targets."""
@@ -119,6 +147,10 @@ class Objective(nn.Module):
             max_rows: rows that ranks and spectra are computed from.
         """
         return {}
+
+    def world_model(self) -> WorldModel | None:
+        """What planning uses, where the objective trains one; `jepa export` writes it beside the encoder."""
+        return None
 
     def exportable(self) -> dict[str, VideoEncoder]:
         """The encoders that an export may hold, by name: `context` and, with an EMA, `target`."""
