@@ -64,9 +64,25 @@ class FrameProjector(nn.Module):
     def __init__(self, in_dim: int, out_dim: int, hidden_dim: int = 256) -> None:
         super().__init__()
         self.in_dim, self.out_dim, self.hidden_dim = in_dim, out_dim, hidden_dim
+        self.register_buffer("mean", torch.zeros(in_dim))
+        self.register_buffer("scale", torch.ones(in_dim))
         self.fc1 = nn.Linear(in_dim, hidden_dim)
         self.norm = nn.LayerNorm(hidden_dim)
         self.fc2 = nn.Linear(hidden_dim, out_dim)
+
+    mean: Tensor
+    scale: Tensor
+
+    def standardise(self, tokens: Tensor) -> None:
+        """Makes the input of mean 0 and about unit variance for frames like these [B, N, D].
+
+        A static background is most of a frozen encoder's features, and would hide what moves. Channels that hardly vary
+        are held back, so that their noise is not made large.
+        """
+        flat = tokens.flatten(1)
+        std = flat.std(dim=0)
+        self.mean.copy_(flat.mean(dim=0))
+        self.scale.copy_(1.0 / (std + 0.1 * std.mean()).clamp_min(1e-6))
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Tokens [B, N, D] -> [B, 1, out_dim]."""
@@ -75,7 +91,7 @@ class FrameProjector(nn.Module):
                 f"The projector reads {self.in_dim} numbers of a frame, and the encoder gives {list(tokens.shape[1:])}: "
                 "images have to be of the size of training."
             )
-        hidden = self.norm(self.fc1(tokens.flatten(1)))
+        hidden = self.norm(self.fc1((tokens.flatten(1) - self.mean) * self.scale))
         return self.fc2(nn.functional.gelu(hidden)).unsqueeze(1)
 
 
@@ -115,15 +131,21 @@ class WorldModel(nn.Module):
         Raises:
             UserError: images of a size that gives another token grid than the predictor's.
         """
-        tokens = self.encoder(images.unsqueeze(2))
+        return self.project(self.encoder(images.unsqueeze(2)))
+
+    def project(self, tokens: Tensor) -> Tensor:
+        """Features [B, N, D] of the encoder's tokens [B, N, D].
+
+        Raises:
+            UserError: tokens of another grid than the predictor's.
+        """
         if self.projector is not None:
             tokens = self.projector(tokens)
         expected = self.predictor.config.frame_tokens
         if tokens.shape[1] != expected:
             raise UserError(
-                f"An image of {images.shape[-2]} x {images.shape[-1]} pixels gives {tokens.shape[1]} tokens, and the "
-                f"predictor was made for {expected} ({self.predictor.config.grid[0]} x {self.predictor.config.grid[1]}): "
-                "resize it to the size of training."
+                f"An image gives {tokens.shape[1]} tokens, and the predictor was made for {expected} "
+                f"({self.predictor.config.grid[0]} x {self.predictor.config.grid[1]}): resize it to the size of training."
             )
         return normalise_tokens(tokens) if self.config.normalise else tokens
 

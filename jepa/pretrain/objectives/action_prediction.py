@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from jepa.data import Stream
 from jepa.data.trajectory_windows import TrajectoryDataset, WindowConfig, open_trajectories
 from jepa.data.transforms import normalise
-from jepa.errors import UserError
+from jepa.errors import UserError, VideoError
 from jepa.masking import Mask
 from jepa.models import Encoder
 from jepa.models.action import ActionPredictor, ActionPredictorConfig, FrameProjector, WorldModel, WorldModelConfig
@@ -34,6 +34,8 @@ from jepa.pretrain.objectives.sigreg import SIGReg
 
 if TYPE_CHECKING:
     from jepa.pretrain.config import PretrainConfig
+
+_STATISTICS = 64  # trajectories whose features standardise a projector's input
 
 
 @dataclass
@@ -70,15 +72,13 @@ class ActionPredictionConfig:
     """memory for decoded frames and for the features of a frozen encoder, which are then computed once; 0 keeps none"""
 
     def __post_init__(self) -> None:
-        if self.train_encoder and not (self.sigreg_weight > 0 or self.inverse_weight > 0):
+        if self.latent_dim and not (self.sigreg_weight > 0 or self.inverse_weight > 0):
             raise UserError(
-                "objective.train_encoder=true needs objective.sigreg_weight or objective.inverse_weight above 0: without "
+                "objective.latent_dim has a trained projector and needs objective.sigreg_weight or objective.inverse_weight above 0: without "
                 "a regulariser, features that are all the same are predicted without error."
             )
         if self.train_encoder and not self.latent_dim:
             raise UserError("objective.train_encoder=true needs objective.latent_dim, for example 32.")
-        if self.latent_dim and not self.train_encoder:
-            raise UserError("objective.latent_dim has a trained projector and needs objective.train_encoder=true.")
         if self.rollout_steps < 1 or self.exponent <= 0:
             raise UserError(
                 f"objective.rollout_steps={self.rollout_steps} has to be at least 1 and objective.exponent="
@@ -167,17 +167,38 @@ class ActionPrediction(Objective):
         return open_trajectories(data.root, window, run.train.seed, run.train.batch_size, config.camera)
 
     def attach(self, dataset: Any, workers: int) -> None:
-        """Lets the dataset keep the features of a frozen encoder, if it reads in this process."""
-        frozen = not self.settings.train_encoder
-        if frozen and self.settings.cache_mib and workers == 0 and isinstance(dataset, TrajectoryDataset):
+        """Lets the dataset keep the features of a frozen encoder, if it reads in this process, and standardises the
+        input of a projector by those of the first trajectories."""
+        if self.settings.train_encoder or not isinstance(dataset, TrajectoryDataset):
+            return
+        if self.settings.cache_mib and workers == 0:
             dataset.encode = self.encode_frames
+        if self.projector is not None:
+            found = [t for number in range(min(_STATISTICS, len(dataset))) if (t := self._frames(dataset, number)) is not None]
+            if found:
+                self.projector.standardise(torch.cat([self.encode_frames(frames) for frames in found]))
+
+    @staticmethod
+    def _frames(dataset: TrajectoryDataset, number: int) -> Tensor | None:
+        """Frames of a trajectory; None where it is bad, which training will report."""
+        try:
+            return dataset.aligned(number).frames
+        except (VideoError, UserError):
+            return None
 
     @torch.no_grad()
     def encode_frames(self, frames: Tensor) -> Tensor:
-        """Frames uint8 [T, C, H, W] -> features [T, N, D] on the CPU, for the cache."""
+        """Frames uint8 [T, C, H, W] -> the encoder's tokens [T, N, D] on the CPU, for the cache."""
         device = next(self.encoder.parameters()).device
         video = normalise(frames.transpose(0, 1).unsqueeze(0).to(device), self.mean, self.std)
-        return self.world.encode(video[0].transpose(0, 1)).float().cpu()
+        return self.encoder(video[0].transpose(0, 1).unsqueeze(2)).float().cpu()
+
+    def train(self, mode: bool = True) -> ActionPrediction:
+        """As `nn.Module.train`; a frozen encoder stays in evaluation mode."""
+        super().train(mode)
+        if not self.settings.train_encoder:
+            self.encoder.eval()
+        return self
 
     @property
     def world(self) -> WorldModel:
@@ -190,11 +211,12 @@ class ActionPrediction(Objective):
         )
         return WorldModel(document, self.encoder, self.predictor, self.projector)  # type: ignore[arg-type]
 
-    def latents(self, video: Tensor) -> Tensor:
-        """Features [B, T * N, D] of a video [B, C, T, H, W], each frame on its own."""
+    def frame_tokens(self, video: Tensor) -> Tensor:
+        """The encoder's tokens [B, T, N, D] of a video [B, C, T, H, W], each frame on its own."""
         batch, _, frames = video.shape[:3]
         with torch.set_grad_enabled(self.settings.train_encoder and torch.is_grad_enabled()):
-            return self.world.encode(video.transpose(1, 2).flatten(0, 1)).unflatten(0, (batch, frames)).flatten(1, 2)
+            images = video.transpose(1, 2).flatten(0, 1).unsqueeze(2)
+            return self.encoder(images).unflatten(0, (batch, frames))
 
     def loss(
         self,
@@ -214,7 +236,8 @@ class ActionPrediction(Objective):
         settings = self.settings
         if actions is None:
             raise UserError("objective=action_prediction needs trajectories: the batch holds no actions.")
-        z = self.latents(video) if tokens is None else tokens.flatten(1, 2)
+        tokens = self.frame_tokens(video) if tokens is None else tokens
+        z = self.world.project(tokens.flatten(0, 1)).unflatten(0, tokens.shape[:2]).flatten(1, 2)
         given = states if settings.state_dim else None
         predictor, size = self.predictor, self.predictor.config.frame_tokens  # type: ignore[union-attr]
         assert isinstance(predictor, ActionPredictor)

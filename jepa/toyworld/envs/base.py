@@ -171,19 +171,23 @@ class ToyEnv(gymnasium.Env[np.ndarray, np.ndarray]):
 def table() -> Simulation:
     """A table seen from above, with a rim that nothing leaves."""
     simulation = Simulation(gravity=0.0, friction=0.3, damping=0.01)
-    corners = [(0.0, 0.0), (VIEW_M, 0.0), (VIEW_M, VIEW_M), (0.0, VIEW_M)]
-    for (x0, y0), (x1, y1) in zip(corners, corners[1:] + corners[:1], strict=True):
-        simulation.wall(x0, y0, x1, y1, bounce=0.0)
+    # Thick: a hand that is driven against a thin edge comes through it.
+    half = VIEW_M / 2
+    for x, y in ((-half, half), (VIEW_M + half, half), (half, -half), (half, VIEW_M + half)):
+        simulation.plank(x, y, half, half)
     return simulation
 
 
 def move(simulation: Simulation, number: int, action: np.ndarray) -> None:
     """Drives body `number` by an action's first two entries for its duration; walls stop it, blocks yield."""
+    low, high = HAND_RADIUS_M, VIEW_M - HAND_RADIUS_M
     velocity = tuple(float(value) for value in action[:2] * MAX_STEP_M / ACTION_S)
     hand = simulation.bodies[number]
     for _ in range(SUBSTEPS):
         hand.velocity, hand.angular_velocity = velocity, 0.0
         simulation.space.step(_DT)
+    x, y = hand.position
+    hand.position = min(max(x, low), high), min(max(y, low), high)
 
 
 def toward(offset: np.ndarray) -> np.ndarray:

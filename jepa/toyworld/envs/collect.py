@@ -43,7 +43,7 @@ class CollectConfig:
     """folder to write; a stopped run is continued by the same call"""
     env: str = "reach"
     """reach, push, rooms or tower"""
-    episodes: int = 400
+    episodes: int = 300
     """trajectories; a finished folder grows when more are requested"""
     steps: int = 40
     """actions in an episode; the video has one frame more"""

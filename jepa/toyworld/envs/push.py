@@ -37,7 +37,9 @@ class PushEnv(ToyEnv):
             way, turn = rng.uniform(0.8, 1.6), rng.uniform(0, 2 * math.pi)
             course = np.array([math.cos(turn), math.sin(turn)])
             end = block + way * course
-            apart = np.linalg.norm(hand - block) > 1.5 * _CONTACT_M
+            apart = bool(np.linalg.norm(hand - block) > 1.5 * _CONTACT_M)
+            behind = block - 1.2 * _CONTACT_M * course
+            apart &= bool((behind > HAND_RADIUS_M).all() and (behind < VIEW_M - HAND_RADIUS_M).all())
             if apart and (end > 0.6).all() and (end < VIEW_M - 0.6).all():
                 start = np.array([*hand, *block, rng.uniform(0, math.pi / 2)])
                 return start, np.array([*(end - 1.15 * _CONTACT_M * course), *end, start[4]])
@@ -69,10 +71,17 @@ class PushEnv(ToyEnv):
         along, across = float((hand - block) @ course), float((hand - block) @ side)
         if along < -0.5 * _CONTACT_M and abs(across) < 0.15:
             return toward(course * np.linalg.norm(goal - block) - 0.8 * across * side)
-        if along < -1.1 * _CONTACT_M:
-            return toward(block - 1.4 * _CONTACT_M * course - hand)
-        # Beside or before the block: pass it at a distance first.
-        turn = side if across >= 0 else -side
-        if abs(across) < 1.3 * _CONTACT_M:
-            return toward(1.5 * _CONTACT_M * turn + 0.5 * (hand - block) @ course * course - (hand - block))
-        return toward(block + 1.5 * _CONTACT_M * (turn - course) - hand)
+        if along < -0.85 * _CONTACT_M:
+            return self._go_to(block - 1.15 * _CONTACT_M * course)
+        # Beside or before the block: pass it at a distance first, on the side with more room.
+        sides = [block + 1.4 * _CONTACT_M * turn for turn in (side, -side)]
+        room = [np.minimum(point, VIEW_M - point).min() for point in sides]
+        near = int(across < 0)
+        chosen = near if room[near] > HAND_RADIUS_M else int(np.argmax(room))
+        turn = (side, -side)[chosen]
+        if (hand - block) @ turn < 1.1 * _CONTACT_M:
+            return self._go_to(sides[chosen] + max(along, 0.0) * course)
+        return self._go_to(sides[chosen] - 1.2 * _CONTACT_M * course)
+
+    def _go_to(self, point: np.ndarray) -> np.ndarray:
+        return toward(np.clip(point, HAND_RADIUS_M, VIEW_M - HAND_RADIUS_M) - self.truth[:2])

@@ -7,7 +7,7 @@ import numpy as np
 from jepa.toyworld.envs.base import HAND_RADIUS_M, ToyEnv, hand_part, move, table, toward
 from jepa.toyworld.render import VIEW_M, Part
 
-WALL_X, WALL_HALF_M = VIEW_M / 2, 0.08
+WALL_X, WALL_HALF_M = VIEW_M / 2, 0.15
 DOOR = (2.5, 3.5)
 """y of the door's two ends, in metres."""
 _MIDDLE = np.array([WALL_X, sum(DOOR) / 2])
@@ -45,8 +45,7 @@ class TwoRoomsEnv(ToyEnv):
         """The hand moves; the wall stops it, or lets it slide along."""
         simulation = table()
         for low, high in ((0.0, DOOR[0]), (DOOR[1], VIEW_M)):
-            for x in (WALL_X - WALL_HALF_M + 0.01, WALL_X + WALL_HALF_M - 0.01):
-                simulation.wall(x, low, x, high, bounce=0.0)
+            simulation.plank(WALL_X, (low + high) / 2, WALL_HALF_M, (high - low) / 2)
         hand = simulation.disc(truth[0], truth[1], HAND_RADIUS_M, (0.0, 0.0), 0.0)
         move(simulation, hand, action)
         return np.array(simulation.bodies[hand].position)
