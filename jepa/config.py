@@ -119,6 +119,13 @@ COMMANDS = {
         example="jepa verify clip.signals",
         needs=("hydra", "pydantic"),
     ),
+    "plan": Command(
+        "jepa.act",
+        "PlanConfig",
+        "run",
+        "act in an environment with a trained world model",
+        extra="act",
+    ),
     "shard": Command(
         "jepa.data.shards",
         "ShardConfig",

@@ -113,7 +113,7 @@ def align(motion: Motion, times: np.ndarray, fps: float, source_fps: float, acti
     begins = (
         np.arange(len(motion.actions)) / source_fps if motion.action_times is None else motion.action_times
     )
-    rate = (len(begins) - 1) / (begins[-1] - begins[0]) if len(begins) > 1 else fps
+    rate = float(1.0 / np.median(np.diff(begins))) if len(begins) > 1 else fps
     joined = round(rate / fps)
     if joined < 1 or abs(rate / fps - joined) > 0.05:
         raise UserError(

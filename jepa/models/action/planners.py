@@ -249,7 +249,7 @@ def _gradient(config: GradientConfig, energy: Energy, limits: ActionLimits, mean
 
 def _into(actions: Tensor, low: Tensor, high: Tensor) -> Tensor:
     """Cut to the limits; the gradient passes, so that an action at its limit can come back."""
-    return actions + (actions.clamp(low, high) - actions).detach()
+    return actions.clamp(low, high).detach() + (actions - actions.detach())
 
 
 def _noise(draw: Noise, iteration: int, samples: int, mean: Tensor, correlation: float) -> Tensor:

@@ -10,7 +10,7 @@ An environment knows its true state as a vector (`get_state`, `set_state`) and a
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import gymnasium
 import numpy as np
@@ -18,6 +18,9 @@ import numpy as np
 from jepa.errors import UserError
 from jepa.toyworld.physics import Simulation
 from jepa.toyworld.render import VIEW_M, Camera, Canvas, Part
+
+if TYPE_CHECKING:
+    import pymunk
 
 ACTION_S = 0.25
 """Seconds of physics in one action."""
@@ -183,8 +186,13 @@ def move(simulation: Simulation, number: int, action: np.ndarray) -> None:
     low, high = HAND_RADIUS_M, VIEW_M - HAND_RADIUS_M
     velocity = tuple(float(value) for value in action[:2] * MAX_STEP_M / ACTION_S)
     hand = simulation.bodies[number]
+
+    def drive(body: pymunk.Body, gravity: tuple[float, float], damping: float, dt: float) -> None:
+        body.velocity, body.angular_velocity = velocity, 0.0
+
+    # Within the step, before contacts are solved: a velocity set from outside would first carry the hand into a wall.
+    hand.velocity_func = drive
     for _ in range(SUBSTEPS):
-        hand.velocity, hand.angular_velocity = velocity, 0.0
         simulation.space.step(_DT)
     x, y = hand.position
     hand.position = min(max(x, low), high), min(max(y, low), high)
