@@ -244,9 +244,7 @@ class PlanConfig:
         if self.planner not in PLANNERS:
             raise UserError(f"planner={self.planner!r} is unknown; choose one of {', '.join(PLANNERS)}.")
         if self.episodes < 1 or self.max_steps < 1:
-            raise UserError(
-                f"episodes={self.episodes} and max_steps={self.max_steps} have to be at least 1."
-            )
+            raise UserError(f"episodes={self.episodes} and max_steps={self.max_steps} have to be at least 1.")
 
 
 def make_controller(config: PlanConfig) -> Controller:
@@ -286,7 +284,9 @@ def run(config: PlanConfig) -> list[Episode]:
     seeds = range(config.seed, config.seed + config.episodes)
     episodes = run_episodes(lambda: make(config.env, size), policy, seeds, config.max_steps, keep_images=6)
     rate, low, high = success_rate(episodes)
-    print(f"{config.env}: success {rate:.2f} (95 % interval {low:.2f} to {high:.2f}) of {len(episodes)} episodes")
+    print(
+        f"{config.env}: success {rate:.2f} (95 % interval {low:.2f} to {high:.2f}) of {len(episodes)} episodes"
+    )
     for episode in episodes:
         if episode.failure:
             print(f"episode {episode.seed} ended early: {episode.failure}")

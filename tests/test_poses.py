@@ -7,7 +7,9 @@ from jepa.poses import apply_pose_difference, euler_to_matrix, matrix_to_euler, 
 
 
 def test_angles_and_matrices_are_inverse_to_one_another() -> None:
-    angles = (torch.rand(200, 3, generator=torch.Generator().manual_seed(0)) - 0.5) * torch.tensor([6.0, 3.0, 6.0])
+    angles = (torch.rand(200, 3, generator=torch.Generator().manual_seed(0)) - 0.5) * torch.tensor(
+        [6.0, 3.0, 6.0]
+    )
     matrix = euler_to_matrix(angles.double())
     assert torch.allclose(matrix @ matrix.mT, torch.eye(3).double().expand(200, 3, 3), atol=1e-12)
     assert torch.allclose(euler_to_matrix(matrix_to_euler(matrix)), matrix, atol=1e-9)

@@ -1,12 +1,11 @@
-"""Trajectories: videos with states and actions at rates of their own, from a manifest or as DROID and LeRobot have them.
+"""Trajectories: videos with states and actions at rates of their own, and the files that hold these.
 
 A manifest is `trajectories.csv` with the columns `video` and `motion`. A motion file is `.npz`, `.h5` or `.parquet` and
 holds `states` [R, S], `actions` [Q, A], and their times in seconds of the video's clock, `state_times` [R] and
 `action_times` [Q]; without times, row k belongs to frame k of the video. Actions may be absent: those that
 differences of states define need none.
 
-The layouts of DROID (arXiv 2403.12945) and LeRobot (github.com/huggingface/lerobot, v2.1 and v3.0) are read in
-`trajectory_layouts.py`.
+`trajectory_layouts.py` reads manifests, and DROID's and LeRobot's data sets as they are.
 """
 
 from __future__ import annotations
@@ -16,7 +15,6 @@ import io
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -87,44 +85,6 @@ class Trajectory:
             raise VideoError(self.name, "open", f"its states and actions cannot be read: {error}") from error
 
 
-def read_trajectories(root: str | os.PathLike[str], camera: str = "") -> list[Trajectory]:
-    """Lists the trajectories of a data set; opens no video.
-
-    Args:
-        root: a folder with `trajectories.csv`, or that file; a LeRobot data set (`meta/info.json`); a DROID trajectory
-            (`trajectory.h5`), a folder of them, or a list of such folders, one per line, as V-JEPA 2-AC reads it.
-        camera: which view, where there are several: LeRobot's feature (`observation.images.top`), DROID's key of the
-            metadata (`left_mp4_path`); empty takes the first, or DROID's left one.
-
-    Raises:
-        UserError: there is nothing of these, or a column is missing.
-
-    Example:
-        >>> import tempfile
-        >>> folder = Path(tempfile.mkdtemp())
-        >>> write_manifest(folder / MANIFEST, [("a.mp4", "a.npz")])
-        >>> read_trajectories(folder)[0].name
-        'a.mp4'
-    """
-    from jepa.data import trajectory_layouts as layouts
-
-    where = Path(root)
-    if not where.exists():
-        raise UserError(f"{str(root)!r} does not exist. Give a folder of trajectories (data.root=...).")
-    if (where / MANIFEST).is_file() or where.name == MANIFEST:
-        found = _read_manifest(where / MANIFEST if where.is_dir() else where)
-    elif (where / "meta" / "info.json").is_file():
-        found = layouts.lerobot(where, camera)
-    else:
-        found = layouts.droid(where, camera or "left_mp4_path")
-    if not found:
-        raise UserError(
-            f"{str(root)!r} holds no trajectories: expected {MANIFEST}, a LeRobot data set (meta/info.json), or folders "
-            "with trajectory.h5 as DROID has them."
-        )
-    return found
-
-
 def write_manifest(path: str | os.PathLike[str], rows: Iterable[tuple[str, str]]) -> None:
     """Writes (video, motion) pairs, relative to the manifest's folder, as `trajectories.csv`."""
     text = io.StringIO()
@@ -132,19 +92,6 @@ def write_manifest(path: str | os.PathLike[str], rows: Iterable[tuple[str, str]]
     writer.writerow(["video", "motion"])
     writer.writerows(rows)
     write_text(path, text.getvalue())
-
-
-def _read_manifest(path: Path) -> list[Trajectory]:
-    with open(path, newline="", encoding="utf-8") as handle:
-        rows = list(csv.DictReader(handle))
-    if rows and not {"video", "motion"} <= rows[0].keys():
-        raise UserError(f"{path} needs the columns video and motion; it has {', '.join(map(str, rows[0]))}.")
-    return [
-        Trajectory(
-            str(path.parent / row["video"]), row["video"], partial(read_motion, path.parent / row["motion"])
-        )
-        for row in rows
-    ]
 
 
 def read_motion(path: Path) -> Motion:

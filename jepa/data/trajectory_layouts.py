@@ -1,8 +1,10 @@
-"""Trajectories as other projects store them: DROID's folders and LeRobot's data sets, read as they are."""
+"""Layouts of trajectory data sets: a manifest, DROID (arXiv 2403.12945), and LeRobot v2 and v3, each read as it is."""
 
 from __future__ import annotations
 
+import csv
 import json
+import os
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -10,8 +12,58 @@ from typing import Any
 
 import numpy as np
 
-from jepa.data.trajectories import Motion, Trajectory, stack_rows
+from jepa.data.trajectories import MANIFEST, Motion, Trajectory, read_motion, stack_rows
 from jepa.errors import UserError, require
+
+
+def read_trajectories(root: str | os.PathLike[str], camera: str = "") -> list[Trajectory]:
+    """Lists the trajectories of a data set; opens no video.
+
+    Args:
+        root: a folder with `trajectories.csv`, or that file; a LeRobot data set (`meta/info.json`); a DROID trajectory
+            (`trajectory.h5`), a folder of them, or a list of such folders, one per line, as V-JEPA 2-AC reads it.
+        camera: which view, where there are several: LeRobot's feature (`observation.images.top`), DROID's key of the
+            metadata (`left_mp4_path`); empty takes the first, or DROID's left one.
+
+    Raises:
+        UserError: there is nothing of these, or a column is missing.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> from jepa.data.trajectories import write_manifest
+        >>> write_manifest(folder / MANIFEST, [("a.mp4", "a.npz")])
+        >>> read_trajectories(folder)[0].name
+        'a.mp4'
+    """
+    where = Path(root)
+    if not where.exists():
+        raise UserError(f"{str(root)!r} does not exist. Give a folder of trajectories (data.root=...).")
+    if (where / MANIFEST).is_file() or where.name == MANIFEST:
+        found = _read_manifest(where / MANIFEST if where.is_dir() else where)
+    elif (where / "meta" / "info.json").is_file():
+        found = lerobot(where, camera)
+    else:
+        found = droid(where, camera or "left_mp4_path")
+    if not found:
+        raise UserError(
+            f"{str(root)!r} holds no trajectories: expected {MANIFEST}, a LeRobot data set (meta/info.json), or "
+            "folders with trajectory.h5 as DROID has them."
+        )
+    return found
+
+
+def _read_manifest(path: Path) -> list[Trajectory]:
+    with open(path, newline="", encoding="utf-8") as handle:
+        rows = list(csv.DictReader(handle))
+    if rows and not {"video", "motion"} <= rows[0].keys():
+        raise UserError(f"{path} needs the columns video and motion; it has {', '.join(map(str, rows[0]))}.")
+    return [
+        Trajectory(
+            str(path.parent / row["video"]), row["video"], partial(read_motion, path.parent / row["motion"])
+        )
+        for row in rows
+    ]
 
 
 def droid(root: Path, view: str) -> list[Trajectory]:
@@ -34,9 +86,7 @@ def _droid_folders(root: Path) -> Iterator[Path]:
     for line in root.read_text(encoding="utf-8").splitlines():
         if text := line.strip():
             folder = Path(text) if Path(text).is_absolute() else root.parent / text
-            if (folder / "trajectory.h5").is_file():
-                yield folder
-            elif (folder := Path(text.split(" ")[0])).is_dir():  # published lists may have a second column
+            if (folder / "trajectory.h5").is_file() or (folder := Path(text.split(" ")[0])).is_dir():
                 yield folder
 
 
@@ -47,7 +97,9 @@ def _droid_trajectory(folder: Path, view: str) -> Trajectory:
     metadata = json.loads(documents[0].read_text(encoding="utf-8"))
     if view not in metadata:
         views = sorted(key for key in metadata if key.endswith("_mp4_path"))
-        raise UserError(f"{documents[0]} has no {view!r}; the views are {', '.join(views)} (objective.camera).")
+        raise UserError(
+            f"{documents[0]} has no {view!r}; the views are {', '.join(views)} (objective.camera)."
+        )
     # The metadata hold the path that a file had where it was recorded.
     name = str(metadata[view]).rpartition("recordings/MP4/")[2]
     video = folder / "recordings" / "MP4" / name

@@ -20,7 +20,8 @@ from jepa.data.bad_videos import BadVideo, as_video_error
 from jepa.data.manifest import Item
 from jepa.data.sampling import ORDER, REPLACE, WINDOW
 from jepa.data.stream import Stream
-from jepa.data.trajectories import Motion, Trajectory, read_trajectories
+from jepa.data.trajectories import Motion, Trajectory
+from jepa.data.trajectory_layouts import read_trajectories
 from jepa.data.transforms import center_crop
 from jepa.data.video.reader import open_video
 from jepa.errors import UserError, VideoError
@@ -68,7 +69,9 @@ class Aligned:
     """[T, N, D] of a frozen encoder, where the dataset has one"""
 
 
-def align(motion: Motion, times: np.ndarray, fps: float, source_fps: float, actions: str) -> tuple[Tensor, Tensor]:
+def align(
+    motion: Motion, times: np.ndarray, fps: float, source_fps: float, actions: str
+) -> tuple[Tensor, Tensor]:
     """States at the times of frames, and actions between them.
 
     A state is the recorded one that is nearest in time. Recorded actions are those that begin from a frame until before
@@ -106,10 +109,14 @@ def align(motion: Motion, times: np.ndarray, fps: float, source_fps: float, acti
         return states, states[1:] - states[:-1]
     if actions == "pose_difference":
         if states.shape[1] != POSE_DIM:
-            raise UserError(f"actions=pose_difference needs states of {POSE_DIM} numbers, not {states.shape[1]}.")
+            raise UserError(
+                f"actions=pose_difference needs states of {POSE_DIM} numbers, not {states.shape[1]}."
+            )
         return states, pose_differences(torch.from_numpy(motion.states[nearest])).float()
     if motion.actions is None:
-        raise UserError("there are no recorded actions; use objective.actions=pose_difference or state_difference.")
+        raise UserError(
+            "there are no recorded actions; use objective.actions=pose_difference or state_difference."
+        )
     begins = (
         np.arange(len(motion.actions)) / source_fps if motion.action_times is None else motion.action_times
     )
@@ -117,8 +124,8 @@ def align(motion: Motion, times: np.ndarray, fps: float, source_fps: float, acti
     joined = round(rate / fps)
     if joined < 1 or abs(rate / fps - joined) > 0.05:
         raise UserError(
-            f"actions at {rate:.3g} per second cannot be joined to frames at {fps:g}: choose data.fps so that it divides "
-            "their rate."
+            f"actions at {rate:.3g} per second cannot be joined to frames at {fps:g}: choose data.fps so that it "
+            "divides their rate."
         )
     first = _nearest(begins, times[:-1])
     rows = first[:, None] + np.arange(joined)
@@ -138,8 +145,8 @@ class TrajectoryDataset(torch.utils.data.Dataset[dict[str, Any]]):
     """Windows by their number in the run.
 
     A sample has `video` uint8 [C, T, H, W], `states` [T, S], `actions` [T - 1, A], `times` [T], and with `encode` also
-    `tokens` [T, N, D]. A trajectory that cannot be read, is not aligned or is too short is reported in `bad` and replaced
-    by another, which (seed, index) alone decides.
+    `tokens` [T, N, D]. A trajectory that cannot be read, is not aligned or is too short is reported in `bad` and
+    replaced by another, which (seed, index) alone decides.
 
     Args:
         trajectories: see `read_trajectories`.
@@ -147,8 +154,8 @@ class TrajectoryDataset(torch.utils.data.Dataset[dict[str, Any]]):
         seed: of the run.
 
     Attributes:
-        encode: frames uint8 [T, C, H, W] -> tokens [T, N, D] of a frozen encoder; each trajectory is encoded once and as
-            a complete batch, so that its tokens do not depend on who asks first.
+        encode: frames uint8 [T, C, H, W] -> tokens [T, N, D] of a frozen encoder; each trajectory is encoded once and
+            as a complete batch, so that its tokens do not depend on who asks first.
     """
 
     def __init__(self, trajectories: Sequence[Trajectory], config: WindowConfig, seed: int) -> None:
@@ -205,7 +212,9 @@ class TrajectoryDataset(torch.utils.data.Dataset[dict[str, Any]]):
         found = self._read(self.trajectories[number])
         if self.encode is not None:
             found.tokens = self.encode(found.frames)
-        size = sum(t.nbytes for t in (found.frames, found.states, found.actions, found.tokens) if t is not None)
+        size = sum(
+            t.nbytes for t in (found.frames, found.states, found.actions, found.tokens) if t is not None
+        )
         self._kept[number] = found
         self._bytes += size
         while self._bytes > self.config.cache_mib * 2**20 and self._kept:

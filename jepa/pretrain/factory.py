@@ -34,7 +34,7 @@ def build_objective(config: PretrainConfig) -> Objective:
     """
     config.check()
     cls, model = objective_class(config.objective), config.model
-    options = {
+    options: dict[str, Any] = {
         "patch_px": model.patch_px,
         "tubelet_frames": model.tubelet_frames,
     }

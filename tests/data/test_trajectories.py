@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from jepa.data import collate
-from jepa.data.trajectories import MANIFEST, Motion, read_trajectories, write_manifest
+from jepa.data.trajectories import MANIFEST, Motion, write_manifest
+from jepa.data.trajectory_layouts import read_trajectories
 from jepa.data.trajectory_windows import TrajectoryDataset, WindowConfig, align, open_trajectories
 from jepa.errors import UserError, VideoError
 from jepa.poses import pose_differences
@@ -140,7 +141,9 @@ def test_droid_as_it_is(tmp_path) -> None:
     h5py = pytest.importorskip("h5py")
     folder = tmp_path / "success" / "day" / "one"
     video(folder / "recordings" / "MP4" / "123.mp4", 20)
-    (folder / "metadata_x.json").write_text(json.dumps({"left_mp4_path": "success/day/recordings/MP4/123.mp4"}))
+    (folder / "metadata_x.json").write_text(
+        json.dumps({"left_mp4_path": "success/day/recordings/MP4/123.mp4"})
+    )
     poses = np.random.default_rng(0).normal(size=(20, 6)) * 0.2
     opening = np.linspace(0, 1, 20)
     with h5py.File(folder / "trajectory.h5", "w") as file:
@@ -159,7 +162,13 @@ def test_droid_as_it_is(tmp_path) -> None:
 
 def lerobot_info(version: str, **fields) -> dict:
     features = {"observation.images.top": {"dtype": "video"}, "action": {"dtype": "float32"}}
-    return {"codebase_version": version, "total_episodes": 2, "chunks_size": 1000, "features": features, **fields}
+    return {
+        "codebase_version": version,
+        "total_episodes": 2,
+        "chunks_size": 1000,
+        "features": features,
+        **fields,
+    }
 
 
 def write_rows(path, episodes, fps: int = 8) -> None:

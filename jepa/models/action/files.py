@@ -80,9 +80,7 @@ def save_action_predictor(path: str | os.PathLike[str], predictor: torch.nn.Modu
     """
     predictor = unwrapped(predictor)
     if not isinstance(predictor, ActionPredictor):
-        raise UserError(
-            f"save_action_predictor writes an ActionPredictor, not a {type(predictor).__name__}."
-        )
+        raise UserError(f"save_action_predictor writes an ActionPredictor, not a {type(predictor).__name__}.")
     config = predictor.config
     if config.state_dim != config.action_dim:
         raise UserError(

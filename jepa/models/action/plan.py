@@ -1,8 +1,8 @@
 """Planning with a world model: energies to goals, and a controller that plans again after every few actions.
 
 The energy of a sequence of actions is the distance between the features that it is predicted to end in and those of a
-goal image (V-JEPA 2-AC, arXiv 2506.09985, section 3.2). A `Controller` plans for several tasks at once, warm-started with
-the rest of the last plan (receding horizon), towards a goal image or through a sequence of sub-goal images.
+goal image (V-JEPA 2-AC, arXiv 2506.09985, section 3.2). A `Controller` plans for several tasks at once, warm-started
+with the rest of the last plan (receding horizon), towards a goal image or through a sequence of sub-goal images.
 
 Shapes: B tasks, K samples, H actions ahead, A numbers in an action, N tokens of a frame, D channels.
 """
@@ -90,11 +90,10 @@ def goal_energy(
         batch, samples = actions.shape[:2]
         flat = actions.flatten(0, 1)
         task = torch.arange(batch, device=actions.device).repeat_interleave(samples)
-        parts = []
-        for rows in task.split(chunk):
-            at = slice(len(torch.cat(parts)) if parts else 0, None)
+        parts: list[Tensor] = []
+        for rows, some in zip(task.split(chunk), flat.split(chunk), strict=True):
             given = None if states is None else states[rows]
-            later = world.imagine(z[rows], flat[at][: len(rows)], given)
+            later = world.imagine(z[rows], some, given)
             gaps = distance(later, goal[rows].unsqueeze(1))
             parts.append(gaps[:, -1] + path_weight * gaps.mean(dim=1) if path_weight else gaps[:, -1])
         return torch.cat(parts).unflatten(0, (batch, samples))

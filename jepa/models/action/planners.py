@@ -1,8 +1,8 @@
 """Planners: sequences of actions of low energy, by CEM, MPPI or gradient descent, for several tasks at once.
 
-A planner asks for the energy [B, K] of K candidate sequences [B, K, H, A] of each of B tasks and knows nothing of models
-or images. Candidates never leave the action limits. An energy that is not finite counts as infinitely bad; a task without
-any finite energy is refused.
+A planner asks for the energy [B, K] of K candidate sequences [B, K, H, A] of each of B tasks and knows nothing of
+models or images. Candidates never leave the action limits. An energy that is not finite counts as infinitely bad; a
+task without any finite energy is refused.
 
 Shapes: B tasks, K samples, H actions ahead, A numbers in an action.
 """
@@ -224,7 +224,9 @@ def _mppi(config: MPPIConfig, energy: Energy, limits: ActionLimits, mean: Tensor
         return _finish(energy, limits, mean, history)
 
 
-def _gradient(config: GradientConfig, energy: Energy, limits: ActionLimits, mean: Tensor, draw: Noise) -> Plan:
+def _gradient(
+    config: GradientConfig, energy: Energy, limits: ActionLimits, mean: Tensor, draw: Noise
+) -> Plan:
     low, high, std = limits.tensors(mean.device)
     steps = _noise(draw, 0, config.samples, mean, config.correlation)
     steps[:, 0] = 0.0  # one start is the given one

@@ -22,7 +22,7 @@ from torch.nn import functional
 
 from jepa.errors import UserError
 from jepa.models.layers import Block, check_heads, init_block_weights, init_std, rescale_blocks
-from jepa.models.rope import Rotation, RopeTable, apply_rope, axis_channels
+from jepa.models.rope import RopeTable, Rotation, apply_rope, axis_channels
 
 _MASKED_TOKENS = 2048
 """Sequences up to this length take one attention call with a mask (4 MiB at most); longer ones one call per frame."""
@@ -161,7 +161,7 @@ class ActionPredictor(nn.Module):
             UserError: a tensor is missing or has another shape.
         """
         x = self._sequence(tokens, actions, states, extrinsics)
-        batch, frames, per_frame, _ = x.shape
+        _, frames, per_frame, _ = x.shape
         start = cache.frames if cache is not None else 0
         rope = self.rope(start, frames, x.device)
         x = x.flatten(1, 2)
@@ -196,7 +196,9 @@ class ActionPredictor(nn.Module):
                 shape = None if given is None else list(given.shape)
                 raise UserError(f"{name} must be [{batch}, {frames}, {size}], not {shape}.")
             if size:
-                conditions.append((self.state_encoder if name == "states" else self.extrinsics_encoder)(given))
+                conditions.append(
+                    (self.state_encoder if name == "states" else self.extrinsics_encoder)(given)
+                )
         frame = self.embed(tokens).unflatten(1, (frames, config.frame_tokens))
         return torch.cat([torch.stack(conditions, dim=2), frame], dim=2)
 
@@ -276,7 +278,5 @@ def frame_causal_attention(query: Tensor, key: Tensor, value: Tensor, per_frame:
     for number in range(frames):
         seen = earlier + (number + 1) * per_frame
         part = query[:, :, number * per_frame : (number + 1) * per_frame]
-        parts.append(
-            functional.scaled_dot_product_attention(part, key[:, :, :seen], value[:, :, :seen])
-        )
+        parts.append(functional.scaled_dot_product_attention(part, key[:, :, :seen], value[:, :, :seen]))
     return torch.cat(parts, dim=2)

@@ -88,8 +88,8 @@ class FrameProjector(nn.Module):
         """Tokens [B, N, D] -> [B, 1, out_dim]."""
         if tokens.shape[1] * tokens.shape[2] != self.in_dim:
             raise UserError(
-                f"The projector reads {self.in_dim} numbers of a frame, and the encoder gives {list(tokens.shape[1:])}: "
-                "images have to be of the size of training."
+                f"The projector reads {self.in_dim} numbers of a frame, and the encoder gives {list(tokens.shape[1:])}"
+                ": images have to be of the size of training."
             )
         hidden = self.norm(self.fc1((tokens.flatten(1) - self.mean) * self.scale))
         return self.fc2(nn.functional.gelu(hidden)).unsqueeze(1)
@@ -145,7 +145,7 @@ class WorldModel(nn.Module):
         if tokens.shape[1] != expected:
             raise UserError(
                 f"An image gives {tokens.shape[1]} tokens, and the predictor was made for {expected} "
-                f"({self.predictor.config.grid[0]} x {self.predictor.config.grid[1]}): resize it to the size of training."
+                f"({self.predictor.config.grid[0]} x {self.predictor.config.grid[1]}): resize it to that of training."
             )
         return normalise_tokens(tokens) if self.config.normalise else tokens
 
@@ -160,7 +160,7 @@ class WorldModel(nn.Module):
         if stated is not None and tuple(frames.shape[-2:]) != (stated.crop_px, stated.crop_px):
             raise UserError(
                 f"The world model was trained on images of {stated.crop_px} x {stated.crop_px} pixels, and these have "
-                f"{frames.shape[-2]} x {frames.shape[-1]}; make the environment with size_px={stated.crop_px}, or resize."
+                f"{frames.shape[-2]} x {frames.shape[-1]}; make the environment with size_px={stated.crop_px}."
             )
         return self.encode(self.encoder.preprocess(frames).transpose(0, 1).to(device))
 
@@ -200,7 +200,9 @@ def save_world_model(
         tensors |= {f"projector.{name}": tensor for name, tensor in projector.state_dict().items()}
     header = {"format": "pt", "jepa": json.dumps(document, allow_nan=False)}
     with atomic_path(place / FILE) as partial:
-        save_file({name: t.detach().cpu().contiguous() for name, t in tensors.items()}, partial, metadata=header)
+        save_file(
+            {name: t.detach().cpu().contiguous() for name, t in tensors.items()}, partial, metadata=header
+        )
 
 
 def load_world_model(folder: str | os.PathLike[str]) -> WorldModel:

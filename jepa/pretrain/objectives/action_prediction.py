@@ -6,10 +6,11 @@ trained together: `latent_dim` makes one vector of each frame, and two regularis
 
 L = teacher forcing + rollout + sigreg_weight * SIGReg(z) + inverse_weight * |W (z_next - z) - action|^2,
 
-the first as in LeWorldModel (arXiv 2603.19312), the second an inverse dynamics model as in PLDM (arXiv 2502.14819), here
-linear in the difference, so that where the hand is becomes linear in z.
+the first as in LeWorldModel (arXiv 2603.19312), the second an inverse dynamics model as in PLDM (arXiv 2502.14819),
+here linear in the difference, so that where the hand is becomes linear in z.
 
-Shapes: B batch, T frames, N tokens of a frame, D channels; video [B, C, T, H, W], actions [B, T - 1, A], states [B, T, S].
+Shapes: B batch, T frames, N tokens of a frame, D channels; video [B, C, T, H, W], actions [B, T - 1, A], states
+[B, T, S].
 """
 
 from __future__ import annotations
@@ -27,7 +28,13 @@ from jepa.data.transforms import normalise
 from jepa.errors import UserError, VideoError
 from jepa.masking import Mask
 from jepa.models import Encoder
-from jepa.models.action import ActionPredictor, ActionPredictorConfig, FrameProjector, WorldModel, WorldModelConfig
+from jepa.models.action import (
+    ActionPredictor,
+    ActionPredictorConfig,
+    FrameProjector,
+    WorldModel,
+    WorldModelConfig,
+)
 from jepa.models.action.rollout import autoregressive, prediction_loss, teacher_forced
 from jepa.pretrain.objectives.base import MakePredictor, Objective, register_objective
 from jepa.pretrain.objectives.sigreg import SIGReg
@@ -74,8 +81,8 @@ class ActionPredictionConfig:
     def __post_init__(self) -> None:
         if self.latent_dim and not (self.sigreg_weight > 0 or self.inverse_weight > 0):
             raise UserError(
-                "objective.latent_dim has a trained projector and needs objective.sigreg_weight or objective.inverse_weight above 0: without "
-                "a regulariser, features that are all the same are predicted without error."
+                "objective.latent_dim has a trained projector and needs objective.sigreg_weight or "
+                "objective.inverse_weight above 0: features that are all the same are predicted without error."
             )
         if self.train_encoder and not self.latent_dim:
             raise UserError("objective.train_encoder=true needs objective.latent_dim, for example 32.")
@@ -125,7 +132,7 @@ class ActionPrediction(Objective):
             encoder.requires_grad_(False)
 
     @classmethod
-    def build(cls, run: PretrainConfig, encoder: Encoder, make_predictor: MakePredictor) -> ActionPrediction:  # type: ignore[override]
+    def build(cls, run: PretrainConfig, encoder: Encoder, make_predictor: MakePredictor) -> ActionPrediction:
         """Predictor and projector of a run, around an encoder.
 
         Raises:
@@ -174,7 +181,11 @@ class ActionPrediction(Objective):
         if self.settings.cache_mib and workers == 0:
             dataset.encode = self.encode_frames
         if self.projector is not None:
-            found = [t for number in range(min(_STATISTICS, len(dataset))) if (t := self._frames(dataset, number)) is not None]
+            found = [
+                t
+                for number in range(min(_STATISTICS, len(dataset)))
+                if (t := self._frames(dataset, number)) is not None
+            ]
             if found:
                 self.projector.standardise(torch.cat([self.encode_frames(frames) for frames in found]))
 

@@ -30,4 +30,6 @@ ENVIRONMENTS: dict[str, tuple[type[ToyEnv], int]] = {
 
 for _name, (_cls, _limit) in ENVIRONMENTS.items():
     if _name not in gymnasium.registry:
-        gymnasium.register(id=_name, entry_point=_cls, max_episode_steps=_limit)
+        gymnasium.register(
+            id=_name, entry_point=f"{_cls.__module__}:{_cls.__name__}", max_episode_steps=_limit
+        )

@@ -146,7 +146,7 @@ class ToyEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         info = self._info()
         return self.image_of(self.truth), -info["distance"], info["success"], False, info
 
-    def render(self) -> np.ndarray | None:  # type: ignore[override]
+    def render(self) -> np.ndarray | None:
         """The present image with render_mode="rgb_array", else None."""
         return self.image_of(self.truth) if self.render_mode == "rgb_array" else None
 
@@ -184,7 +184,7 @@ def table() -> Simulation:
 def move(simulation: Simulation, number: int, action: np.ndarray) -> None:
     """Drives body `number` by an action's first two entries for its duration; walls stop it, blocks yield."""
     low, high = HAND_RADIUS_M, VIEW_M - HAND_RADIUS_M
-    velocity = tuple(float(value) for value in action[:2] * MAX_STEP_M / ACTION_S)
+    velocity = float(action[0]) * MAX_STEP_M / ACTION_S, float(action[1]) * MAX_STEP_M / ACTION_S
     hand = simulation.bodies[number]
 
     def drive(body: pymunk.Body, gravity: tuple[float, float], damping: float, dt: float) -> None:

@@ -83,7 +83,7 @@ class MixedPolicy:
     def __init__(self, env: ToyEnv, random: np.random.Generator, policy: str, noise: float) -> None:
         self.env, self.random, self.policy, self.noise = env, random, policy, noise
         self._left, self._scripted = 0, False
-        self._course = np.zeros(env.action_space.shape)
+        self._course = np.zeros(len(env.action_names))
 
     def __call__(self) -> np.ndarray:
         """The next action, in [-1, 1]."""
@@ -143,9 +143,7 @@ def collect(config: CollectConfig) -> Path:
     return out
 
 
-def play(
-    config: CollectConfig, env: ToyEnv, episode: int
-) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
+def play(config: CollectConfig, env: ToyEnv, episode: int) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
     """One episode: images [T + 1], the hand's states [T + 1, S] and the actions [T, A] between them."""
     random = rng.generator([config.seed, _STREAM], [0, episode, 0, 0])
     start, goal = env.sample_task(random)

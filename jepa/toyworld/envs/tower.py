@@ -116,7 +116,8 @@ class TowerEnv(ToyEnv):
         body.angle = 0.0
         for _ in range(SUBSTEPS):
             # Without gravity's pull within the step, the block moves as the gripper does.
-            body.velocity = tuple((target - hand) / ACTION_S + np.array([0.0, 9.8 * _DT]))
+            x, y = (target - hand) / ACTION_S
+            body.velocity = float(x), float(y) + 9.8 * _DT
             body.angle, body.angular_velocity = 0.0, 0.0
             simulation.space.step(_DT)
         body.angle = 0.0
@@ -124,7 +125,8 @@ class TowerEnv(ToyEnv):
 
     @staticmethod
     def _settle(simulation: Simulation, held: int) -> None:
-        place = tuple(simulation.bodies[held].position) if held >= 0 else None
+        x, y = simulation.bodies[max(held, 0)].position
+        place = (float(x), float(y)) if held >= 0 else None
         for _ in range(_SETTLE_STEPS):
             speeds = [b.velocity.length for number, b in enumerate(simulation.bodies) if number != held]
             if max(speeds) < 0.05:
@@ -138,7 +140,7 @@ class TowerEnv(ToyEnv):
 
     def distance(self) -> float:
         """Metres between the red block and its place on the green one, wherever that stands."""
-        place = self.truth[7:9] + (0.0, 2 * HALF_M)
+        place = self.truth[7:9] + np.array([0.0, 2 * HALF_M])
         return float(np.linalg.norm(self.truth[4:6] - place))
 
     def solved(self, distance: float) -> bool:
@@ -149,7 +151,7 @@ class TowerEnv(ToyEnv):
         """Above the red block, down, close, up, across, down, open."""
         hand, held, red, green = self.truth[:2], self.truth[3], self.truth[4:6], self.truth[7:9]
         if held == 0:
-            place = green + (0.0, 2 * HALF_M)
+            place = green + np.array([0.0, 2 * HALF_M])
             offset = place - red
             clear = place[1] + 0.15
             if abs(offset[0]) > 0.12:
@@ -157,7 +159,7 @@ class TowerEnv(ToyEnv):
                 low = red[1] < clear - 0.05
                 return np.array([*toward(np.array([0.0 if low else offset[0], clear - red[1]])), 1.0])
             return np.array([0.0, 0.0, -1.0]) if offset[1] > -0.2 else np.array([*toward(offset), 1.0])
-        offset = red + (0.0, HALF_M) - hand
+        offset = red + np.array([0.0, HALF_M]) - hand
         if held > 0 or self.solved(self.distance()):
             return np.array([0.0, 1.0, -1.0])
         if self.truth[2] > 0.5:
@@ -165,4 +167,4 @@ class TowerEnv(ToyEnv):
         if np.hypot(*offset) < 0.1:
             return np.array([0.0, 0.0, 1.0])
         aside = abs(offset[0]) > 0.15
-        return np.array([*toward(offset + (0.0, 0.5) if aside else offset), -1.0])
+        return np.array([*toward(offset + np.array([0.0, 0.5 * aside])), -1.0])

@@ -147,7 +147,9 @@ def test_cem(published, tmp_path, monkeypatch) -> None:
 
     def world(frames, actions, poses):
         after = theirs(frames.flatten(1, 2), actions, poses)[:, -16:]
-        return functional.layer_norm(after, (48,))[:, None], published.new_pose(poses[:, -1:], actions[:, -1:])
+        return functional.layer_norm(after, (48,))[:, None], published.new_pose(
+            poses[:, -1:], actions[:, -1:]
+        )
 
     queue = iter(draws.flatten(0, 1))
     with monkeypatch.context() as patch, torch.no_grad():

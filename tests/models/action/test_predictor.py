@@ -11,7 +11,9 @@ from jepa.models.action import predictor as module
 def make(**fields) -> ActionPredictor:
     torch.manual_seed(0)
     sizes = {"encoder_dim": 24, "grid": (2, 3), "dim": 32, "depth": 2, "num_heads": 2, "mlp_dim": 64}
-    return ActionPredictor(ActionPredictorConfig(**{**sizes, "action_dim": 3, "state_dim": 4, **fields})).eval()
+    return ActionPredictor(
+        ActionPredictorConfig(**{**sizes, "action_dim": 3, "state_dim": 4, **fields})
+    ).eval()
 
 
 def batch(frames: int = 5):

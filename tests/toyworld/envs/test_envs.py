@@ -47,7 +47,11 @@ def test_the_scripted_policy_solves_what_random_actions_do_not(name) -> None:
             env = cls(32)
             env.reset(seed=seed)
             for _ in range(limit):
-                action = env.expert_action() if policy == "scripted" else random.uniform(-1, 1, env.action_space.shape)
+                action = (
+                    env.expert_action()
+                    if policy == "scripted"
+                    else random.uniform(-1, 1, env.action_space.shape)
+                )
                 _, reward, ended, _, info = env.step(action)
                 assert reward == -info["distance"]
                 if ended:
