@@ -41,7 +41,19 @@ class Task:
 TASKS = {
     "reach": Task(200, 300, {"horizon": 10, "execute": 3, "max_steps": 30}),
     "push": Task(300, 600, {"horizon": 8, "execute": 3, "max_steps": 40}),
-    "rooms": Task(200, 300, {"horizon": 14, "execute": 4, "correlation": 0.8, "max_steps": 50}),
+    "rooms": Task(
+        200,
+        300,
+        {
+            "horizon": 18,
+            "execute": 6,
+            "correlation": 0.9,
+            "samples": 256,
+            "elites": 10,
+            "path_weight": 0.1,
+            "max_steps": 50,
+        },
+    ),
     "tower": Task(
         300, 500, {"horizon": 8, "execute": 2, "subgoal_steps": 10, "max_steps": 40, "path_weight": 0.5}, 3
     ),
@@ -78,7 +90,8 @@ def evaluate(folder: Path, name: str, arm: str, seed: int, episodes: int) -> Non
         policy = act.PlanningPolicy(act.make_controller(config), config.subgoal_steps)
     else:
         policy = act.SimplePolicy(baseline(folder, arm, seed))
-    seeds = range(act.EVALUATION_SEED, act.EVALUATION_SEED + episodes)
+    first = act.EVALUATION_SEED + seed * episodes  # other starts and goals for each training seed
+    seeds = range(first, first + episodes)
     found = act.run_episodes(lambda: make(name), policy, seeds, int(task.plan["max_steps"]))
     rows = {
         "success": [episode.success for episode in found],
@@ -95,7 +108,14 @@ def train(folder: Path, name: str, seed: int) -> None:
     task, model = TASKS[name], folder / f"model{seed}"
     if (model / "world_model.safetensors").exists():
         return
-    collect = ["collect", f"env={name}", f"out={folder / 'data'}", f"episodes={task.episodes}", "steps=40", "seed=1"]
+    collect = [
+        "collect",
+        f"env={name}",
+        f"out={folder / 'data'}",
+        f"episodes={task.episodes}",
+        "steps=40",
+        "seed=1",
+    ]
     run = [f"data.root={folder / 'data'}", f"out={folder / f'run{seed}'}", f"train.seed={seed}"]
     sizes = [f"train.steps={task.steps}", f"objective.action_dim={task.action_dim}"]
     export = ["export", f"run={folder / f'run{seed}'}", f"out={model}", "weights=context"]
@@ -116,7 +136,7 @@ def baseline(folder: Path, arm: str, seed: int):
     return cloned(folder, seed)
 
 
-def greedy(env, goal: np.ndarray, random: np.random.Generator, candidates: int = 32) -> np.ndarray:
+def greedy(env, goal: np.ndarray, random: np.random.Generator, candidates: int = 16) -> np.ndarray:
     """Of random actions, the one whose true next image is nearest to the goal's in pixels: one step, true dynamics."""
     actions = random.uniform(-1, 1, (candidates, *env.action_space.shape))
     images = [env.image_of(env.advance(env.truth, action)) for action in actions]

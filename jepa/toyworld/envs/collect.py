@@ -25,7 +25,7 @@ from jepa.toyworld.envs import ENVIRONMENTS, ToyEnv
 from jepa.toyworld.envs.base import ACTION_S
 from jepa.toyworld.mp4 import write_mp4
 
-POLICIES = ("mixed", "random", "scripted")
+BEHAVIOURS = ("mixed", "random", "scripted")
 NAMES = {
     "reach": "jepa/Reach-v0",
     "push": "jepa/Push-v0",
@@ -47,7 +47,7 @@ class CollectConfig:
     """trajectories; a finished folder grows when more are requested"""
     steps: int = 40
     """actions in an episode; the video has one frame more"""
-    policy: str = "mixed"
+    behaviour: str = "mixed"
     """random: stretches of random motion; scripted: a policy on the true state, with noise; mixed: both in turn"""
     noise: float = 0.4
     """standard deviation of the noise on scripted actions, which go from -1 to 1"""
@@ -61,8 +61,10 @@ class CollectConfig:
     def __post_init__(self) -> None:
         if self.env not in NAMES:
             raise UserError(f"env={self.env!r} is unknown; choose one of {', '.join(NAMES)}.")
-        if self.policy not in POLICIES:
-            raise UserError(f"policy={self.policy!r} is unknown; choose one of {', '.join(POLICIES)}.")
+        if self.behaviour not in BEHAVIOURS:
+            raise UserError(
+                f"behaviour={self.behaviour!r} is unknown; choose one of {', '.join(BEHAVIOURS)}."
+            )
         for name in ("episodes", "steps"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name}={getattr(self, name)} has to be at least 1.")
@@ -119,7 +121,7 @@ def collect(config: CollectConfig) -> Path:
         The folder.
 
     Raises:
-        UserError: the environment or the policy is unknown.
+        UserError: the environment or the behaviour is unknown.
 
     Example:
         >>> import tempfile
@@ -148,7 +150,7 @@ def play(config: CollectConfig, env: ToyEnv, episode: int) -> tuple[list[np.ndar
     random = rng.generator([config.seed, _STREAM], [0, episode, 0, 0])
     start, goal = env.sample_task(random)
     image, info = env.reset(seed=0, options={"state": start, "goal": goal})
-    policy = MixedPolicy(env, random, config.policy, config.noise)
+    policy = MixedPolicy(env, random, config.behaviour, config.noise)
     images, states, actions = [image], [info["state"]], []
     for _ in range(config.steps):
         actions.append(policy().astype(np.float32))
