@@ -53,6 +53,7 @@ COMMANDS = {
         "run",
         "trajectories of a toy environment: videos, states, actions",
         extra="act",
+        example="jepa collect env=push out=DIR",
     ),
     "pretrain": Command(
         "jepa.pretrain",
@@ -125,6 +126,7 @@ COMMANDS = {
         "run",
         "act in an environment with a trained world model",
         extra="act",
+        example="jepa plan model=DIR env=push out=DIR",
     ),
     "shard": Command(
         "jepa.data.shards",

@@ -9,7 +9,7 @@ from jepa.errors import UserError
 pytest.importorskip("gymnasium")
 pytest.importorskip("pymunk")
 
-from jepa.toyworld.envs import ReachEnv, TowerEnv  # noqa: E402
+from jepa.toyworld.envs import ReachEnv, TowerEnv
 
 
 class Dying(ReachEnv):

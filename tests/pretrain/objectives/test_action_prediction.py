@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from jepa.config import COMMANDS, compose_config, config_class, to_dataclass
 from jepa.data.trajectories import MANIFEST, write_manifest
 from jepa.errors import UserError
 from jepa.models.action import load_world_model
@@ -141,6 +142,22 @@ def test_an_export_is_a_world_model(data, tmp_path) -> None:
     assert world.encoder.preprocessing.crop_px == 32 and world.config.next_state == "sum"
 
 
+@pytest.mark.parametrize("name", ["act_small", "vjepa2_ac"])
+def test_a_recipe_takes_two_steps(data, name) -> None:
+    small = [
+        "model.name=vit_pico", "data.crop_px=32", "data.num_frames=4", "data.workers=0", "model.predictor_dim=32",
+        "model.predictor_depth=1", "model.predictor_heads=2", "train.steps=2", "train.batch_size=4",
+        "train.precision=fp32", "train.device=cpu", "optim.warmup_steps=1", "objective.action_dim=2",
+        "objective.state_dim=2", "objective.actions=recorded", "objective.next_state=sum", f"data.root={data}",
+    ]  # fmt: skip
+    cls = config_class(COMMANDS["pretrain"])
+    made = to_dataclass("pretrain", compose_config("pretrain", cls, [f"recipe={name}", "out=x", *small]))
+    made.out = ""
+    with Trainer(made) as trainer:
+        trainer.fit()
+    assert trainer.step == 2
+
+
 def test_a_timm_model_is_an_encoder(data) -> None:
     pytest.importorskip("timm")
     made = config(data)
@@ -155,7 +172,7 @@ def test_a_timm_model_is_an_encoder(data) -> None:
 
 
 def test_settings_that_cannot_work_are_refused(data) -> None:
-    with pytest.raises(UserError, match="needs objective.latent_dim"):
+    with pytest.raises(UserError, match=r"needs objective\.latent_dim"):
         ActionPredictionConfig(train_encoder=True)
     with pytest.raises(UserError, match="predicted without error"):
         ActionPredictionConfig(latent_dim=8)
@@ -164,5 +181,5 @@ def test_settings_that_cannot_work_are_refused(data) -> None:
         Trainer(config(data, action_dim=3)) as trainer,
     ):
         trainer.fit()
-    with pytest.raises(UserError, match="needs data.root"):
+    with pytest.raises(UserError, match=r"needs data\.root"):
         Trainer(config(""))
