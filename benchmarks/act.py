@@ -3,8 +3,8 @@
     python benchmarks/act.py out=DIR                collect, train three seeds of each task, evaluate all
     python benchmarks/act.py out=DIR tasks=reach seeds=1 episodes=20
 
-Everything is resumed: data sets, runs and finished evaluations in DIR are kept. Settings were chosen on episodes from seed
-10000 on; what is reported is from seed 20000 on, which nothing else draws.
+Everything is resumed: data sets, runs and finished evaluations in DIR are kept. Settings were chosen on episodes from
+seed 10000 on; what is reported is from seed 20000 on, which nothing else draws.
 """
 
 from __future__ import annotations
