@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from jepa.signals.detect.probes import ProbeDetector as ProbeDetector
     from jepa.signals.detect.registry import register_detector as register_detector
     from jepa.signals.document.hash_chain import read_document as read_document
-    from jepa.signals.document.objects import ClipMetadata as ClipMetadata
-    from jepa.signals.document.objects import DetectorMetadata as DetectorMetadata
-    from jepa.signals.document.objects import HeadMetadata as HeadMetadata
     from jepa.signals.document.objects import SignalsDocument as SignalsDocument
+    from jepa.signals.document.run import ClipMetadata as ClipMetadata
+    from jepa.signals.document.run import DetectorMetadata as DetectorMetadata
+    from jepa.signals.document.run import HeadMetadata as HeadMetadata
     from jepa.signals.document.schema import json_schema as json_schema
     from jepa.signals.export import register_export as register_export
     from jepa.signals.policy import Policy as Policy

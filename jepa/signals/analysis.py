@@ -26,7 +26,8 @@ from jepa.signals.detect.risks import risks_of
 from jepa.signals.detect.scan import Scan, scan
 from jepa.signals.detect.transnetv2 import LICENCE, TransNetV2, load_transnetv2
 from jepa.signals.document.hash_chain import digest
-from jepa.signals.document.objects import SCHEMA_ID, Asset, Run, ShotDetectorMetadata, SignalsDocument
+from jepa.signals.document.objects import SCHEMA_ID, Asset, SignalsDocument
+from jepa.signals.document.run import Run, ShotDetectorMetadata
 from jepa.signals.policy import Policy, read_policy
 
 # How far a replayed probability may be off: forward passes in other batches, or on other hardware, round

@@ -25,10 +25,8 @@ from jepa.signals.document.objects import (
     Asset,
     CategoryScore,
     Evidence,
-    HeadMetadata,
     NotAssessed,
     Observed,
-    Run,
     Scene,
     Segment,
     SignalsDocument,
@@ -37,6 +35,7 @@ from jepa.signals.document.objects import (
     Taxonomy,
     Timeline,
 )
+from jepa.signals.document.run import HeadMetadata, Run
 from jepa.signals.document.tracks import AnticipatedTrack, DomainTrack, ObservedTrack, Tracks, spans_of
 from jepa.signals.policy import Policy
 

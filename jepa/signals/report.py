@@ -18,7 +18,12 @@ from jepa.signals.annotations import Annotation
 from jepa.signals.console import findings_of
 from jepa.signals.decide.forecasts import statistics_of
 from jepa.signals.document import taxonomy
-from jepa.signals.document.objects import Anticipated, Break, Observed, SignalsDocument
+from jepa.signals.document.objects import (
+    Anticipated,
+    Break,
+    Observed,
+    SignalsDocument,
+)
 from jepa.signals.timeline_chart import LEFT, RIGHT, WIDTH, Chart, shown_horizon
 
 _CARDS_MOST = 40  # breaks with pictures; the rest, and those that layout skipped, are lines of a table

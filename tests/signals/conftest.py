@@ -19,14 +19,14 @@ import torch
 from jepa.signals import Analyser, Detector, WindowScores, read_document
 from jepa.signals.command import SignalsConfig, process
 from jepa.signals.detect.detector import rounded_distance
-from jepa.signals.document.objects import (
+from jepa.signals.document.objects import SignalsDocument
+from jepa.signals.document.run import (
     Calibration,
     ClipMetadata,
     DetectorMetadata,
     DomainMetadata,
     EncoderMetadata,
     HeadMetadata,
-    SignalsDocument,
 )
 
 FPS = 10

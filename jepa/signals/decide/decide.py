@@ -8,7 +8,13 @@ from typing import Literal, NamedTuple
 
 from jepa.signals.decide.breaks import BreakContext, Candidate, choose
 from jepa.signals.document.fields import ACTION_ORDER, FINAL_ACTIONS, Action
-from jepa.signals.document.objects import Anticipated, Break, Decision, Observed, Review
+from jepa.signals.document.objects import (
+    Anticipated,
+    Break,
+    Decision,
+    Observed,
+    Review,
+)
 from jepa.signals.policy import Policy, Rule
 
 Basis = Literal["observed", "anticipated", "layout", "not_assessed"]

@@ -16,7 +16,8 @@ import numpy as np
 from jepa.errors import UserError
 from jepa.signals.decide.forecasts import ForecastTracker, Issue, resolve
 from jepa.signals.detect.detector import Signal
-from jepa.signals.document.objects import Anticipated, CurvePoint, HeadMetadata, Observed
+from jepa.signals.document.objects import Anticipated, CurvePoint, Observed
+from jepa.signals.document.run import HeadMetadata
 from jepa.signals.document.tracks import Tracks
 from jepa.signals.policy import Policy, SpanRule
 

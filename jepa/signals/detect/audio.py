@@ -26,7 +26,8 @@ from jepa.data.video.audio import AudioBlock
 from jepa.errors import UserError, require
 from jepa.files import sha256_file
 from jepa.signals.detect.detector import DIGITS, Detector, Listener, SoundTimeline
-from jepa.signals.document.objects import AudioMetadata, DetectorMetadata, HeadMetadata, Silence, Speech
+from jepa.signals.document.objects import Silence, Speech
+from jepa.signals.document.run import AudioMetadata, DetectorMetadata, HeadMetadata
 
 MOMENTARY_MS = 400  # EBU Tech 3341: the window of momentary loudness
 _STEP_MS = 100

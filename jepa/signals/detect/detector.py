@@ -19,7 +19,8 @@ from torch import Tensor
 
 from jepa.data.video.audio import AudioBlock
 from jepa.errors import UserError
-from jepa.signals.document.objects import Calibration, DetectorMetadata, HeadMetadata, Silence, Speech
+from jepa.signals.document.objects import Silence, Speech
+from jepa.signals.document.run import Calibration, DetectorMetadata, HeadMetadata
 
 Prepare = Callable[[Tensor], Tensor]
 # Digits that a document keeps. Enough to recompute sums to 1e-6 and few enough to read.
@@ -121,7 +122,7 @@ class Detector(Protocol):
     `Listener` for each video, which scores instead of `score`.
 
     Example:
-        >>> from jepa.signals.document.objects import ClipMetadata, DetectorMetadata, HeadMetadata
+        >>> from jepa.signals.document.run import ClipMetadata, DetectorMetadata, HeadMetadata
         >>> class Red(Detector):
         ...     head = HeadMetadata(id="red", task="describe", labels=["red"], weights_sha256="0" * 64,
         ...                         calibration=None, trained_on="nothing: it is the mean of the red channel")

@@ -33,7 +33,12 @@ from jepa.models.weights.fingerprint import state_hash
 from jepa.models.weights.timm_images import LITE0, packaged_classifier, preprocessing_of
 from jepa.signals.detect.detector import Detector, WindowScores
 from jepa.signals.document import taxonomy
-from jepa.signals.document.objects import Calibration, ClipMetadata, DetectorMetadata, HeadMetadata
+from jepa.signals.document.run import (
+    Calibration,
+    ClipMetadata,
+    DetectorMetadata,
+    HeadMetadata,
+)
 
 KIND, TABLE = "image_tags", "assets/imagenet_iab.tsv"
 _CLASSES = 1000

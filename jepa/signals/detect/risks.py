@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from jepa.signals.detect.detector import DetectorSet, Signal
-from jepa.signals.document.objects import DetectorMetadata, HeadMetadata
+from jepa.signals.document.run import DetectorMetadata, HeadMetadata
 from jepa.signals.policy import Policy
 
 

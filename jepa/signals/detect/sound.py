@@ -15,7 +15,8 @@ from jepa.data import LimitsConfig
 from jepa.data.video.audio import AudioBlock, AudioInfo, AudioReader, AudioSpec, IsolatedAudio, open_audio
 from jepa.errors import VideoError
 from jepa.signals.detect.detector import DetectorSet, Listener, WindowScores
-from jepa.signals.document.objects import DetectorMetadata, Silence, Sound, Speech
+from jepa.signals.document.objects import Silence, Sound, Speech
+from jepa.signals.document.run import DetectorMetadata
 
 _UNHEARD_MS = 500  # a window is not assessed when this much before its end holds sound that did not decode
 NO_TRACK = "The file has no audio track."

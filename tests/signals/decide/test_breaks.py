@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 
 from jepa.signals.decide.breaks import BreakContext, Candidate, candidates, choose
 from jepa.signals.decide.decide import decide
-from jepa.signals.document.objects import Pause, Scene, Shot, Silence, Sound, Speech, Timeline
+from jepa.signals.document.objects import (
+    Pause,
+    Scene,
+    Shot,
+    Silence,
+    Sound,
+    Speech,
+    Timeline,
+)
 from jepa.signals.document.tracks import AnticipatedTrack, ObservedTrack, Tracks
 from jepa.signals.policy import Policy
 

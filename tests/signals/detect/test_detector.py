@@ -8,7 +8,7 @@ import torch
 
 from jepa.errors import UserError
 from jepa.signals.detect.detector import Detector, DetectorSet, Signal, WindowScores
-from jepa.signals.document.objects import ClipMetadata, DetectorMetadata, HeadMetadata
+from jepa.signals.document.run import ClipMetadata, DetectorMetadata, HeadMetadata
 
 
 class Fixed(Detector):

@@ -13,13 +13,8 @@ from jepa.data.video.audio import AudioBlock
 from jepa.signals import Detector, WindowScores, analyse, verify
 from jepa.signals.detect.detector import DetectorSet, Listener, SoundTimeline
 from jepa.signals.detect.sound import NO_TRACK, Hearing
-from jepa.signals.document.objects import (
-    AudioMetadata,
-    DetectorMetadata,
-    HeadMetadata,
-    SignalsDocument,
-    Silence,
-)
+from jepa.signals.document.objects import SignalsDocument, Silence
+from jepa.signals.document.run import AudioMetadata, DetectorMetadata, HeadMetadata
 from jepa.signals.policy import Policy
 
 RATE = 8000
