@@ -34,6 +34,7 @@ from jepa.progress import progress
 
 _log = logging.getLogger(__name__)
 
+_GROUP = 32  # samples of one video that are decoded and prepared together
 Decoded = list[tuple[int, str, list[torch.Tensor]]]  # extractor number, row key, prepared clips
 
 
@@ -126,11 +127,13 @@ def encode(
     # Divided by position in the entire list, so that processes agree without talking to each other.
     mine = set(list(content)[rank::size])
     pending = _by_video(samples, keys, [i for i in needed if samples[i].path in mine])
+    opened: set[str] = set()
     try:
         with progress("encoding", sum(len(group) for group in pending)) as advance:
             queues = [_Queue(e, s, batch_size) for e, s in zip(extractors, stores, strict=True)]
             for group, outcome in _decode_ahead(samples, keys, pending, extractors, stores, workers):
-                report.decoded += 1
+                opened.add(samples[group[0]].path)
+                report.decoded = len(opened)
                 if isinstance(outcome, VideoError):
                     bad = [BadVideo.of(outcome, i, samples[i].name) for i in group]
                     report.bad += bad
@@ -152,15 +155,19 @@ def encode(
 
 
 def _by_video(samples: Sequence[Item], keys: Sequence[str], needed: Sequence[int]) -> list[list[int]]:
-    """Groups sample indices by file, so that a file with many segments is opened once; equal rows are kept
-    once."""
+    """Groups sample indices by file, so that a file is opened once for many samples; equal rows are kept once.
+
+    A long video is read in several groups, because all prepared clips of a group are in memory at once.
+    """
     groups: dict[str, list[int]] = {}
     seen = set()
     for i in needed:
         if keys[i] not in seen:
             seen.add(keys[i])
             groups.setdefault(samples[i].path, []).append(i)
-    return list(groups.values())
+    return [
+        group[first : first + _GROUP] for group in groups.values() for first in range(0, len(group), _GROUP)
+    ]
 
 
 def _decode_ahead(

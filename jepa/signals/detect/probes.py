@@ -200,6 +200,11 @@ def _head(name: str, probe: Any, calibration: Calibration | None) -> HeadMetadat
         )
     ahead = probe.task == "anticipate"
     labels = list(probe.hazards) if ahead else list(probe.classes)
+    if not labels:
+        raise UserError(
+            f"The probe {name!r} knows no hazard: the segments that it was trained on have none, or no column `kind` "
+            "that says which labels are. Train it again with anticipate.hazards=[...], or leave it out of probes=."
+        )
     rates = np.round(np.asarray(probe.base_rates, dtype=np.float64), DIGITS).tolist() if ahead else []
     return HeadMetadata(
         id=name,

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 import jepa.data.dataset
+import jepa.probes.features.encode
 from jepa.data import TooManyBadVideosError
 from jepa.data.manifest import Item
 from jepa.errors import UserError
@@ -163,6 +165,19 @@ def test_segments_of_one_file_share_a_decode(squares: Path, tmp_path: Path, open
     _, (features,), _ = encode(parts, [OneFrame()], tmp_path)
     assert len(opened) == 1 and features.shape[0] == 3
     assert not torch.equal(features.rows()[0], features.rows()[2])
+
+
+def test_a_long_video_is_read_in_groups_with_the_same_features(
+    squares: Path, monkeypatch: pytest.MonkeyPatch, opened: list[str]
+) -> None:
+    whole = read_labelled(squares)[0]
+    parts = [replace(whole, start_s=0.1 * k, end_s=0.1 * k + 0.5) for k in range(5)]
+    _, (at_once,), report = encode(parts, [EncoderTokens("e", tiny_encoder())], None)
+    assert report.decoded == 1 and len(opened) == 1
+    monkeypatch.setattr(jepa.probes.features.encode, "_GROUP", 2)
+    _, (in_groups,), report = encode(parts, [EncoderTokens("e", tiny_encoder())], None)
+    assert report.decoded == 1 and len(opened) == 4
+    assert torch.equal(at_once.rows(), in_groups.rows())
 
 
 def test_index_is_plain_json_with_a_checksum_per_row(squares: Path, tmp_path: Path) -> None:
