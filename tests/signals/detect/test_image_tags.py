@@ -98,10 +98,29 @@ def test_pictures_get_their_category(detector: ImageTags) -> None:
 
 
 @installed
-def test_what_one_frame_of_two_shows_counts_half(detector: ImageTags) -> None:
-    flower, grey = picture("flower.jpg"), torch.full((3, 240, 426), 128, dtype=torch.uint8)
-    both, alone = score(detector, flower, grey), score(detector, flower)
-    assert both["flower"] < alone["flower"]
+@pytest.mark.parametrize("kind", ["noise", "grey", "black", "bars", "discs"])
+def test_pictures_unlike_photographs_are_not_assessed(detector: ImageTags, kind: str) -> None:
+    frame = np.full((240, 426, 3), {"grey": 128, "black": 0}.get(kind, 90), dtype=np.uint8)
+    if kind == "noise":
+        frame = np.random.default_rng(0).integers(0, 256, frame.shape, dtype=np.uint8)
+    if kind == "bars":
+        frame[:] = np.random.default_rng(1).integers(0, 256, (1, 6, 3), dtype=np.uint8).repeat(71, axis=1)
+    if kind == "discs":
+        y, x = np.mgrid[:240, :426]
+        frame[(y - 150) ** 2 + (x - 100) ** 2 < 900] = (220, 60, 50)
+        frame[(y - 90) ** 2 + (x - 300) ** 2 < 1600] = (50, 90, 220)
+    clip = detector.prepare(torch.from_numpy(frame).permute(2, 0, 1))[:, None]
+    photograph = detector.prepare(picture("china.jpg"))[:, None]
+    scores = detector.score([torch.stack([clip, photograph])])
+    assert np.isnan(scores.observed[0]).all() and not np.isnan(scores.observed[1]).any()
+    assert "unlike the photographs" in scores.reasons["image_tags"]
+
+
+@installed
+def test_a_window_averages_its_frames(detector: ImageTags) -> None:
+    palace = picture("china.jpg")
+    both, alone = score(detector, palace, picture("flower.jpg")), score(detector, palace)
+    assert both["monument"] < alone["monument"]
 
 
 @installed
