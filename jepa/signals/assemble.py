@@ -39,6 +39,7 @@ from jepa.signals.document.run import HeadMetadata, Run
 from jepa.signals.document.tracks import AnticipatedTrack, DomainTrack, ObservedTrack, Tracks, spans_of
 from jepa.signals.policy import Policy
 
+_NAMED = 12  # labels of a head that are written out; all of them are in the document's `run`
 NO_SOUND = "speech, music and other sound"
 _SHOWN_MS = 2000  # a scene's tag is shown for this long, or for a third of the scene if that is longer
 # What no picture shows. A reader must not take the silence of a visual probe for an all-clear.
@@ -196,7 +197,9 @@ def not_assessed(policy: Policy, detectors: DetectorSet, risks: Risks) -> list[N
         if label not in known:
             found.append(NotAssessed(what=label, why="The policy names it and no detector has it."))
     for head in detectors.heads:
-        why = f"Head {head.id} was trained on {head.trained_on} and knows only {', '.join(head.labels)}."
+        more = f" and {len(head.labels) - _NAMED} more" if len(head.labels) > _NAMED else ""
+        known_labels = ", ".join(head.labels[:_NAMED]) + more
+        why = f"Head {head.id} was trained on {head.trained_on} and knows only {known_labels}."
         why = f"{why[:3800]} {_domain_words(head)}"
         found.append(NotAssessed(what=f"everything outside what {head.id} was trained on", why=why))
     return found + [NotAssessed(what=what, why=why) for what, why in BEYOND_PICTURES]
