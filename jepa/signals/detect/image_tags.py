@@ -52,7 +52,9 @@ _LONGEST = 5.0  # sides; what is longer is squeezed
 _POSITION = 7  # feature-map cells along the side of a training picture
 _PART = 0.25  # of the positions must show a label
 _MIDPOINT, _SLOPE = 0.27, 1.5  # of the logistic curve from summed softmax to probability
-_STRANGE = 1.3  # ordinary video: 1.1 in 95 of 100 frames; drawn toy worlds: 1.5 to 1.8; noise and bars: above 2
+_STRANGE = (
+    1.3  # ordinary video: 1.1 in 95 of 100 frames; drawn toy worlds: 1.5 to 1.8; noise and bars: above 2
+)
 _CERTAIN = 1e-6  # softmax sums are kept this far from 0 and 1
 
 
