@@ -2,6 +2,7 @@
 
     python benchmarks/act.py out=DIR                collect, train three seeds of each task, evaluate all
     python benchmarks/act.py out=DIR tasks=reach seeds=1 episodes=20
+    python benchmarks/act.py out=DIR figure=act.png arms=               the energy landscape of one action
 
 Everything is resumed: data sets, runs and finished evaluations in DIR are kept. Settings were chosen on episodes from
 seed 10000 on; what is reported is from seed 20000 on, which nothing else draws.
@@ -25,6 +26,7 @@ from jepa.data.trajectory_layouts import read_trajectories
 from jepa.data.trajectory_windows import TrajectoryDataset, WindowConfig
 from jepa.files import write_json
 from jepa.models.action import WorldModel, load_world_model
+from jepa.models.action.plan import energy_landscape
 from jepa.toyworld.envs.collect import make
 
 
@@ -36,11 +38,16 @@ class Task:
     steps: int
     plan: dict[str, float]
     action_dim: int = 2
+    env: str = ""
+    """environment and models, where the name of the task is not that of its environment"""
 
 
 TASKS = {
     "reach": Task(200, 300, {"horizon": 10, "execute": 3, "max_steps": 30}),
     "push": Task(300, 600, {"horizon": 8, "execute": 3, "max_steps": 40}),
+    "push_subgoal": Task(
+        300, 600, {"horizon": 6, "execute": 2, "subgoal_steps": 12, "max_steps": 40}, env="push"
+    ),
     "rooms": Task(
         200,
         300,
@@ -66,33 +73,37 @@ def main(arguments: list[str]) -> None:
     options = dict(text.split("=", 1) for text in arguments)
     out = Path(options["out"])
     tasks = options.get("tasks", ",".join(TASKS)).split(",")
-    arms = options.get("arms", ",".join(ARMS)).split(",")
+    arms = [arm for arm in options.get("arms", ",".join(ARMS)).split(",") if arm]
     seeds, episodes = int(options.get("seeds", 3)), int(options.get("episodes", 100))
     torch.set_num_threads(1)
     for name in tasks:
         for arm in arms:
             for seed in range(seeds if arm in ("planning", "cloning") else 1):
-                evaluate(out / name, name, arm, seed, episodes)
+                evaluate(out, name, arm, seed, episodes)
     print(table(out, tasks))
+    if "figure" in options:
+        landscape(out / "reach" / "model0", Path(options["figure"]))
 
 
-def evaluate(folder: Path, name: str, arm: str, seed: int, episodes: int) -> None:
+def evaluate(out: Path, name: str, arm: str, seed: int, episodes: int) -> None:
     """One arm with one seed; kept in a file."""
-    file = folder / "results" / f"{arm}{seed}.json"
+    file = out / name / "results" / f"{arm}{seed}.json"
     if file.exists():
         return
     task, start = TASKS[name], time.process_time()
+    env = task.env or name
+    folder = out / env
     if arm in ("planning", "cloning"):
-        train(folder, name, seed)
+        train(folder, env, seed)
     trained = time.process_time()
     if arm == "planning":
-        config = act.PlanConfig(model=str(folder / f"model{seed}"), env=name, **task.plan)
+        config = act.PlanConfig(model=str(folder / f"model{seed}"), env=env, **task.plan)
         policy = act.PlanningPolicy(act.make_controller(config), config.subgoal_steps)
     else:
         policy = act.SimplePolicy(baseline(folder, arm, seed))
     first = act.EVALUATION_SEED + seed * episodes  # other starts and goals for each training seed
     seeds = range(first, first + episodes)
-    found = act.run_episodes(lambda: make(name), policy, seeds, int(task.plan["max_steps"]))
+    found = act.run_episodes(lambda: make(env), policy, seeds, int(task.plan["max_steps"]))
     rows = {
         "success": [episode.success for episode in found],
         "distance": [round(episode.distance, 3) for episode in found],
@@ -185,6 +196,34 @@ def tokens_of(world: WorldModel, frames: torch.Tensor) -> torch.Tensor:
     assert projector is not None
     tokens = world.encoder(world.encoder.preprocess(frames).transpose(0, 1).unsqueeze(2))
     return (tokens.flatten(1) - projector.mean) * projector.scale
+
+
+def landscape(model: Path, file: Path) -> None:
+    """Energy of one action from the middle of the table, for three goals, beside start and goal."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    world, env = load_world_model(model), make("reach").unwrapped
+    start, goals = np.array([2.0, 2.0]), np.array([[2.4, 2.0], [1.2, 3.2], [3.6, 0.4]])
+    figure, axes = pyplot.subplots(2, 3, figsize=(8, 5.2), layout="constrained")
+    for column, goal in enumerate(goals):
+        pair = act.as_tensor([env.image_of(start), env.image_of(goal)])
+        values, energies = energy_landscape(world, *pair, distance="l2")
+        axes[0, column].imshow(np.minimum(env.image_of(start), env.image_of(goal)))
+        axes[0, column].set_title("start (middle) and goal", fontsize=9)
+        axes[0, column].axis("off")
+        edge = float(values[-1])
+        axes[1, column].imshow(
+            energies.T, origin="lower", extent=(-edge, edge, -edge, edge), cmap="viridis_r"
+        )
+        offset = (goal - start) / 0.4
+        aim = offset / max(1.0, np.abs(offset).max())
+        axes[1, column].plot(*aim, "r+", markersize=12)
+        axes[1, column].set_xlabel("action along x")
+        axes[1, column].set_ylabel("action along y")
+    figure.savefig(file, dpi=80)
 
 
 def table(out: Path, tasks: list[str]) -> str:

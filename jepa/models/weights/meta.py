@@ -85,7 +85,9 @@ def predictor_from(document: dict[str, Any], path: Path, config: PredictorConfig
     _, state, _ = _part(document, path, ("predictor",), None)
     source = f"{path} (predictor)"
     if any(name.startswith("action_encoder.") for name in state):
-        raise UserError(f"{source} is conditioned on actions; this library has no such predictor.")
+        raise UserError(
+            f"{source} is conditioned on actions; jepa.models.action.load_action_predictor reads it."
+        )
     positions = state.pop("predictor_pos_embed", None)
     tokens = {name: state.pop(name) for name in list(state) if name.startswith("mask_tokens.")}
     names = [f"mask_tokens.{index}" for index in range(len(tokens))]

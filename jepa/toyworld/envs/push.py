@@ -44,6 +44,14 @@ class PushEnv(ToyEnv):
                 start = np.array([*hand, *block, rng.uniform(0, math.pi / 2)])
                 return start, np.array([*(end - 1.15 * _CONTACT_M * course), *end, start[4]])
 
+    def subgoals(self) -> list[np.ndarray]:
+        """True states on the way from here to the goal, the goal last: first the hand behind the block, opposite the
+        goal."""
+        block = self.truth[2:4]
+        course = (self.goal[2:4] - block) / max(float(np.linalg.norm(self.goal[2:4] - block)), 1e-6)
+        behind = np.clip(block - 1.2 * _CONTACT_M * course, HAND_RADIUS_M, VIEW_M - HAND_RADIUS_M)
+        return [np.concatenate([behind, self.truth[2:]]), self.goal.copy()]
+
     def parts(self, truth: np.ndarray) -> list[Part]:
         """Block, then hand."""
         block = Part("box", truth[2], truth[3], (HALF_M, HALF_M, 0.04), _COLOUR, angle=float(truth[4]))
