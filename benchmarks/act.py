@@ -61,6 +61,12 @@ TASKS = {
             "max_steps": 50,
         },
     ),
+    "rooms_subgoal": Task(
+        200,
+        300,
+        {"horizon": 10, "execute": 3, "correlation": 0.8, "subgoal_steps": 15, "max_steps": 50},
+        env="rooms",
+    ),
     "tower": Task(
         300, 500, {"horizon": 8, "execute": 2, "subgoal_steps": 10, "max_steps": 40, "path_weight": 0.5}, 3
     ),

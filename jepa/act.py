@@ -234,7 +234,7 @@ class PlanConfig:
     path_weight: float = 0.5
     """weight of the mean distance along the way, beside that at the end"""
     subgoal_steps: int = 0
-    """actions for each sub-goal image of environments that have some (tower: 8 is enough); 0 uses the goal alone"""
+    """actions for each sub-goal image but the last, in environments that have some; 0 uses the goal alone"""
     max_steps: int = 40
     """actions in an episode, at most"""
     out: str = path_key("")

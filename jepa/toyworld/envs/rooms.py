@@ -33,6 +33,11 @@ class TwoRoomsEnv(ToyEnv):
         first, second = np.array([left, y[0]]), np.array([right, y[1]])
         return (first, second) if rng.random() < 0.5 else (second, first)
 
+    def subgoals(self) -> list[np.ndarray]:
+        """True states on the way from here to the goal, the goal last: first in the door, a little beyond the wall."""
+        way = np.sign(self.goal[0] - WALL_X) or 1.0
+        return [_MIDDLE + np.array([0.5 * way, 0.0]), self.goal.copy()]
+
     def parts(self, truth: np.ndarray) -> list[Part]:
         """The two pieces of the wall, then the hand."""
         walls = [
