@@ -102,7 +102,7 @@ def examine() -> list[Finding]:
         >>> [finding.part for finding in examine()][:3]
         ['Python', 'PyTorch', 'device']
     """
-    return [_python(), *_import_name(), _torch(), *_devices(), *_readers(), *_extras()]
+    return [_python(), *_import_name(), _torch(), *_devices(), *_readers(), *_extras(), *_detectors()]
 
 
 def _python() -> Finding:
@@ -194,6 +194,20 @@ def _write_probe(path: Path) -> None:
             frame = av.VideoFrame.from_ndarray(np.full((64, 64, 3), shade, np.uint8), format="rgb24")
             container.mux(stream.encode(frame))
         container.mux(stream.encode())
+
+
+def _detectors() -> list[Finding]:
+    """The packaged detectors that `jepa signals` runs when nobody names any, and the shot detector."""
+    if importlib.util.find_spec("pydantic") is None:
+        return []  # the extra signals is absent, which its own line says
+    from jepa.signals.detect.registry import PACKAGED, available
+
+    findings = []
+    for kind, item in PACKAGED.items():
+        remedy = available(kind)
+        detail = f"{item.finds} ({item.licence})" + ("" if item.detects else f"; with shots={kind}")
+        findings.append(Finding(f"detector {kind}", None if remedy else True, detail, remedy or ""))
+    return findings
 
 
 def _extras() -> list[Finding]:

