@@ -43,13 +43,13 @@ console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 class Size:
     """How much of everything."""
 
-    clips: int = 1000
+    clips: int = 1500
     """clips of one moving shape, for pretraining and for the probe of its direction"""
     videos: int = 160
     """videos of several shots, for the other probes"""
     unseen_s: int = 60
     """length of the video that the report is about, seconds"""
-    train: tuple[str, ...] = ("train.steps=1000",)
+    train: tuple[str, ...] = ()
     """further keys of `jepa pretrain`"""
     heads: tuple[str, ...] = ()
     """further keys of `jepa probe`"""
