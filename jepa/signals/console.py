@@ -37,8 +37,9 @@ def findings_of(document: SignalsDocument) -> dict[str, Any]:
 
     Returns:
         `breaks`, counts by verdict; `allowed_ms`; `categories`, each with `id`, `name` and its highest `p` over the
-        scenes; `risks`, the highest `p` of each label that was observed; `looked_for`, the risks that detectors know;
-        `left_out`, a sentence for each head that did not assess all of the video.
+        scenes; `tags`, labels without a category; `risks`, the highest `p` of each label that was observed;
+        `looked_for`, the risks that detectors know; `sound`, what is heard, in one sentence; `left_out`, which heads
+        did not assess all of the video, and why.
     """
     categories: dict[str, dict[str, Any]] = {}
     for segment in document.ads.segments:
@@ -52,10 +53,25 @@ def findings_of(document: SignalsDocument) -> dict[str, Any]:
         "breaks": dict(Counter(item.verdict for item in document.ads.breaks)),
         "allowed_ms": [item.at_ms for item in document.ads.breaks if item.verdict == "allow"],
         "categories": sorted(categories.values(), key=lambda item: -item["p"]),
+        "tags": _tags(document),
         "risks": risks,
         "looked_for": list(dict.fromkeys(track.label for track in document.tracks.observed)),
+        "sound": words.sound(document),
         "left_out": words.left_out(document),
     }
+
+
+def _tags(document: SignalsDocument) -> dict[str, float]:
+    """The labels that no category stands for, with the highest probability of a scene, the likeliest first."""
+    named = {cat.label for segment in document.ads.segments for cat in segment.cats}
+    ears = words.hearing(document)
+    named |= {label for head in document.run.heads if head.id in ears for label in head.labels}
+    found: dict[str, float] = {}
+    for segment in document.ads.segments:
+        for tag in segment.tags:
+            if tag.label not in named:
+                found[tag.label] = max(tag.p, found.get(tag.label, 0.0))
+    return dict(sorted(found.items(), key=lambda item: -item[1]))
 
 
 def result_lines(row: Mapping[str, Any], page: Path) -> list[str]:
@@ -76,7 +92,11 @@ def result_lines(row: Mapping[str, Any], page: Path) -> list[str]:
         f"  breaks      {_breaks(row)}",
         f"  categories  {_categories(row)}",
         f"  risks       {_risks(row)}",
+        f"  sound       {_sound(row['sound'])}",
     ]
+    if row["tags"]:
+        tags = some([f"{printable(label)} {p:.2f}" for label, p in row["tags"].items()])
+        lines.insert(3, f"  tags        {tags}")
     log = row["forecast_log"]
     if log["issued"]:
         parts = [f"{log[key]} {key}" for key in ("confirmed", "refuted", "expired", "open") if log[key]]
@@ -113,10 +133,15 @@ def _categories(row: Mapping[str, Any]) -> str:
 
 def _risks(row: Mapping[str, Any]) -> str:
     if row["risks"]:
-        return some([f"{printable(label)} {p:.2f}" for label, p in row["risks"].items()])
+        return some([f"{words.label_words(printable(label))} {p:.2f}" for label, p in row["risks"].items()])
     if row["looked_for"]:
-        return f"none seen of {some([printable(label) for label in row['looked_for']])}; others were not looked for"
+        known = some([words.label_words(printable(label)) for label in row["looked_for"]])
+        return f"none seen of {known}; others were not looked for"
     return "not assessed: no detector looks for any"
+
+
+def _sound(sentence: str) -> str:
+    return sentence.replace("Sound was ", "").removeprefix("Sound: ")
 
 
 def closing(summary: Mapping[str, Any], out: Path) -> list[str]:

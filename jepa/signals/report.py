@@ -56,6 +56,7 @@ def render(result: AnalysisResult, annotations: Sequence[Annotation] = ()) -> st
         "signals",
         {
             "clock": words.clock,
+            "label": words.label_words,
             "factor": words.factor_words,
             "plural": words.plural,
             "reasons": words.reasons_for,
@@ -74,7 +75,6 @@ def render(result: AnalysisResult, annotations: Sequence[Annotation] = ()) -> st
         verdict_words=words.VERDICTS,
         categories=taxonomy.categories(),
         sensitive=_sensitive(document),
-        sound=words.sound(document),
         verdicts=Counter(item.verdict for item in document.ads.breaks),
         annotated=bool(annotations),
     )
@@ -133,7 +133,8 @@ def _break(result: AnalysisResult, item: Break) -> dict[str, Any]:
     return {
         "item": item,
         "decision": next(decision for decision in decisions if decision.id == item.decision),
-        "bars": [(factor, 100 * abs(factor.part) / widest) for factor in item.factors],
+        "bars": [(factor, 100 * abs(factor.part) / widest) for factor in item.factors if factor.part],
+        "zero": [words.factor_words(factor.name) for factor in item.factors if not factor.part],
         "before": _nearest(result, max(0, item.at_ms - 500)) if item.at_ms else None,
         "after": _nearest(result, item.at_ms + 500),
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from jepa.signals.assemble import NO_SOUND
-from jepa.signals.document.objects import Break, NotAssessed, SignalsDocument
+from jepa.signals.document.objects import Break, SignalsDocument
 
 VERDICTS = {
     "allow": "allowed",
@@ -39,6 +39,7 @@ BOUNDARIES = {  # the first that holds is said
     "shot": "between two shots",
     "pause": "in a pause",
 }
+LABELS = {"nsfw": "nudity and pornography (nsfw)"}
 _COUNTS = 0.03  # a smaller part of a score is not worth a word; the table beside has them all
 
 
@@ -75,6 +76,16 @@ def factor_words(name: str) -> str:
     return FACTORS.get(name, name.replace("_", " "))
 
 
+def label_words(label: str) -> str:
+    """A detector's label, with its meaning where it is an abbreviation."""
+    return LABELS.get(label, label)
+
+
+def hearing(document: SignalsDocument) -> set[str]:
+    """The heads that listen; what they left out is said of the sound, in one sentence."""
+    return {head.id for item in document.run.detectors if item.audio is not None for head in item.heads}
+
+
 def where(item: Break) -> str:
     """What a break lies between.
 
@@ -100,9 +111,16 @@ def reasons_for(item: Break) -> str:
 
 
 def left_out(document: SignalsDocument) -> list[str]:
-    """One sentence for each head that left windows of this video out, the one that left out most first."""
-    entries = [entry for entry in document.not_assessed if entry.head is not None and entry.fraction]
-    return [_left_out(entry) for entry in sorted(entries, key=lambda entry: -(entry.fraction or 0.0))]
+    """Which heads that look left windows of this video out, and why: a sentence for each reason, the one for most
+    first."""
+    ears = hearing(document)
+    entries = [
+        item for item in document.not_assessed if item.head and item.fraction and item.head not in ears
+    ]
+    grouped: dict[tuple[float, str], list[str]] = {}
+    for entry in sorted(entries, key=lambda entry: -(entry.fraction or 0.0)):
+        grouped.setdefault((entry.fraction or 0.0, entry.why), []).append(entry.head or "")
+    return [_left_out(heads, fraction, why) for (fraction, why), heads in grouped.items()]
 
 
 def sound(document: SignalsDocument) -> str:
@@ -123,11 +141,7 @@ def sound(document: SignalsDocument) -> str:
     )
 
 
-def _left_out(entry: NotAssessed) -> str:
-    part = (
-        "all of this video"
-        if entry.fraction == 1.0
-        else f"{max(1, round(100 * (entry.fraction or 0)))} % of it"
-    )
-    why = entry.why.rstrip(".")
-    return f"{entry.head} did not assess {part}: {why[:1].lower()}{why[1:]}."
+def _left_out(heads: list[str], fraction: float, why: str) -> str:
+    part = "none" if fraction == 1.0 else f"all but {max(1, round(100 * fraction))} %"
+    why = why.rstrip(".")
+    return f"{' and '.join(heads)} assessed {part} of this video: {why[:1].lower()}{why[1:]}."

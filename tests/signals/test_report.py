@@ -13,6 +13,8 @@ from xml.etree import ElementTree
 
 import pytest
 
+from jepa.signals.command import SignalsConfig, run
+
 EVIL = "<script>alert(1)</script>"
 
 
@@ -107,6 +109,30 @@ def test_annotations_are_drawn_in_lanes_of_their_own_and_change_no_document(
     assert "Annotated" not in (folder / "report.html").read_text()
     for name in ("signals.json", "openrtb.json", "breaks.vmap.xml", "timeline.csv"):
         assert (annotated / name).read_bytes() == (folder / name).read_bytes()
+
+
+def test_the_page_says_what_was_found_what_was_not_looked_for_and_why_a_break_was_offered(
+    folder_of: Any, policy_file: Path, video: Path, tmp_path: Path
+) -> None:
+    document = folder_of(video, tmp_path / "live", causal=False)
+    text = (document / "report.html").read_text()
+    for heading in ("Found", "Breaks", "Not looked for"):
+        assert f"<h2>{heading}</h2>" in text
+    assert re.search(r"<b>red</b>, up to\s*<span[^>]*>\d+", text)
+    assert "For it: a cut to the next shot" in text and "visual_change</td>" not in text
+    assert "Sound was not assessed" in text and "brand-safety categories" in text
+    assert "1 frames" not in text and "1 shots" not in text
+
+
+def test_a_page_without_any_detector_calls_nothing_safe(
+    policy_file: Path, video: Path, tmp_path: Path
+) -> None:
+    config = SignalsConfig(video=str(video), detectors=[], out=str(tmp_path / "out"))
+    run(config)
+    (path,) = (tmp_path / "out").glob("*/report.html")
+    text = path.read_text()
+    assert "No detector ran" in text and "No risk" not in text
+    assert "No detector here forecasts" in text and "11 of 11 brand-safety categories" in text
 
 
 def test_nothing_is_looked_up_beside_a_video(
