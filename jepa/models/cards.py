@@ -84,7 +84,7 @@ def cards_table() -> str:
     """All cards as a Markdown table.
 
     Example:
-        >>> cards_table().splitlines()[2].split(" | ")[:2]
+        >>> cards_table().splitlines()[3].split(" | ")[:2]
         ['| `vit_nano`', '0.99 M']
     """
     heads = ["name", "parameters", "predictor", "tubelet", "width", "tokens", "input", "positions", "images"]

@@ -362,11 +362,11 @@ def register(name: str) -> None:
     Example:
         >>> import jepa, timm
         >>> from jepa.models import EncoderConfig
-        >>> jepa.register_model("vit_pico", EncoderConfig(64, depth=2, num_heads=2, mlp_dim=256))
-        >>> register("vit_pico")
-        >>> timm.create_model("jepa_vit_pico").num_features
+        >>> jepa.register_model("vit_femto", EncoderConfig(64, depth=2, num_heads=2, mlp_dim=256))
+        >>> register("vit_femto")
+        >>> timm.create_model("jepa_vit_femto").num_features
         64
-        >>> del ENTRIES["vit_pico"]
+        >>> del ENTRIES["vit_femto"]
     """
     default_cfgs[f"jepa_{name}"] = _default_cfg(name)
     register_model(_entry_point(name))
