@@ -210,7 +210,9 @@ class Demo:
             if process.returncode:
                 lines = logs[name].read_text(errors="replace").splitlines()
                 console.print("\n".join(lines[-15:]), markup=False)
-                console.print(f"   {name} failed; its whole output is in {logs[name]}")
+                console.print(
+                    f"   {name} failed with exit code {process.returncode}; its whole output is in {logs[name]}"
+                )
                 sys.exit(process.returncode)
 
     def list_training_split(self, path: Path) -> None:

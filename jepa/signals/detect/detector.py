@@ -205,12 +205,13 @@ class DetectorSet:
             )
         return cls(detectors if isinstance(detectors, Sequence) else [detectors])
 
-    def feeds(self, wrap: Callable[[Prepare], Prepare] | None = None) -> list[Feed]:
-        """The clips that all detectors read, in the order that `score` takes them; `wrap` may time `prepare`."""
+    def feeds(self, timed: Callable[[str, Prepare], Prepare] | None = None) -> list[Feed]:
+        """The clips that all detectors read, in the order that `score` takes them; `timed` may time `prepare` by the
+        detector's id."""
         found = []
         for detector in self.detectors:
             # One callable per detector: windows prepare a frame once for all of its clips.
-            prepare = detector.prepare if wrap is None else wrap(detector.prepare)
+            prepare = detector.prepare if timed is None else timed(detector.metadata.id, detector.prepare)
             found += [Feed(ClipSpec(clip.num_frames, clip.fps), prepare) for clip in detector.metadata.clips]
         return found
 

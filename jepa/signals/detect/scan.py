@@ -227,9 +227,7 @@ def scan(
     clock = Stopwatch()
     scoring = _Scoring(detectors, risks, batch_size, clock, on_window)
     strip, times = _Strip(), FrameClock()
-    windows = WindowMaker(
-        detectors.feeds(lambda prepare: clock.timed("prepare", prepare)), stride_ms, detectors.hears
-    )
+    windows = WindowMaker(detectors.feeds(clock.timed), stride_ms, detectors.hears)
     with clock.stage("decode"):
         reader = open_video(path, limits=limits, lenient=lenient)
     with reader:
